@@ -1,0 +1,86 @@
+/* reward.h: the room that judges text.
+ *
+ * Knows: problems' expected answers, completions and rules that compare them; programs that run tests.
+ * Must never know: tokens, tensors, models, the store, who asked. Strings and plain numbers only.
+ * Structs: RewardItem (what is judged), RewardScore (one part's judgement), Reward (an open set of judges).
+ * Ownership: items are views that must live until their scores have been taken; the strings of a score belong to
+ * the caller, who frees them with reward_score_free.
+ * Tested by tests/test_reward_*.c.
+ *
+ * A batch is submitted and answered when it can be: submit returns at once, poll gives what is ready, in any
+ * order. So slow judges overlap with sampling, and group-level judges, external programs and reward models need no
+ * other interface.
+ */
+#ifndef WHET_REWARD_H
+#define WHET_REWARD_H
+
+#include "kernels/base.h"
+
+typedef enum {
+    SCORE_RIGHT,
+    SCORE_WRONG,    /* all that the answer itself causes: nothing found, unparseable, too large, over a limit */
+    SCORE_UNJUDGED, /* not the candidate's fault: unusable gold answer, a judge that failed after one retry */
+} ScoreClass;
+
+const char *score_class_name(ScoreClass class); /* "right", "wrong", "unjudged" */
+
+typedef struct {
+    const char *problem;    /* the problem's text, or NULL */
+    const char *kind;       /* the kind of problem (which judges apply), or NULL for any */
+    const char *prompt;     /* what the model was given, or NULL */
+    const char *completion; /* what the model wrote; NUL-terminated UTF-8 (invalid bytes are the judge's to bear) */
+    const char *answer;     /* the expected answer, or NULL */
+    const char *fields;     /* the whole row as the text of a JSON object (tests, language, limits, ...), or NULL */
+    int64_t group;          /* items of one group answer the same problem */
+    int index;              /* place inside the group */
+    int n_tokens;           /* length of the completion */
+    const char *finish;     /* "stop", "length", or NULL */
+} RewardItem;
+
+typedef struct {
+    double value;       /* NaN when class is SCORE_UNJUDGED; else the reward, 1 and 0 for most judges */
+    ScoreClass class;
+    const char *verdict; /* a constant: "equal-exact", "no-answer", "wrong-answer", ... never freed */
+    char *reason;        /* a sentence for a person, or NULL */
+    char *detail;        /* the text of a JSON object with further fields ("extracted", "tests", ...), or NULL */
+    double microseconds; /* what judging took */
+} RewardScore;
+
+void reward_score_free(RewardScore *score);
+
+typedef struct Judge Judge;
+
+typedef struct {
+    bool strict;             /* math: only the last box counts */
+    bool explain;            /* fill reason and detail at length */
+    bool allow_weak_sandbox; /* code: run candidates with fewer layers of isolation than asked */
+    int workers;             /* code: how many candidates at once; 0: as many as cores */
+} RewardConf;
+
+/* A kind of judge: one row of the table in reward.c. To add one: write a file with these functions, add its row.
+ * Judges that answer at once give `judge`; judges that work elsewhere (processes) give open, submit, poll, close.
+ * judge() must be safe to call from several threads at once. */
+typedef struct {
+    const char *name; /* as reward_funcs names it */
+    void (*judge)(const RewardConf *conf, const RewardItem *item, RewardScore *score);
+    void *(*open)(const RewardConf *conf, Err *err);                         /* NULL and err when it can't run */
+    bool (*submit)(void *self, int64_t ticket, const RewardItem *item, Err *err);
+    /* Waits up to `seconds` for one finished score: 1 and *ticket, *score; 0 when none came; -1 and err. */
+    int (*poll)(void *self, double seconds, int64_t *ticket, RewardScore *score, Err *err);
+    void (*close)(void *self);
+} JudgeKind;
+
+extern const JudgeKind judge_math, judge_format, judge_code;
+
+/* An open set of judges, in the order of reward_funcs. */
+typedef struct Reward Reward;
+Reward *reward_open(const char *const *names, int n_names, const RewardConf *conf, Err *err);
+int reward_parts(const Reward *reward);
+/* Hands n items to every judge. `ticket` is the caller's number of the first item; the others follow it. */
+bool reward_submit(Reward *reward, const RewardItem *items, int n, int64_t ticket, Err *err);
+/* Waits up to `seconds` for one finished part: 1 and *ticket, *part, *score; 0 when none is ready; -1 and err. */
+int reward_poll(Reward *reward, double seconds, int64_t *ticket, int *part, RewardScore *score, Err *err);
+int64_t reward_pending(const Reward *reward); /* parts submitted and not yet taken */
+void reward_close(Reward *reward);
+
+#endif
