@@ -1,0 +1,204 @@
+/* rows.c: the problems of a JSONL file. Finds the columns, turns rows into Problems, and bears broken rows up to a
+ * limit, naming them by line. It does not judge answers and does not order them (source.c). Tested by
+ * tests/test_datasets_source.c.
+ */
+#include "datasets/internal.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    const SourceConf *conf;
+    const char *problem_key, *answer_key; /* NULL while no good row has shown them */
+    long room;
+    Rows *rows;
+} Reader;
+
+enum RowFate { ROW_GOOD, ROW_BROKEN, ROW_FATAL };
+
+/* The shortest decimal that reads back as the same double: 0.1 stays 0.1. */
+static char *real_text(Arena *arena, double value) {
+    char text[40];
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) break;
+    }
+    return arena_text(arena, text, strlen(text));
+}
+
+/* The text of a string, number or boolean; NULL for anything else. */
+static char *scalar_text(Arena *arena, const json_t *value) {
+    switch (json_typeof(value)) {
+    case JSON_STRING: return arena_text(arena, json_string_value(value), json_string_length(value));
+    case JSON_INTEGER: return arena_format(arena, "%lld", (long long)json_integer_value(value));
+    case JSON_REAL: return real_text(arena, json_real_value(value));
+    case JSON_TRUE: return arena_text(arena, "true", 4);
+    case JSON_FALSE: return arena_text(arena, "false", 5);
+    default: return NULL;
+    }
+}
+
+/* GSM8K writes its working, then "####", then the answer: only the last part is the answer. */
+static char *answer_cut(Arena *arena, char *text) {
+    char *from = text;
+    for (char *mark; (mark = strstr(from, "####"));) from = mark + 4;
+    if (from == text) return text;
+    from += strspn(from, " \t\r\n");
+    size_t n = strlen(from);
+    while (n && strchr(" \t\r\n", from[n - 1])) n--;
+    return arena_text(arena, from, n);
+}
+
+static const char *first_key(const json_t *row, const char *const *keys) {
+    for (; *keys; keys++) {
+        const json_t *value = json_object_get(row, *keys);
+        if (value && !json_is_null(value)) return *keys;
+    }
+    return NULL;
+}
+
+static enum RowFate problem_take(Reader *reader, const json_t *row, Problem *out, Err *err) {
+    static const char *const keys[] = {"problem", "question", "prompt", NULL};
+    const char *key = reader->problem_key ? reader->problem_key : first_key(row, keys);
+    if (!key) return err_set(err, "no column problem, question or prompt"), ROW_BROKEN;
+    const json_t *value = json_object_get(row, key);
+    if (!value) return err_set(err, "no column %s", key), ROW_BROKEN;
+    if (json_is_array(value)) {
+        err_set(err, "column %s is a list of chat messages, which is not read; name a column of text by problem_key",
+                key);
+        return ROW_FATAL;
+    }
+    if (!json_is_string(value)) return err_set(err, "column %s is not text", key), ROW_BROKEN;
+    if (!json_string_length(value)) return err_set(err, "column %s is empty", key), ROW_BROKEN;
+    out->problem = scalar_text(&reader->rows->arena, value);
+    reader->problem_key = key;
+    return ROW_GOOD;
+}
+
+static enum RowFate answer_take(Reader *reader, const json_t *row, Problem *out, Err *err) {
+    static const char *const keys[] = {"answer", "solution", NULL};
+    if (!reader->answer_key) reader->answer_key = first_key(row, keys);
+    if (!reader->answer_key) return ROW_GOOD;
+    const json_t *value = json_object_get(row, reader->answer_key);
+    if (!value && reader->conf->answer_key)
+        return err_set(err, "no column %s", reader->answer_key), ROW_BROKEN;
+    if (!value || json_is_null(value)) return ROW_GOOD;
+    char *text = scalar_text(&reader->rows->arena, value);
+    if (!text) return err_set(err, "column %s is neither text nor a number", reader->answer_key), ROW_BROKEN;
+    out->answer = answer_cut(&reader->rows->arena, text);
+    return ROW_GOOD;
+}
+
+static enum RowFate row_take(Reader *reader, const json_t *row, long line, Problem *out, Err *err) {
+    if (!json_is_object(row)) return err_set(err, "not a JSON object"), ROW_BROKEN;
+    Arena *arena = &reader->rows->arena;
+    enum RowFate fate = problem_take(reader, row, out, err);
+    if (fate == ROW_GOOD) fate = answer_take(reader, row, out, err);
+    if (fate != ROW_GOOD) return fate;
+    const json_t *id = json_object_get(row, "id");
+    out->id = id ? scalar_text(arena, id) : NULL;
+    if (!out->id || !*out->id) out->id = arena_format(arena, "line-%ld", line);
+    const json_t *kind = json_object_get(row, "kind");
+    out->kind = json_is_string(kind) ? scalar_text(arena, kind) : "";
+    return ROW_GOOD;
+}
+
+static void row_keep(Reader *reader, Problem problem) {
+    Rows *rows = reader->rows;
+    if (rows->n == reader->room) {
+        reader->room = reader->room ? 2 * reader->room : 256;
+        rows->rows = mem_grow(rows->rows, (size_t)reader->room, sizeof *rows->rows);
+    }
+    rows->rows[rows->n++] = problem;
+}
+
+static bool row_skip(Reader *reader, long line, const char *why, Err *err) {
+    Rows *rows = reader->rows;
+    long limit = reader->conf->max_skipped ? reader->conf->max_skipped : 100;
+    if (!rows->skipped++) rows->note = arena_format(&rows->arena, "line %ld: %s", line, why);
+    if (rows->skipped <= limit) return true;
+    return err_set(err, "%s: more than %ld broken rows, the first in %s", reader->conf->name, limit, rows->note);
+}
+
+static bool line_read(Reader *reader, const char *text, size_t n, long line, Err *err) {
+    if (strspn(text, " \t\r") == n) return true; /* blank lines are no rows */
+    Err why = {0};
+    json_error_t bad;
+    enum RowFate fate = ROW_BROKEN;
+    Problem problem = {0};
+    json_t *row = json_loadb(text, n, 0, &bad);
+    if (row)
+        fate = row_take(reader, row, line, &problem, &why);
+    else
+        err_set(&why, "not JSON (column %d: %s)", bad.column, bad.text);
+    json_decref(row);
+    if (fate == ROW_FATAL) return err_set(err, "%s, line %ld: %s", reader->conf->name, line, why.msg);
+    if (fate == ROW_BROKEN) return row_skip(reader, line, why.msg, err);
+    problem.fields = arena_text(&reader->rows->arena, text, n);
+    row_keep(reader, problem);
+    return true;
+}
+
+typedef struct {
+    const char *id;
+    long row;
+} IdPlace;
+
+static int id_order(const void *a, const void *b) {
+    const IdPlace *x = a, *y = b;
+    int order = strcmp(x->id, y->id);
+    return order ? order : (x->row > y->row) - (x->row < y->row);
+}
+
+/* Ids are unique inside a source: rows that repeat one get their place added. */
+static void ids_part(Rows *rows) {
+    IdPlace *places = MEM_ARRAY(IdPlace, rows->n);
+    for (bool again = true; again;) {
+        again = false;
+        for (long i = 0; i < rows->n; i++) places[i] = (IdPlace){rows->rows[i].id, i};
+        qsort(places, (size_t)rows->n, sizeof *places, id_order);
+        for (long i = 1; i < rows->n; i++) {
+            if (strcmp(places[i].id, places[i - 1].id) != 0) continue;
+            Problem *row = &rows->rows[places[i].row];
+            row->id = arena_format(&rows->arena, "%s@%ld", row->id, places[i].row + 1);
+            again = true;
+        }
+    }
+    free(places);
+}
+
+bool rows_read(Rows *rows, const SourceConf *conf, Err *err) {
+    *rows = (Rows){0};
+    Lines *lines = lines_open(conf->name, err);
+    if (!lines) return false;
+    Reader reader = {conf, conf->problem_key, conf->answer_key, 0, rows};
+    Err failed = {0};
+    const char *text;
+    size_t n;
+    while ((!conf->max_problems || rows->n < conf->max_problems) && (text = lines_next(lines, &n, &failed)))
+        if (!line_read(&reader, text, n, lines_number(lines), &failed)) break;
+    bool empty = !lines_number(lines);
+    lines_close(lines);
+    if (!failed.msg[0] && empty) err_set(&failed, "%s is empty", conf->name);
+    if (!failed.msg[0] && !rows->n) {
+        const char *note = rows->note;
+        err_set(&failed, "%s holds no problems%s%s", conf->name, note ? "; " : "", note ? note : "");
+    }
+    if (failed.msg[0]) {
+        rows_free(rows);
+        return err_set(err, "%s", failed.msg);
+    }
+    if (rows->skipped)
+        rows->note = arena_format(&rows->arena, "%s: skipped %ld broken row%s, the first in %s", conf->name,
+                                  rows->skipped, rows->skipped > 1 ? "s" : "", rows->note);
+    ids_part(rows);
+    return true;
+}
+
+void rows_free(Rows *rows) {
+    arena_free(&rows->arena);
+    free(rows->rows);
+    *rows = (Rows){0};
+}
