@@ -13,7 +13,7 @@
 
 #include "kernels/base.h"
 
-/* ---- lines: a text file, plain or gzip, line by line ------------------------------------------------------------ */
+/* ---- lines: a text file, plain or gzip, line by line -------------------------------------------------------- */
 
 typedef struct Lines Lines;
 Lines *lines_open(const char *path, Err *err); /* "-" is standard input */
@@ -23,7 +23,7 @@ const char *lines_next(Lines *lines, size_t *n, Err *err);
 long lines_number(const Lines *lines); /* 1 for the first line */
 void lines_close(Lines *lines);
 
-/* ---- problems ---------------------------------------------------------------------------------------------------- */
+/* ---- problems ----------------------------------------------------------------------------------------------- */
 
 typedef struct {
     const char *id;     /* the row's "id" or the place in the file; unique inside its source */
@@ -41,30 +41,32 @@ typedef struct {
     uint64_t seed;           /* of the order, and of what a generator draws */
     bool shuffle;            /* files: a new order each epoch, a function of seed and epoch */
     bool held_out;           /* generators: the held-out part instead of the training part */
-    long max_problems;       /* 0: all */
+    long max_problems;       /* 0: all; else the first so many (what a generator draws from stays whole) */
     long max_skipped;        /* broken rows borne before the file is refused; 0 means 100 */
 } SourceConf;
 
 /* SPEC is KIND[:key=value]... joined by "+", each kind drawn equally often:
- *   sums:min=2:max=20            "What is 7 + 8?"           (also sub, so far as answers stay natural)
+ *   sums:min=2:max=20            "What is 7 + 8?"
+ *   differences:min=2:max=20     "What is 8 - 7?"           (never below zero)
  *   products:min=2:max=12        "What is 3 times 11?"
- *   chains:terms=3:min=2:max=20  "What is 7 + 8 - 3?"
+ *   chains:terms=3:min=2:max=20  "What is 7 + 8 - 3?"       (no step below zero)
  * and, for every kind, held=A,B,M: a problem whose numbers a, b satisfy (A min(a,b) + B max(a,b)) mod M = 0 is held
  * out, in both orders, for every seed alike (chains: a hash of the numbers takes the place of the sum). Training
- * draws never contain a held-out problem, by construction. */
+ * draws never contain a held-out problem, by construction. A kind with more than a million combinations is not
+ * listed: its training part counts as all of them, its held-out part is a sample of 1,000, one for every seed. */
 typedef struct Source Source;
 Source *source_open(const SourceConf *conf, Err *err);
 /* Problems in one epoch: the rows of a file, the distinct problems of a generator's part (or max_problems). */
 long source_size(const Source *source);
 /* The problem at a place of the endless order (place / size is the epoch; generators draw by place). The same place
  * gives the same problem for the same conf, whatever was asked before. The held-out part of a generator and a file
- * that is not shuffled are walked in order. */
+ * that is not shuffled are walked in one fixed order. */
 const Problem *source_at(Source *source, uint64_t place);
 long source_skipped(const Source *source);        /* broken rows that were skipped */
 const char *source_skipped_note(const Source *source); /* one line that names the first of them, or NULL */
 void source_close(Source *source);
 
-/* ---- templates ---------------------------------------------------------------------------------------------------- */
+/* ---- templates ---------------------------------------------------------------------------------------------- */
 
 typedef struct {
     const char *text;

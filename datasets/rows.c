@@ -31,12 +31,18 @@ static char *real_text(Arena *arena, double value) {
 /* The text of a string, number or boolean; NULL for anything else. */
 static char *scalar_text(Arena *arena, const json_t *value) {
     switch (json_typeof(value)) {
-    case JSON_STRING: return arena_text(arena, json_string_value(value), json_string_length(value));
-    case JSON_INTEGER: return arena_format(arena, "%lld", (long long)json_integer_value(value));
-    case JSON_REAL: return real_text(arena, json_real_value(value));
-    case JSON_TRUE: return arena_text(arena, "true", 4);
-    case JSON_FALSE: return arena_text(arena, "false", 5);
-    default: return NULL;
+    case JSON_STRING:
+        return arena_text(arena, json_string_value(value), json_string_length(value));
+    case JSON_INTEGER:
+        return arena_format(arena, "%lld", (long long)json_integer_value(value));
+    case JSON_REAL:
+        return real_text(arena, json_real_value(value));
+    case JSON_TRUE:
+        return arena_text(arena, "true", 4);
+    case JSON_FALSE:
+        return arena_text(arena, "false", 5);
+    default:
+        return NULL;
     }
 }
 
@@ -66,7 +72,8 @@ static enum RowFate problem_take(Reader *reader, const json_t *row, Problem *out
     const json_t *value = json_object_get(row, key);
     if (!value) return err_set(err, "no column %s", key), ROW_BROKEN;
     if (json_is_array(value)) {
-        err_set(err, "column %s is a list of chat messages, which is not read; name a column of text by problem_key",
+        err_set(err,
+                "column %s is a list of chat messages, which is not read; name a column of text by problem_key",
                 key);
         return ROW_FATAL;
     }
@@ -82,8 +89,7 @@ static enum RowFate answer_take(Reader *reader, const json_t *row, Problem *out,
     if (!reader->answer_key) reader->answer_key = first_key(row, keys);
     if (!reader->answer_key) return ROW_GOOD;
     const json_t *value = json_object_get(row, reader->answer_key);
-    if (!value && reader->conf->answer_key)
-        return err_set(err, "no column %s", reader->answer_key), ROW_BROKEN;
+    if (!value && reader->conf->answer_key) return err_set(err, "no column %s", reader->answer_key), ROW_BROKEN;
     if (!value || json_is_null(value)) return ROW_GOOD;
     char *text = scalar_text(&reader->rows->arena, value);
     if (!text) return err_set(err, "column %s is neither text nor a number", reader->answer_key), ROW_BROKEN;
