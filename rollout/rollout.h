@@ -35,6 +35,7 @@ typedef struct {
     float *inv_freq;   /* head_dim/2 rotation speeds, rope scaling applied, float32 as transformers computes them */
     float rope_scale;  /* factor on cos and sin (yarn); 1 otherwise */
     double rope_theta; /* for saving */
+    char rope_scaling[256]; /* its JSON object, for saving; empty: none */
     bool tied;         /* the head is the embedding */
     int bos, eos[8], n_eos, pad; /* token ids; -1: none */
     LayerConf *layers; /* n_layers */
@@ -80,6 +81,14 @@ bool tokenizer_save(const Tokenizer *tok, const Conf *conf, const char *chat_tem
 void tokenizer_close(Tokenizer *tok);
 
 /* ---- writing a model ------------------------------------------------------------------------------------------------ */
+
+/* One .safetensors file, mapped, for what is no model: the optimizer's state. */
+typedef struct Safetensors Safetensors;
+Safetensors *safetensors_open(const char *path, Err *err);
+/* False and err when the tensor is missing, has another shape, or holds NaN or infinity. */
+bool safetensors_read(const Safetensors *file, const char *name, int rows, int cols, float *out, Err *err);
+const char *safetensors_metadata(const Safetensors *file, const char *key); /* NULL when missing */
+void safetensors_close(Safetensors *file);
 
 /* Gives row-major float32 of the tensor `index`; returns false to stop with err. */
 typedef bool TensorReader(void *self, int index, float *out, Err *err);
