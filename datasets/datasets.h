@@ -2,8 +2,9 @@
  *
  * Knows: JSON lines (plain or gzip), the columns in which data sets keep problems and answers, seeded generators,
  * prompt templates. Must never know: tokens, models, rewards, the store.
- * Structs: Problem (one problem), Source (an open supply of problems in a fixed order), Span (a piece of a prompt).
- * Ownership: problems and their strings belong to the Source; spans are views into their template and problem.
+ * Structs: Problem (one problem), Source (an open supply of problems in a fixed order), Span (a piece of a
+ * prompt). Ownership: problems and their strings belong to the Source; spans are views into their template and
+ * problem.
  * Tested by tests/test_datasets_*.c.
  *
  * JSON itself is jansson's; this room adds lines, limits and the order of problems.
@@ -17,8 +18,8 @@
 
 typedef struct Lines Lines;
 Lines *lines_open(const char *path, Err *err); /* "-" is standard input */
-/* The next line without its end, valid until the next call; NULL at the end of the file, or with err->msg set. A line
- * longer than 64 MiB is an error; NUL bytes inside a line are kept (*n counts them). */
+/* The next line without its end, valid until the next call; NULL at the end of the file, or with err->msg set. A
+ * line longer than 64 MiB is an error; NUL bytes inside a line are kept (*n counts them). */
 const char *lines_next(Lines *lines, size_t *n, Err *err);
 long lines_number(const Lines *lines); /* 1 for the first line */
 void lines_close(Lines *lines);
@@ -50,17 +51,17 @@ typedef struct {
  *   differences:min=2:max=20     "What is 8 - 7?"           (never below zero)
  *   products:min=2:max=12        "What is 3 times 11?"
  *   chains:terms=3:min=2:max=20  "What is 7 + 8 - 3?"       (no step below zero)
- * and, for every kind, held=A,B,M: a problem whose numbers a, b satisfy (A min(a,b) + B max(a,b)) mod M = 0 is held
- * out, in both orders, for every seed alike (chains: a hash of the numbers takes the place of the sum). Training
- * draws never contain a held-out problem, by construction. A kind with more than a million combinations is not
- * listed: its training part counts as all of them, its held-out part is a sample of 1,000, one for every seed. */
+ * and, for every kind, held=A,B,M: a problem whose numbers a, b satisfy (A min(a,b) + B max(a,b)) mod M = 0 is
+ * held out, in both orders, for every seed alike (chains: a hash of the numbers takes the place of the sum).
+ * Training draws never contain a held-out problem, by construction. A kind with more than a million combinations is
+ * not listed: its training part counts as all of them, its held-out part is a sample of 1,000 for every seed. */
 typedef struct Source Source;
 Source *source_open(const SourceConf *conf, Err *err);
 /* Problems in one epoch: the rows of a file, the distinct problems of a generator's part (or max_problems). */
 long source_size(const Source *source);
-/* The problem at a place of the endless order (place / size is the epoch; generators draw by place). The same place
- * gives the same problem for the same conf, whatever was asked before. The held-out part of a generator and a file
- * that is not shuffled are walked in one fixed order. */
+/* The problem at a place of the endless order (place / size is the epoch; generators draw by place). The same
+ * place gives the same problem for the same conf, whatever was asked before. The held-out part of a generator and
+ * a file that is not shuffled are walked in one fixed order. */
 const Problem *source_at(Source *source, uint64_t place);
 long source_skipped(const Source *source);        /* broken rows that were skipped */
 const char *source_skipped_note(const Source *source); /* one line that names the first of them, or NULL */
@@ -71,12 +72,12 @@ void source_close(Source *source);
 typedef struct {
     const char *text;
     size_t n;
-    bool special; /* control tokens may be recognised in it: true for the template's own text, false for a problem's */
+    bool special; /* control tokens may be recognised in it: true for the template's text, not for a problem's */
 } Span;
 
 enum { TEMPLATE_SPANS_MAX = 16 };
-/* Cuts a plain-text template at each "{problem}" and puts the problem there. Returns the number of spans, or -1 and
- * err when the template lacks {problem} or has too many. */
+/* Cuts a plain-text template at each "{problem}" and puts the problem there. Returns the number of spans, or -1
+ * and err when the template lacks {problem} or has too many. */
 int template_render(Span spans[TEMPLATE_SPANS_MAX], const char *template_text, const char *problem, Err *err);
 
 #endif
