@@ -1,0 +1,142 @@
+/* recipe.h: what a training run is told: keys from a YAML file, overridden by flags, checked, printed.
+ *
+ * Knows: names, defaults and meanings of keys (TRL's names, one table in recipe_keys.c). Must never know: what the
+ * rest of rl does with them, devices, models, the store.
+ * Structs: Recipe (flat, every field is a key or follows from keys), RecipeKey (a row of the table).
+ * Ownership: a Recipe owns its strings and lists; recipe_free frees them. Zero-initialise: Recipe r = {0};
+ * Tested by tests/test_rl_recipe.c.
+ */
+#ifndef WHET_RL_RECIPE_H
+#define WHET_RL_RECIPE_H
+
+#include "kernels/base.h"
+
+typedef struct {
+    const char **at; /* [n] */
+    int n;
+} TextList;
+
+typedef struct {
+    double *at; /* [n] */
+    int n;
+} NumberList;
+
+enum { RECIPE_KEYS_MAX = 320 };
+
+typedef struct {
+    /* what is trained on what; names are as in the table, where `whet help train` explains each */
+    const char *model_name_or_path;
+    const char *dataset_name;      /* a file or generate:SPEC */
+    const char *eval_dataset_name; /* NULL: nothing is evaluated. A generator without one evaluates on itself */
+    const char *problem_key, *answer_key; /* NULL: found in the data */
+    const char *prompt_template;          /* NULL: the one that lies with the model */
+    const char *output_dir;
+    bool overwrite_output_dir;
+    const char *resume_from_checkpoint; /* NULL: begin anew; "last", or a folder */
+    long seed, max_train_samples, max_eval_samples;
+    bool shuffle_dataset;
+    TextList frozen; /* patterns of names of parameters that are not trained */
+
+    /* how long, and how many samples at a time */
+    long max_steps; /* -1: as long as num_train_epochs says */
+    double num_train_epochs;
+    long num_generations, per_device_train_batch_size, gradient_accumulation_steps;
+    long generation_batch_size, steps_per_generation, num_iterations;
+
+    /* sampling */
+    long max_prompt_length, max_completion_length;
+    double temperature, top_p, min_p;
+    long top_k; /* 0: all tokens */
+    TextList stop_strings;
+
+    /* rewards and loss */
+    TextList reward_funcs;
+    NumberList reward_weights; /* as many as reward_funcs */
+    double max_unjudged;       /* share of unjudged scores above which the run stops */
+    const char *scale_rewards; /* group, batch, none */
+    const char *loss_type;     /* grpo, dr_grpo, dapo */
+    double beta, epsilon, epsilon_high;
+    bool mask_truncated_completions;
+
+    /* optimizer */
+    double learning_rate, warmup_steps, warmup_ratio;
+    const char *lr_scheduler_type; /* constant, constant_with_warmup, linear, cosine */
+    double adam_beta1, adam_beta2, adam_epsilon, weight_decay, max_grad_norm;
+
+    /* what is said, kept and evaluated when; steps count from 1, and 0 means never */
+    long logging_steps, save_steps, save_total_limit; /* save_total_limit 0: all are kept */
+    long eval_steps, num_generations_eval;
+    double eval_temperature; /* 0: greedy */
+    bool eval_on_start;
+    const char *metric_for_best_model; /* eval_accuracy, eval_reward */
+
+    /* the machine */
+    const char *dtype;    /* float32, bfloat16: what is computed in */
+    const char *device;   /* cpu */
+    const char *cpu_path; /* auto, plain, avx2, avx512, avx512_bf16 */
+    long threads;         /* 0: as many as cores */
+    long slots;           /* sequences decoded at once */
+    long micro_batch_tokens; /* 0: as the memory plan says */
+    int64_t max_memory;      /* bytes; 0: what the machine has free */
+
+    /* what follows from the keys (recipe_resolve) */
+    long batch_samples;          /* samples of one update: per_device_train_batch_size * gradient_accumulation_steps */
+    long batch_groups;           /* problems of one update */
+    long generation_groups;      /* problems that are sampled together, from one policy */
+    long updates_per_generation; /* updates until new samples are drawn */
+    bool eval_held_out;          /* evaluation takes the held-out part of its generator */
+    TextList notes;              /* lines for the user: keys that are not needed here, and why */
+
+    Arena arena;
+    unsigned char given[RECIPE_KEYS_MAX]; /* per row of the table: not given, by the file, by a flag */
+    long line[RECIPE_KEYS_MAX];           /* where in the file */
+} Recipe;
+
+/* The whole way: defaults, the YAML file at `path` (NULL: none), the flags, then recipe_resolve. */
+bool recipe_load(Recipe *recipe, const char *path, int n_flags, char *const *flags, Err *err);
+
+/* Its steps. `name` is how errors call the text. Flags are --key value, --key=value, --switch, --no_switch; a list is
+ * written a,b,c or as several values. */
+void recipe_default(Recipe *recipe);
+bool recipe_read_yaml(Recipe *recipe, const char *text, size_t n, const char *name, Err *err);
+bool recipe_read_flags(Recipe *recipe, int n, char *const *flags, Err *err);
+bool recipe_resolve(Recipe *recipe, Err *err);
+void recipe_free(Recipe *recipe);
+
+/* Updates of the whole run, given how many problems an epoch has; as in TRL, what does not fill a batch is left out. */
+long recipe_updates(const Recipe *recipe, long problems);
+
+/* The resolved recipe, every honoured key in the order of the table. What recipe_yaml writes, recipe_read_yaml reads
+ * back to the same recipe. */
+void recipe_yaml(const Recipe *recipe, Buf *out);
+void recipe_json(const Recipe *recipe, Buf *out);
+void recipe_help(Buf *out); /* every honoured key with its default and its meaning */
+
+/* ---- the table ---- */
+
+typedef enum {
+    KEY_HEADING,  /* no key: the title of the rows that follow */
+    KEY_HONOURED, /* does what it does in TRL (or is whet's own) */
+    KEY_UNNEEDED, /* changes no result here: borne, with one line that says why */
+    KEY_REFUSED,  /* would change the result and does not exist here: refused unless it says what is done anyway */
+    KEY_ALIAS,    /* another name of a key */
+} KeyFate;
+
+typedef enum { KEY_TEXT, KEY_WHOLE, KEY_NUMBER, KEY_SWITCH, KEY_BYTES, KEY_TEXTS, KEY_NUMBERS } KeyType;
+
+typedef struct {
+    const char *name;
+    KeyFate fate;
+    KeyType type;
+    size_t at;            /* honoured: its field in Recipe */
+    const char *fallback; /* honoured: the default; NULL: none. Alias: the key that it names */
+    const char *allowed;  /* honoured: values apart by "|", NULL: any. Refused: the values that change nothing */
+    double low, high;     /* of whole and other numbers */
+    const char *trl;      /* where TRL has the name: "GRPOConfig", ...; NULL: whet's own */
+    const char *help;     /* honoured: what it does. Unneeded: why. Refused: why, and what to do */
+} RecipeKey;
+
+extern const RecipeKey recipe_keys[];
+extern const int recipe_n_keys; /* at most RECIPE_KEYS_MAX */
+
+#endif
