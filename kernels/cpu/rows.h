@@ -1,0 +1,254 @@
+/* rows.h: the ops that work on rows one by one: copies, embedding, RMSNorm, SwiGLU, gather and scatter.
+ *
+ * Threads share rows where a row is the unit of work, columns where rows are summed (embed_back, scatter, the gain of
+ * rmsnorm_back): every sum over rows is one chain in ascending order. Included by body.h; no products, no attention.
+ * Tested by tests/test_kernels_rows.c. */
+#include <limits.h>
+
+enum { ITEM_WORK = 16384 }; /* elements of one item: a few microseconds */
+
+static inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
+static inline int least(int a, int b) { return a < b ? a : b; }
+static inline int rows_of_item(int cols) { return cols >= ITEM_WORK ? 1 : ITEM_WORK / cols; }
+static inline real s_sqrt(real x) { return (real)sqrt((double)x); } /* an instruction; correctly rounded for float too */
+
+/* ---- element by element ----------------------------------------------------------------------------------------- */
+
+typedef struct { /* a shape cut into pieces of a row; dense tensors count as one long row */
+    int rows, cols, across;
+} Cut;
+
+static inline bool ten_dense(Ten t) { return t.rows <= 1 || t.stride == t.cols; }
+static inline Cut cut_of(int rows, int cols, bool dense) {
+    if (dense && (long)rows * cols < INT_MAX - ITEM_WORK) cols *= rows, rows = rows > 0;
+    return (Cut){rows, cols, ceil_div(cols, ITEM_WORK)};
+}
+/* Row, first column and end of an item's piece. */
+static inline int cut_row(const Cut *cut, int item) { return item / cut->across; }
+static inline int cut_from(const Cut *cut, int item) { return item % cut->across * ITEM_WORK; }
+static inline int cut_end(const Cut *cut, int item) { return least(cut_from(cut, item) + ITEM_WORK, cut->cols); }
+
+typedef struct {
+    Ten y, x;
+    Cut cut;
+    bool add;
+} PairJob;
+
+static void pair_item(void *self, int item, int thread) {
+    (void)thread;
+    const PairJob *job = self;
+    Row y = row_at(job->y, cut_row(&job->cut, item)), x = row_at(job->x, cut_row(&job->cut, item));
+    int end = cut_end(&job->cut, item);
+    for (int i = cut_from(&job->cut, item); i < end; i += 16) {
+        Vec a = row_get(x, i, end);
+        row_set(y, i, end, job->add ? v_add(row_get(y, i, end), a) : a);
+    }
+}
+
+static void op_copy(Dev *dev, Ten dst, Ten src) {
+    PairJob job = {dst, src, cut_of(dst.rows, dst.cols, ten_dense(dst) && ten_dense(src)), false};
+    pool_run(dev->pool, job.cut.rows * job.cut.across, pair_item, &job);
+}
+
+static void op_add(Dev *dev, Ten y, Ten x) {
+    PairJob job = {y, x, cut_of(y.rows, y.cols, ten_dense(y) && ten_dense(x)), true};
+    pool_run(dev->pool, job.cut.rows * job.cut.across, pair_item, &job);
+}
+
+/* ---- rows by index -------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    Ten to, from;
+    const int *index; /* gather: source row of each output row; scatter: output row of each source row; -1: none */
+    const int *page;  /* scatter: rows with page -1 are skipped; may be NULL */
+    int per;
+} IndexJob;
+
+static void gather_item(void *self, int item, int thread) {
+    (void)thread;
+    const IndexJob *job = self;
+    for (int r = item * job->per; r < least((item + 1) * job->per, job->to.rows); r++) {
+        Row to = row_at(job->to, r);
+        Row from = row_at(job->from, job->index[r] < 0 ? 0 : job->index[r]);
+        for (int i = 0; i < job->to.cols; i += 16)
+            row_set(to, i, job->to.cols, job->index[r] < 0 ? v_set(0) : row_get(from, i, job->to.cols));
+    }
+}
+
+static void op_gather(Dev *dev, Ten y, Ten x, const int *index) {
+    IndexJob job = {y, x, index, NULL, rows_of_item(y.cols)};
+    pool_run(dev->pool, ceil_div(y.rows, job.per), gather_item, &job);
+}
+
+enum { SCATTER_COLS = 64 };
+
+static void scatter_item(void *self, int item, int thread) {
+    (void)thread;
+    const IndexJob *job = self;
+    int from = item * SCATTER_COLS, end = least(from + SCATTER_COLS, job->to.cols);
+    for (int r = 0; r < job->from.rows; r++) {
+        if (job->index[r] < 0 || (job->page && job->page[r] < 0)) continue;
+        Row to = row_at(job->to, job->index[r]), add = row_at(job->from, r);
+        for (int i = from; i < end; i += 16) row_set(to, i, end, v_add(row_get(to, i, end), row_get(add, i, end)));
+    }
+}
+
+static void op_scatter(Dev *dev, Ten x, Ten y, const int *index) {
+    IndexJob job = {x, y, index, NULL, 0};
+    pool_run(dev->pool, ceil_div(x.cols, SCATTER_COLS), scatter_item, &job);
+}
+
+static void op_embed_back(Dev *dev, Ten dw, Ten dx, const Rows *rows) {
+    IndexJob job = {dw, dx, rows->tok, rows->page, 0};
+    pool_run(dev->pool, ceil_div(dw.cols, SCATTER_COLS), scatter_item, &job);
+}
+
+typedef struct {
+    Ten x;
+    const Mat *w;
+    const int *tok;
+    int per;
+} EmbedJob;
+
+static void embed_item(void *self, int item, int thread) {
+    (void)thread;
+    const EmbedJob *job = self;
+    size_t pairs = PAIRS(job->w->k);
+    for (int r = item * job->per; r < least((item + 1) * job->per, job->x.rows); r++) {
+        Row to = row_at(job->x, r), w = row_at(job->w->fwd, 0);
+        int n = job->tok[r];
+        size_t at = (size_t)(n / 16) * pairs * 32 + (size_t)(n % 16) * 2;
+        for (int k = 0; k < job->w->k; k++) {
+            size_t e = at + (size_t)(k / 2) * 32 + (size_t)(k % 2);
+            to.f[k] = w.f ? w.f[e] : bf16_widen(w.h[e]);
+        }
+    }
+}
+
+static void op_embed(Dev *dev, Ten x, const Mat *w, const Rows *rows) {
+    EmbedJob job = {x, w, rows->tok, rows_of_item(4 * w->k)};
+    pool_run(dev->pool, ceil_div(x.rows, job.per), embed_item, &job);
+}
+
+/* ---- RMSNorm -------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    Ten y, rstd, x, w, dx, dw, dy;
+    real eps;
+    int per, row_items;
+} NormJob;
+
+static void rmsnorm_row(const NormJob *job, int r) {
+    int d = job->x.cols;
+    Row x = row_at(job->x, r), y = row_at(job->y, r), w = row_at(job->w, 0);
+    Vec sum = v_set(0);
+    for (int i = 0; i < d; i += 16) {
+        Vec a = row_get(x, i, d);
+        sum = v_fma(a, a, sum);
+    }
+    real rstd = 1 / s_sqrt(v_sum(sum) / (real)d + job->eps);
+    for (int i = 0; i < d; i += 16)
+        row_set(y, i, d, v_mul(row_get(w, i, d), v_mul(row_get(x, i, d), v_set(rstd))));
+    if (ten_is(job->rstd)) ((real *)job->rstd.p)[r] = rstd;
+}
+
+static void rmsnorm_item(void *self, int item, int thread) {
+    (void)thread;
+    const NormJob *job = self;
+    for (int r = item * job->per; r < least((item + 1) * job->per, job->x.rows); r++) rmsnorm_row(job, r);
+}
+
+static void op_rmsnorm(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, real eps) {
+    NormJob job = {.y = y, .rstd = rstd, .x = x, .w = w, .eps = eps, .per = rows_of_item(2 * x.cols)};
+    pool_run(dev->pool, ceil_div(x.rows, job.per), rmsnorm_item, &job);
+}
+
+/* With n = x rstd: dx += rstd (w dy - n mean(w dy n)). */
+static void rmsnorm_back_row(const NormJob *job, int r) {
+    int d = job->x.cols;
+    Row x = row_at(job->x, r), dy = row_at(job->dy, r), dx = row_at(job->dx, r), w = row_at(job->w, 0);
+    real rstd = ((const real *)job->rstd.p)[r];
+    Vec sum = v_set(0), scale = v_set(rstd);
+    for (int i = 0; i < d; i += 16)
+        sum = v_fma(v_mul(row_get(w, i, d), row_get(dy, i, d)), v_mul(row_get(x, i, d), scale), sum);
+    Vec mean = v_set(-(v_sum(sum) / (real)d));
+    for (int i = 0; i < d; i += 16) {
+        Vec g = v_fma(v_mul(row_get(x, i, d), scale), mean, v_mul(row_get(w, i, d), row_get(dy, i, d)));
+        row_set(dx, i, d, v_fma(g, scale, row_get(dx, i, d)));
+    }
+}
+
+static void rmsnorm_back_item(void *self, int item, int thread) {
+    (void)thread;
+    const NormJob *job = self;
+    if (item < job->row_items) {
+        for (int r = item * job->per; r < least((item + 1) * job->per, job->x.rows); r++) rmsnorm_back_row(job, r);
+        return;
+    }
+    int from = (item - job->row_items) * SCATTER_COLS, end = least(from + SCATTER_COLS, job->x.cols);
+    Row dw = row_at(job->dw, 0);
+    Vec sum[SCATTER_COLS / 16];
+    for (int j = 0; from + j * 16 < end; j++) sum[j] = row_get(dw, from + j * 16, end);
+    for (int r = 0; r < job->x.rows; r++) {
+        Row x = row_at(job->x, r), dy = row_at(job->dy, r);
+        Vec scale = v_set(((const real *)job->rstd.p)[r]);
+        for (int i = from, j = 0; i < end; i += 16, j++)
+            sum[j] = v_fma(row_get(dy, i, end), v_mul(row_get(x, i, end), scale), sum[j]);
+    }
+    for (int j = 0; from + j * 16 < end; j++) row_set(dw, from + j * 16, end, sum[j]);
+}
+
+static void op_rmsnorm_back(Dev *dev, Ten dx, Ten dw, Ten dy, Ten x, Ten rstd, Ten w) {
+    NormJob job = {.rstd = rstd, .x = x, .w = w, .dx = dx, .dw = dw, .dy = dy, .per = rows_of_item(2 * x.cols)};
+    job.row_items = ceil_div(x.rows, job.per);
+    int col_items = ten_is(dw) ? ceil_div(x.cols, SCATTER_COLS) : 0;
+    pool_run(dev->pool, job.row_items + col_items, rmsnorm_back_item, &job);
+}
+
+/* ---- SwiGLU ----------------------------------------------------------------------------------------------------- */
+
+static inline Vec v_sigmoid(Vec g) { return v_div(v_set(1), v_add(v_set(1), v_exp(v_sub(v_set(0), g)))); }
+static inline Vec v_swiglu(Vec g, Vec u) { return v_mul(v_mul(g, v_sigmoid(g)), u); }
+
+typedef struct {
+    Ten h, gu, dgu, dh;
+    int per;
+} GluJob;
+
+static void swiglu_item(void *self, int item, int thread) {
+    (void)thread;
+    const GluJob *job = self;
+    int f = job->h.cols;
+    for (int r = item * job->per; r < least((item + 1) * job->per, job->h.rows); r++) {
+        Row h = row_at(job->h, r), g = row_at(job->gu, r), u = row_skip(g, f);
+        for (int i = 0; i < f; i += 16) row_set(h, i, f, v_swiglu(row_get(g, i, f), row_get(u, i, f)));
+    }
+}
+
+static void op_swiglu(Dev *dev, Ten h, Ten gu) {
+    GluJob job = {.h = h, .gu = gu, .per = rows_of_item(2 * h.cols)};
+    pool_run(dev->pool, ceil_div(h.rows, job.per), swiglu_item, &job);
+}
+
+/* With s = sigmoid(g): d(g s)/dg = s (1 + g (1 - s)). */
+static void swiglu_back_item(void *self, int item, int thread) {
+    (void)thread;
+    const GluJob *job = self;
+    int f = job->dh.cols;
+    Vec one = v_set(1);
+    for (int r = item * job->per; r < least((item + 1) * job->per, job->dh.rows); r++) {
+        Row dh = row_at(job->dh, r), gr = row_at(job->gu, r), ur = row_skip(gr, f);
+        Row dg = row_at(job->dgu, r), du = row_skip(dg, f);
+        for (int i = 0; i < f; i += 16) {
+            Vec g = row_get(gr, i, f), d = row_get(dh, i, f), s = v_sigmoid(g);
+            Vec slope = v_mul(s, v_fma(g, v_sub(one, s), one));
+            row_set(dg, i, f, v_mul(v_mul(d, row_get(ur, i, f)), slope));
+            row_set(du, i, f, v_mul(d, v_mul(g, s)));
+        }
+    }
+}
+
+static void op_swiglu_back(Dev *dev, Ten dgu, Ten dh, Ten gu) {
+    GluJob job = {.gu = gu, .dgu = dgu, .dh = dh, .per = rows_of_item(2 * dh.cols)};
+    pool_run(dev->pool, ceil_div(dh.rows, job.per), swiglu_back_item, &job);
+}
