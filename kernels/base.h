@@ -32,18 +32,18 @@ _Noreturn void die(const char *format, ...) FORMAT_LIKE(1, 2);
 
 _Noreturn void check_failed(const char *file, int line, const char *condition, const char *format, ...)
     FORMAT_LIKE(4, 5);
-#define CHECK(condition, ...)                                                              \
-    do {                                                                                   \
-        if (!(condition)) check_failed(__FILE__, __LINE__, #condition, __VA_ARGS__);       \
+#define CHECK(condition, ...)                                                                                     \
+    do {                                                                                                          \
+        if (!(condition)) check_failed(__FILE__, __LINE__, #condition, __VA_ARGS__);                              \
     } while (0)
 
 /* ---- memory --------------------------------------------------------------------------------------------------
  * Small host memory; exhausted memory ends the program with one line. Big buffers go through the device. */
 
-void *mem_alloc(size_t count, size_t size);              /* zeroed; count * size is checked for overflow */
-void *mem_grow(void *old, size_t count, size_t size);    /* realloc with the same check; new bytes undefined */
-char *mem_text(const char *text);                        /* strdup */
-char *mem_text_n(const char *text, size_t n);            /* copy of n bytes, NUL-terminated */
+void *mem_alloc(size_t count, size_t size);           /* zeroed; count * size is checked for overflow */
+void *mem_grow(void *old, size_t count, size_t size); /* realloc with the same check; new bytes undefined */
+char *mem_text(const char *text);                     /* strdup */
+char *mem_text_n(const char *text, size_t n);         /* copy of n bytes, NUL-terminated */
 #define MEM_NEW(type) ((type *)mem_alloc(1, sizeof(type)))
 #define MEM_ARRAY(type, n) ((type *)mem_alloc((size_t)(n), sizeof(type)))
 
@@ -55,13 +55,14 @@ typedef struct {
 void *arena_alloc(Arena *arena, size_t count, size_t size); /* zeroed, aligned to 16 */
 char *arena_text(Arena *arena, const char *text, size_t n); /* copy of n bytes, NUL-terminated */
 char *arena_format(Arena *arena, const char *format, ...) FORMAT_LIKE(2, 3);
-void arena_free(Arena *arena);                              /* frees all; the arena may be used again */
+void arena_free(Arena *arena); /* frees all; the arena may be used again */
 
-/* ---- text ----------------------------------------------------------------------------------------------------- */
+/* ---- text -----------------------------------------------------------------------------------------------------
+ */
 
 typedef struct {
-    char *p;     /* NUL-terminated once anything was added; NULL before */
-    size_t n;    /* bytes without the NUL */
+    char *p;  /* NUL-terminated once anything was added; NULL before */
+    size_t n; /* bytes without the NUL */
     size_t room;
 } Buf; /* zero-initialise: Buf b = {0}; */
 
@@ -72,7 +73,8 @@ void buf_format(Buf *buf, const char *format, ...) FORMAT_LIKE(2, 3);
 void buf_clear(Buf *buf); /* keeps the memory */
 void buf_free(Buf *buf);
 
-/* ---- clock ---------------------------------------------------------------------------------------------------- */
+/* ---- clock ----------------------------------------------------------------------------------------------------
+ */
 
 double clock_seconds(void); /* monotonic */
 
@@ -86,9 +88,9 @@ typedef struct {
     uint64_t key, at; /* a convenience for host code that wants a sequence: state is a plain counter */
 } Rng;
 uint64_t rng_next(Rng *rng);
-double rng_uniform(Rng *rng);                    /* in [0, 1) */
-uint64_t rng_below(Rng *rng, uint64_t n);        /* in [0, n), unbiased; n > 0 */
-double rng_normal(Rng *rng);                     /* mean 0, variance 1 */
-uint64_t rng_mix(uint64_t a, uint64_t b);        /* one key out of two numbers */
+double rng_uniform(Rng *rng);             /* in [0, 1) */
+uint64_t rng_below(Rng *rng, uint64_t n); /* in [0, n), unbiased; n > 0 */
+double rng_normal(Rng *rng);              /* mean 0, variance 1 */
+uint64_t rng_mix(uint64_t a, uint64_t b); /* one key out of two numbers */
 
 #endif

@@ -1,21 +1,22 @@
 /* kernels.h: the room of device memory and ops; one interface, two backs (kernels/cpu, kernels/cuda).
  *
- * Knows: memory of a device, two-dimensional views of it, about thirty ops. Must never know: models, tokens' meaning,
- * text, losses. Structs: Ten (a view, owns nothing), Mat (a weight matrix in the back's own format), Kv (pages of keys
- * and values), Rows (which sequence each row of a batch belongs to), Dev (an open device).
- * Tested by tests/test_kernels_*.c.
+ * Knows: memory of a device, two-dimensional views of it, about thirty ops. Must never know: models, tokens'
+ * meaning, text, losses. Structs: Ten (a view, owns nothing), Mat (a weight matrix in the back's own format), Kv
+ * (pages of keys and values), Rows (which sequence each row of a batch belongs to), Dev (an open device). Tested
+ * by tests/test_kernels_*.c.
  *
  * Nothing above this room may touch the memory behind a Ten but through k_put and k_get.
  *
- * Letters: M rows (tokens), D model width, N outputs, K inputs of a product, H query heads, G key-value heads, E head
- * width, F feed-forward width, V vocabulary, T trained tokens.
- * Order of arguments: device, outputs, inputs, sizes, scalars. Forward ops overwrite; what a _back op does with each
- * output (overwrite or add) stands with it. Optional tensors are passed as TEN_NONE.
+ * Letters: M rows (tokens), D model width, N outputs, K inputs of a product, H query heads, G key-value heads, E
+ * head width, F feed-forward width, V vocabulary, T trained tokens. Order of arguments: device, outputs, inputs,
+ * sizes, scalars. Forward ops overwrite; what a _back op does with each output (overwrite or add) stands with it.
+ * Optional tensors are passed as TEN_NONE.
  *
  * Exactness. Per path, a row's result is a function of that row alone: the number of rows, of threads, and the
- * place of the row in the batch do not change a bit. Sums over K, over keys and over the vocabulary go in one fixed
- * ascending order; sums over rows (gradients) go in ascending order of rows, as one chain that continues from what
- * the output held. So a batch may be cut at any row that is a multiple of 32 without changing a gradient's bit.
+ * place of the row in the batch do not change a bit. Sums over K, over keys and over the vocabulary go in one
+ * fixed ascending order; sums over rows (gradients) go in ascending order of rows, as one chain that continues
+ * from what the output held. So a batch may be cut at any row that is a multiple of 32 without changing a
+ * gradient's bit.
  */
 #ifndef WHET_KERNELS_H
 #define WHET_KERNELS_H
@@ -47,7 +48,8 @@ Ten ten_shape(Ten t, int rows, int cols); /* of a dense tensor */
 
 typedef struct Dev Dev;
 
-/* ---- the device ------------------------------------------------------------------------------------------------------ */
+/* ---- the device
+ * ------------------------------------------------------------------------------------------------------ */
 
 typedef struct {
     const char *device; /* "cpu" */
@@ -58,9 +60,10 @@ typedef struct {
 
 Dev *dev_open(const DevConf *conf, Err *err);
 void dev_close(Dev *dev);
-const char *dev_path(const Dev *dev); /* the path taken, e.g. "avx512_bf16": results are bit-equal only on the same one */
+const char *
+dev_path(const Dev *dev); /* the path taken, e.g. "avx512_bf16": results are bit-equal only on the same one */
 int dev_threads(const Dev *dev);
-int dev_paths(const char *names[8]);  /* the CPU paths that this machine can take */
+int dev_paths(const char *names[8]); /* the CPU paths that this machine can take */
 
 /* Bytes now allocated, and the most that ever were. A limit other than 0 makes a larger allocation fail. */
 size_t dev_bytes(const Dev *dev);
@@ -73,21 +76,23 @@ void dev_stat_reset(Dev *dev);
 
 /* Memory is aligned to 64 bytes and zeroed. The shape's p is NULL on failure, with err. */
 Ten k_new(Dev *dev, int rows, int cols, DType type, Err *err);
-void k_free(Dev *dev, Ten *t); /* sets p to NULL; NULL is fine */
+void k_free(Dev *dev, Ten *t);                   /* sets p to NULL; NULL is fine */
 void k_put(Dev *dev, Ten dst, const void *host); /* host memory: dense rows of dst's element type */
 void k_get(Dev *dev, void *host, Ten src);
 void k_zero(Dev *dev, Ten t);
-void k_copy(Dev *dev, Ten dst, Ten src); /* same shape; converts between K_REAL and K_BF16 (nearest, ties to even) */
+void k_copy(Dev *dev, Ten dst,
+            Ten src); /* same shape; converts between K_REAL and K_BF16 (nearest, ties to even) */
 void k_sync(Dev *dev);
 
-/* ---- weight matrices --------------------------------------------------------------------------------------------------
- * W[N, K], kept in the compute type and in the format that the back's products want: the forward's copy and, for
- * training, the one that k_matmul_dx wants. */
+/* ---- weight matrices
+ * -------------------------------------------------------------------------------------------------- W[N, K], kept
+ * in the compute type and in the format that the back's products want: the forward's copy and, for training, the
+ * one that k_matmul_dx wants. */
 
 typedef struct {
     int n, k;
-    DType type;       /* K_REAL or K_BF16 */
-    Ten fwd, back;    /* the back's own formats; back is TEN_NONE without training */
+    DType type;    /* K_REAL or K_BF16 */
+    Ten fwd, back; /* the back's own formats; back is TEN_NONE without training */
 } Mat;
 
 size_t k_mat_bytes(const Dev *dev, int n, int k, DType type, bool with_back); /* for the memory plan */
@@ -95,9 +100,10 @@ Mat k_mat_new(Dev *dev, int n, int k, DType type, bool with_back, Err *err);  /*
 void k_mat_free(Dev *dev, Mat *mat);
 void k_mat_pack(Dev *dev, Mat *mat, Ten w, int row0); /* w[R, K] K_REAL becomes rows row0 .. row0+R-1 */
 
-/* ---- rows of a batch, keys and values -----------------------------------------------------------------------------
- * A batch is M rows. A span is a run of rows that follow each other in one sequence. Keys and values live in pages of
- * KV_PAGE positions; a sequence's table names its pages by position / KV_PAGE, so sequences can share pages. */
+/* ---- rows of a batch, keys and values
+ * ----------------------------------------------------------------------------- A batch is M rows. A span is a run
+ * of rows that follow each other in one sequence. Keys and values live in pages of KV_PAGE positions; a sequence's
+ * table names its pages by position / KV_PAGE, so sequences can share pages. */
 
 enum { KV_PAGE = 32 };
 
@@ -128,32 +134,37 @@ typedef struct { /* host arrays; the back copies what it needs */
 typedef struct {
     int layers, heads, head_dim, pages; /* key-value heads */
     DType type;
-    Ten data; /* the back's own format, all layers; for gradients (k_kv_new with K_REAL and grad) the same indices */
+    Ten data; /* the back's own format, all layers; for gradients (k_kv_new with K_REAL and grad) the same indices
+               */
     bool grad;
 } Kv;
 
 size_t k_kv_page_bytes(const Dev *dev, int layers, int heads, int head_dim, DType type, bool grad);
-Kv k_kv_new(Dev *dev, int pages, int layers, int heads, int head_dim, DType type, bool grad, Err *err); /* zeroed */
+Kv k_kv_new(Dev *dev, int pages, int layers, int heads, int head_dim, DType type, bool grad,
+            Err *err); /* zeroed */
 void k_kv_free(Dev *dev, Kv *kv);
-void k_kv_zero(Dev *dev, Kv *kv, int page);                       /* all layers of a page */
-void k_kv_copy(Dev *dev, Kv *kv, const KvShare *shares, int n);   /* all layers */
+void k_kv_zero(Dev *dev, Kv *kv, int page);                     /* all layers of a page */
+void k_kv_copy(Dev *dev, Kv *kv, const KvShare *shares, int n); /* all layers */
 
-/* qkv[M, (H+2G)E] K_REAL -> q[M, H E] rotated; keys (rotated) and values go to their pages, rounded to kv's type; then
- * the shares are copied. cos, sin [positions, E/2] K_REAL; TEN_NONE: no rotation. Halves (x[i], x[i+E/2]) rotate. */
+/* qkv[M, (H+2G)E] K_REAL -> q[M, H E] rotated; keys (rotated) and values go to their pages, rounded to kv's type;
+ * then the shares are copied. cos, sin [positions, E/2] K_REAL; TEN_NONE: no rotation. Halves (x[i], x[i+E/2])
+ * rotate. */
 void k_qkv(Dev *dev, Ten q, Kv *kv, int layer, Ten qkv, const Rows *rows, Ten cos, Ten sin);
 /* dqkv[M, (H+2G)E] (overwritten; its type is the products') from dq[M, H E] and the pages' gradients. Shares first
  * add their slots of dst to src, in order. */
 void k_qkv_back(Dev *dev, Ten dqkv, Ten dq, Kv *dkv, int layer, const Rows *rows, Ten cos, Ten sin);
 
-/* o[M, H E] = softmax(scale q k) v over the keys at positions <= own, and > own - window when window > 0. Blocks of
- * KV_PAGE keys at fixed positions, ascending, one running maximum and sum; probabilities are rounded to the kv type
- * before the product with v. lse[M, H] (K_REAL, or TEN_NONE): log-sum-exp of each head. Padding rows: o = 0. */
+/* o[M, H E] = softmax(scale q k) v over the keys at positions <= own, and > own - window when window > 0. Blocks
+ * of KV_PAGE keys at fixed positions, ascending, one running maximum and sum; probabilities are rounded to the kv
+ * type before the product with v. lse[M, H] (K_REAL, or TEN_NONE): log-sum-exp of each head. Padding rows: o = 0.
+ */
 void k_attend(Dev *dev, Ten o, Ten lse, Ten q, const Kv *kv, int layer, const Rows *rows, real scale, int window);
 /* dq[M, H E] K_REAL is overwritten; dkv's pages are added to, span after span inside a group, rows ascending. */
-void k_attend_back(Dev *dev, Ten dq, Kv *dkv, Ten dout, Ten o, Ten lse, Ten q, const Kv *kv, int layer, const Rows *rows,
-                   real scale, int window);
+void k_attend_back(Dev *dev, Ten dq, Kv *dkv, Ten dout, Ten o, Ten lse, Ten q, const Kv *kv, int layer,
+                   const Rows *rows, real scale, int window);
 
-/* ---- the other ops of the network --------------------------------------------------------------------------------- */
+/* ---- the other ops of the network
+ * --------------------------------------------------------------------------------- */
 
 /* x[M, D] K_REAL = rows of the embedding. dw[V, D] is added to, in order of rows. */
 void k_embed(Dev *dev, Ten x, const Mat *w, const Rows *rows);
@@ -164,7 +175,8 @@ void k_rmsnorm(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, real eps);
 /* dx (added to), dw[1, D] (added to, or TEN_NONE) from dy[M, D]. */
 void k_rmsnorm_back(Dev *dev, Ten dx, Ten dw, Ten dy, Ten x, Ten rstd, Ten w);
 
-/* y[M, N] = x[M, K] W^T + bias[1, N] + residual[M, N] (both may be TEN_NONE; residual may be y). x has W's type. */
+/* y[M, N] = x[M, K] W^T + bias[1, N] + residual[M, N] (both may be TEN_NONE; residual may be y). x has W's type.
+ */
 void k_matmul(Dev *dev, Ten y, Ten x, const Mat *w, Ten bias, Ten residual);
 /* dx[M, K] (overwritten) = dy[M, N] W. dy has W's type. */
 void k_matmul_dx(Dev *dev, Ten dx, Ten dy, const Mat *w);
@@ -177,30 +189,31 @@ void k_bias_back(Dev *dev, Ten db, Ten dy);
 void k_swiglu(Dev *dev, Ten h, Ten gu);
 void k_swiglu_back(Dev *dev, Ten dgu, Ten dh, Ten gu); /* dgu overwritten */
 
-void k_gather(Dev *dev, Ten y, Ten x, const int *index);     /* y[i] = x[index[i]]; an index of -1 gives zeros */
-void k_scatter(Dev *dev, Ten x, Ten y, const int *index);    /* x[index[i]] += y[i], in order of i; -1: skipped */
+void k_gather(Dev *dev, Ten y, Ten x, const int *index);  /* y[i] = x[index[i]]; an index of -1 gives zeros */
+void k_scatter(Dev *dev, Ten x, Ten y, const int *index); /* x[index[i]] += y[i], in order of i; -1: skipped */
 
-/* ---- the head -----------------------------------------------------------------------------------------------------
- * z = inv_temp * (x W^T); log-sum-exp goes over blocks of HEAD_BLOCK columns, merged in order. Logits never exist for
+/* ---- the head
+ * ----------------------------------------------------------------------------------------------------- z =
+ * inv_temp * (x W^T); log-sum-exp goes over blocks of HEAD_BLOCK columns, merged in order. Logits never exist for
  * more than one block. */
 
 enum { HEAD_BLOCK = 512 };
 
-/* logp[1, T] = z[target] - lse; lse[1, T]; entropy[1, T] = lse - sum p z (or TEN_NONE). A target of -1 is padding: its
- * outputs are 0. */
+/* logp[1, T] = z[target] - lse; lse[1, T]; entropy[1, T] = lse - sum p z (or TEN_NONE). A target of -1 is padding:
+ * its outputs are 0. */
 void k_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target, real inv_temp);
-/* dL/dx and dL/dW of L = sum_t coef[t] logp[t] + ent_coef[t] entropy[t]: dz = coef (onehot - p) - ent_coef p (z - lse +
- * entropy). dx[T, D] overwritten; dw[V, D] added to (or TEN_NONE). ent_coef may be NULL. lse and entropy as k_logprob
- * gave them. */
+/* dL/dx and dL/dW of L = sum_t coef[t] logp[t] + ent_coef[t] entropy[t]: dz = coef (onehot - p) - ent_coef p (z -
+ * lse + entropy). dx[T, D] overwritten; dw[V, D] added to (or TEN_NONE). ent_coef may be NULL. lse and entropy as
+ * k_logprob gave them. */
 void k_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, const real *coef,
                     const real *ent_coef, Ten lse, Ten entropy, real inv_temp);
 
 typedef struct {
-    real inv_temp;  /* 0: greedy (the largest logit, the lowest id among equals), with logp at temperature 1 */
-    int top_k;      /* 0: off */
-    real top_p;     /* 1: off */
-    real min_p;     /* 0: off */
-    double u;       /* the row's random number in [0, 1) */
+    real inv_temp; /* 0: greedy (the largest logit, the lowest id among equals), with logp at temperature 1 */
+    int top_k;     /* 0: off */
+    real top_p;    /* 1: off */
+    real min_p;    /* 0: off */
+    double u;      /* the row's random number in [0, 1) */
 } Draw;
 typedef struct {
     int tok;
@@ -211,16 +224,18 @@ typedef struct {
  * token uses); they still count in logp, as in k_logprob. Host arrays. */
 void k_sample(Dev *dev, Drawn *drawn, Ten logits, const Draw *draws, int vocab_used);
 
-/* ---- the optimizer ------------------------------------------------------------------------------------------------ */
+/* ---- the optimizer
+ * ------------------------------------------------------------------------------------------------ */
 
 typedef struct {
     real lr, beta1, beta2, eps, weight_decay;
     real correct1, correct2; /* 1 - beta1^t, 1 - beta2^t */
     real grad_scale;         /* clipping: multiplies the gradient */
 } AdamStep;
-/* Decoupled weight decay (Loshchilov and Hutter 2019), PyTorch's order: w -= lr wd w; then w -= lr m' / (sqrt(v') + eps). */
+/* Decoupled weight decay (Loshchilov and Hutter 2019), PyTorch's order: w -= lr wd w; then w -= lr m' / (sqrt(v')
+ * + eps). */
 void k_adamw(Dev *dev, Ten w, Ten m, Ten v, Ten grad, const AdamStep *step);
-double k_sumsq(Dev *dev, Ten t); /* sum of squares in fixed chunks of 4096 elements, merged in order */
+double k_sumsq(Dev *dev, Ten t);    /* sum of squares in fixed chunks of 4096 elements, merged in order */
 void k_add(Dev *dev, Ten y, Ten x); /* y += x, K_REAL */
 
 #endif

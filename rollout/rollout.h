@@ -13,7 +13,8 @@
 #include "kernels/base.h"
 #include "kernels/kernels.h"
 
-/* ---- a model as data ---------------------------------------------------------------------------------------------- */
+/* ---- a model as data
+ * ---------------------------------------------------------------------------------------------- */
 
 typedef enum { ROPE_NONE, ROPE_HALVES } RopeKind; /* halves: (x[i], x[i + head_dim/2]) rotate together */
 typedef enum { MLP_SWIGLU } MlpKind;
@@ -32,24 +33,26 @@ typedef struct {
     int dim, hidden, n_layers, n_heads, n_kv_heads, head_dim, vocab;
     int max_positions;
     float norm_eps;
-    float *inv_freq;   /* head_dim/2 rotation speeds, rope scaling applied, float32 as transformers computes them */
-    float rope_scale;  /* factor on cos and sin (yarn); 1 otherwise */
-    double rope_theta; /* for saving */
-    char rope_scaling[256]; /* its JSON object, for saving; empty: none */
-    bool tied;         /* the head is the embedding */
+    float *inv_freq;  /* head_dim/2 rotation speeds, rope scaling applied, float32 as transformers computes them */
+    float rope_scale; /* factor on cos and sin (yarn); 1 otherwise */
+    double rope_theta;           /* for saving */
+    char rope_scaling[256];      /* its JSON object, for saving; empty: none */
+    bool tied;                   /* the head is the embedding */
     int bos, eos[8], n_eos, pad; /* token ids; -1: none */
-    LayerConf *layers; /* n_layers */
+    LayerConf *layers;           /* n_layers */
 } Conf;
 
-/* A model on disk: a GGUF file or a Hugging Face folder. Nothing is read into memory but headers; weights are mapped. */
+/* A model on disk: a GGUF file or a Hugging Face folder. Nothing is read into memory but headers; weights are
+ * mapped. */
 typedef struct ModelFile ModelFile;
 ModelFile *model_file_open(const char *path, Err *err); /* checks headers, shapes, sizes, supported architecture */
 const Conf *model_file_conf(const ModelFile *file);     /* owned by the file */
-/* Whether the file has a tensor of this Hugging Face name ("model.layers.0.self_attn.q_proj.weight"), and its shape
- * (rows x cols; a vector is 1 x n). */
+/* Whether the file has a tensor of this Hugging Face name ("model.layers.0.self_attn.q_proj.weight"), and its
+ * shape (rows x cols; a vector is 1 x n). */
 bool model_file_has(const ModelFile *file, const char *name, int *rows, int *cols);
-/* Writes the tensor as float32, row-major, in Hugging Face's order of rows (a GGUF's permuted q and k are put back);
- * quantised types are dequantised. False and err on NaN or infinity, a wrong shape, or a type that is not supported. */
+/* Writes the tensor as float32, row-major, in Hugging Face's order of rows (a GGUF's permuted q and k are put
+ * back); quantised types are dequantised. False and err on NaN or infinity, a wrong shape, or a type that is not
+ * supported. */
 bool model_file_read(const ModelFile *file, const char *name, int rows, int cols, float *out, Err *err);
 const char *model_file_chat_template(const ModelFile *file); /* the jinja text as found, or NULL */
 /* A plain-text template with {problem} saved with a checkpoint (whet_template.txt), or NULL. */
@@ -57,16 +60,19 @@ const char *model_file_prompt_template(const ModelFile *file);
 const char *model_file_path(const ModelFile *file);
 void model_file_close(ModelFile *file);
 
-/* ---- tokenizer ------------------------------------------------------------------------------------------------------ */
+/* ---- tokenizer
+ * ------------------------------------------------------------------------------------------------------ */
 
 typedef struct Tokenizer Tokenizer;
 Tokenizer *tokenizer_open(const ModelFile *file, Err *err);
 Tokenizer *tokenizer_open_json(const char *path, Err *err); /* a tokenizer.json alone */
-/* Appends the ids of text to *ids (grown with mem_grow; *n counts them, *room is its capacity). With `special`, added
- * tokens are recognised in the text, as Hugging Face does; without, the text is plain. The tokenizer's own BOS/EOS
- * post-processing is not applied: see tokenizer_frame. */
-void tokenizer_encode(const Tokenizer *tok, const char *text, size_t n, bool special, int **ids, int *count, int *room);
-/* Ids that the tokenizer's own settings put before and after every text (usually none or one BOS): up to 4 each. */
+/* Appends the ids of text to *ids (grown with mem_grow; *n counts them, *room is its capacity). With `special`,
+ * added tokens are recognised in the text, as Hugging Face does; without, the text is plain. The tokenizer's own
+ * BOS/EOS post-processing is not applied: see tokenizer_frame. */
+void tokenizer_encode(const Tokenizer *tok, const char *text, size_t n, bool special, int **ids, int *count,
+                      int *room);
+/* Ids that the tokenizer's own settings put before and after every text (usually none or one BOS): up to 4 each.
+ */
 void tokenizer_frame(const Tokenizer *tok, int before[4], int *n_before, int after[4], int *n_after);
 /* Appends the bytes of the ids; with skip_special, added special tokens are left out. */
 void tokenizer_decode(const Tokenizer *tok, const int *ids, int n, bool skip_special, Buf *out);
@@ -74,13 +80,15 @@ void tokenizer_decode(const Tokenizer *tok, const int *ids, int n, bool skip_spe
 const char *tokenizer_piece(const Tokenizer *tok, int id, size_t *n);
 bool tokenizer_is_special(const Tokenizer *tok, int id);
 int tokenizer_find(const Tokenizer *tok, const char *piece); /* id of an added token by its text, or -1 */
-int tokenizer_vocab(const Tokenizer *tok);                    /* largest id + 1 */
+int tokenizer_vocab(const Tokenizer *tok);                   /* largest id + 1 */
 /* Writes tokenizer.json and tokenizer_config.json (with the chat template, when not NULL) that Hugging Face's
  * AutoTokenizer loads to the same ids, also when the tokenizer came from a GGUF. */
-bool tokenizer_save(const Tokenizer *tok, const Conf *conf, const char *chat_template, const char *folder, Err *err);
+bool tokenizer_save(const Tokenizer *tok, const Conf *conf, const char *chat_template, const char *folder,
+                    Err *err);
 void tokenizer_close(Tokenizer *tok);
 
-/* ---- writing a model ------------------------------------------------------------------------------------------------ */
+/* ---- writing a model
+ * ------------------------------------------------------------------------------------------------ */
 
 /* One .safetensors file, mapped, for what is no model: the optimizer's state. */
 typedef struct Safetensors Safetensors;
@@ -107,7 +115,8 @@ bool model_save(const char *folder, const Conf *conf, const Tokenizer *tok, cons
                 const char *prompt_template, const TensorEntry *entries, int n, bool bfloat16, TensorReader *read,
                 void *self, Err *err);
 
-/* ---- weights on a device -------------------------------------------------------------------------------------------- */
+/* ---- weights on a device
+ * -------------------------------------------------------------------------------------------- */
 
 /* One row of the table of parameters, in the order of the forward pass. Trained rows have float32 master, gradient
  * and moments, each in one contiguous buffer at `offset`; frozen rows exist only as the compute copy. */
@@ -122,15 +131,16 @@ typedef struct {
 typedef struct {
     Param *items;
     int n;
-    int64_t n_trained, n_all; /* elements */
+    int64_t n_trained, n_all; /* elements; n_trained with each row rounded up to a multiple of 16 */
 } Params;
 
 /* The products' matrices: q, k, v are one Mat, gate and up another, so that one product serves them. */
 typedef struct {
-    Ten norm1, norm2;            /* [1, dim] */
+    Ten norm1, norm2; /* [1, dim] */
     Ten qkv_bias, out_bias, gate_up_bias, down_bias;
     Mat qkv, out, gate_up, down;
-    int p_norm1, p_q, p_k, p_v, p_qkv_bias, p_out, p_out_bias, p_norm2, p_gate, p_up, p_gate_up_bias, p_down, p_down_bias; /* rows of Params; -1: none */
+    int p_norm1, p_q, p_k, p_v, p_qkv_bias, p_out, p_out_bias, p_norm2, p_gate, p_up, p_gate_up_bias, p_down,
+        p_down_bias; /* rows of Params; -1: none */
 } LayerWeights;
 
 typedef struct {
@@ -144,47 +154,50 @@ typedef struct {
     int p_embed, p_head, p_norm;
     Ten cos, sin;    /* [max_rows, head_dim/2] */
     Ten vectors;     /* float32 home of frozen vectors */
-    Ten master;      /* [1, n_trained] float32, or TEN_NONE */
+    Ten master;      /* [n_trained / 16, 16] float32, or TEN_NONE; rows begin at multiples of 16 elements */
     int64_t version; /* counts updates */
 } Policy;
 
 typedef struct {
     DType type;
-    bool train;                /* masters, and the second packed copy that backward needs */
-    const char *const *frozen; /* glob patterns of parameter names that are not trained, NULL-terminated, or NULL */
-    int max_positions;         /* longest sequence */
+    bool train; /* masters, and the second packed copy that backward needs */
+    const char *const
+        *frozen;       /* glob patterns of parameter names that are not trained, NULL-terminated, or NULL */
+    int max_positions; /* longest sequence */
 } PolicyConf;
 
 /* Bytes that policy_load will ask of the device: part of the memory plan. */
 size_t policy_bytes(const Dev *dev, const Conf *conf, const PolicyConf *policy_conf);
 Policy *policy_load(Dev *dev, const ModelFile *file, const PolicyConf *conf, Err *err);
-Policy *policy_random(Dev *dev, const Conf *model, const PolicyConf *conf, uint64_t seed, Err *err); /* benches, tests */
+Policy *policy_random(Dev *dev, const Conf *model, const PolicyConf *conf, uint64_t seed,
+                      Err *err);  /* benches, tests */
 void policy_pack(Policy *policy); /* makes the compute copies of all trained rows from the masters */
-Ten policy_master(const Policy *policy, int param);  /* view [rows, cols] of a trained row */
+Ten policy_master(const Policy *policy, int param); /* view [rows, cols] of a trained row */
 /* A trained row's view inside another buffer of the same layout (gradients, moments). */
 Ten params_view(const Params *params, int param, Ten buffer);
 /* Reads any parameter back as float32 (frozen ones from their compute copy are exact for what the model uses). */
 bool policy_read(void *policy, int param, float *out, Err *err); /* a TensorReader over params */
 void policy_close(Policy *policy);
 
-/* ---- one forward pass ----------------------------------------------------------------------------------------------- */
+/* ---- one forward pass
+ * ----------------------------------------------------------------------------------------------- */
 
 /* What backward needs of one layer, for each row of the batch. */
 typedef struct {
-    Ten x, rstd1;         /* [M, dim] K_REAL input of the layer */
-    Ten q, o, lse;        /* compute type; lse K_REAL [M, heads] */
-    Ten mid, rstd2;       /* [M, dim] K_REAL after attention */
-    Ten gate_up;          /* compute type [M, 2 hidden] */
+    Ten x, rstd1;   /* [M, dim] K_REAL input of the layer */
+    Ten q, o, lse;  /* compute type; lse K_REAL [M, heads] */
+    Ten mid, rstd2; /* [M, dim] K_REAL after attention */
+    Ten gate_up;    /* compute type [M, 2 hidden] */
 } LayerTape;
 
-/* Room for batches of up to max_rows rows. With `recompute` only x is kept per layer and one shared LayerTape holds
- * the rest, which backward makes anew: the same gradients, bit for bit, in less memory. */
+/* Room for batches of up to max_rows rows. With `recompute` only x is kept per layer and one shared LayerTape
+ * holds the rest, which backward makes anew: the same gradients, bit for bit, in less memory. */
 typedef struct {
     int max_rows, n_layers;
     bool recompute;
     LayerTape *layers; /* when recompute: only x is set; the rest lies in `scratch` */
     LayerTape scratch;
-    Ten last;          /* [max_rows, dim] K_REAL: the residual stream after the last layer */
+    Ten last; /* [max_rows, dim] K_REAL: the residual stream after the last layer */
 } Tape;
 
 size_t tape_bytes(const Conf *conf, DType type, int max_rows, bool recompute);
@@ -201,16 +214,19 @@ size_t work_bytes(const Conf *conf, DType type, int max_rows);
 bool work_open(Work *work, Policy *policy, int max_rows, Err *err);
 void work_close(Work *work, Policy *policy);
 
-/* The only forward pass of the program: embeds rows->tok, runs every layer, puts keys and values into kv, and returns
- * the residual stream after the last layer, [rows->m, dim] K_REAL: tape->last, or work->x without a tape. */
+/* The only forward pass of the program: embeds rows->tok, runs every layer, puts keys and values into kv, and
+ * returns the residual stream after the last layer, [rows->m, dim] K_REAL: tape->last, or work->x without a tape.
+ */
 Ten forward(Policy *policy, const Rows *rows, Kv *kv, Tape *tape, Work *work);
-/* One layer of it: x is replaced by the layer's output, kept's tensors are filled. Backward calls it to recompute. */
+/* One layer of it: x is replaced by the layer's output, kept's tensors are filled. Backward calls it to recompute.
+ */
 void forward_layer(Policy *policy, int layer, const Rows *rows, Kv *kv, Ten x, LayerTape *kept, Work *work);
-/* The final norm of chosen rows, ready for the head: y[n, dim] compute type, rstd[1, n] (or TEN_NONE); picked[n, dim]
- * K_REAL takes the rows before the norm. */
+/* The final norm of chosen rows, ready for the head: y[n, dim] compute type, rstd[1, n] (or TEN_NONE); picked[n,
+ * dim] K_REAL takes the rows before the norm. */
 void forward_final(Policy *policy, Ten y, Ten rstd, Ten picked, Ten stream, const int *index);
 
-/* ---- pages of keys and values ----------------------------------------------------------------------------------------- */
+/* ---- pages of keys and values
+ * ----------------------------------------------------------------------------------------- */
 
 /* Which pages are free, and how many sequences hold each. */
 typedef struct {
@@ -222,7 +238,8 @@ void pages_hold(Pages *pages, int page); /* one more holder */
 void pages_drop(Pages *pages, int page); /* one fewer; free at none */
 void pages_close(Pages *pages);
 
-/* ---- the engine --------------------------------------------------------------------------------------------------------- */
+/* ---- the engine
+ * --------------------------------------------------------------------------------------------------------- */
 
 typedef enum { ROLE_PROMPT, ROLE_MODEL, ROLE_TOOL } Role;
 /* A sample is segments: one kind of sample serves one turn and many, sampling ahead of learning, and SFT. */
@@ -236,12 +253,13 @@ typedef struct {
 typedef enum { FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED } Finish; /* stop: EOS or a stop string */
 
 typedef struct {
-    int64_t ticket; /* of its request */
-    int index;      /* inside the request's group */
-    int n_prompt, n;     /* tokens: prompt, and in all */
-    int *tok;            /* [n] */
-    real *logp;          /* [n]: log-softmax of logits/temperature over the whole vocabulary, the one that the loss uses; 0 for the prompt */
-    real *draw_logp;     /* [n]: over the kept set */
+    int64_t ticket;  /* of its request */
+    int index;       /* inside the request's group */
+    int n_prompt, n; /* tokens: prompt, and in all */
+    int *tok;        /* [n] */
+    real *logp; /* [n]: log-softmax of logits/temperature over the whole vocabulary, the one that the loss uses; 0
+                   for the prompt */
+    real *draw_logp; /* [n]: over the kept set */
     Segment segments[4];
     int n_segments;
     Finish finish;
@@ -251,23 +269,23 @@ void sample_free(Sample *sample);
 typedef struct {
     int64_t ticket; /* the caller's */
     const int *prompt;
-    int n_prompt;   /* >= 1; further tokens of a sequence to be continued may stand in it */
-    int group;      /* how many samples */
-    int index0;     /* index of the first one */
-    uint64_t key;   /* of the random numbers: rng_mix of run seed, step and problem. A token's number is a function of
-                       (key, index, position) and of nothing else */
+    int n_prompt; /* >= 1; further tokens of a sequence to be continued may stand in it */
+    int group;    /* how many samples */
+    int index0;   /* index of the first one */
+    uint64_t key; /* of the random numbers: rng_mix of run seed, step and problem. A token's number is a function
+                     of (key, index, position) and of nothing else */
     real temperature; /* 0: greedy */
     int top_k;
     real top_p, min_p;
-    int max_new;      /* tokens */
+    int max_new;             /* tokens */
     const char *const *stop; /* stop strings, NULL-terminated, or NULL; the completion ends with the token that
                                 completes one, and the token stays */
 } Request;
 
 typedef struct {
-    int slots;      /* sequences decoded at once */
+    int slots;       /* sequences decoded at once */
     int prompt_rows; /* rows of a prompt batch; 0: 512 */
-    int max_tokens; /* longest sequence, prompt included */
+    int max_tokens;  /* longest sequence, prompt included */
 } EngineConf;
 
 typedef struct Engine Engine;
@@ -275,12 +293,13 @@ size_t engine_bytes(const Dev *dev, const Conf *conf, DType type, const EngineCo
 Engine *engine_open(Policy *policy, const Tokenizer *tok, const EngineConf *conf, Err *err);
 /* Queues a request (its arrays are copied). False and err when it cannot fit. */
 bool engine_submit(Engine *engine, const Request *request, Err *err);
-/* Computes prompts for free slots, then one token for every slot. Returns the number of samples that finished and can
- * be taken. */
+/* Computes prompts for free slots, then one token for every slot. Returns the number of samples that finished and
+ * can be taken. */
 int engine_step(Engine *engine);
-bool engine_take(Engine *engine, Sample *sample); /* in the order in which they finished; the caller's from then on */
-bool engine_idle(const Engine *engine);           /* nothing queued, nothing running */
-void engine_cancel(Engine *engine);               /* drops all that is queued or running */
+bool engine_take(Engine *engine,
+                 Sample *sample);       /* in the order in which they finished; the caller's from then on */
+bool engine_idle(const Engine *engine); /* nothing queued, nothing running */
+void engine_cancel(Engine *engine);     /* drops all that is queued or running */
 typedef struct {
     int64_t steps, slot_steps, busy_slot_steps; /* decode steps; slots x steps, and those that had a sequence, both
                                                    counted only while requests were waiting */

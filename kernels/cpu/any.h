@@ -1,0 +1,38 @@
+/* any.h: sixteen lanes from and to a tensor's row of either type. Needs a vec_*.h before it. */
+#include "kernels/cpu/cpu.h"
+
+typedef struct { /* one row of a tensor: floats or bf16 */
+    real *f;
+    uint16_t *h;
+} Row;
+
+static inline Row row_at(Ten t, int r) {
+    size_t at = (size_t)r * (size_t)t.stride;
+    return t.type == K_BF16 ? (Row){NULL, (uint16_t *)t.p + at} : (Row){(real *)t.p + at, NULL};
+}
+static inline Row row_skip(Row row, int cols) {
+    return row.f ? (Row){row.f + cols, NULL} : (Row){NULL, row.h + cols};
+}
+/* Lanes i .. i+15 of the row, those at or after n zero; and the store that leaves those alone. */
+static inline Vec row_get(Row row, int i, int n) {
+    if (n - i >= 16) return row.f ? v_load(row.f + i) : v_load_bf16(row.h + i);
+    if (row.f) return v_load_n(row.f + i, n - i);
+    uint16_t all[16] = {0};
+    memcpy(all, row.h + i, (size_t)(n - i) * 2);
+    return v_load_bf16(all);
+}
+static inline void row_set(Row row, int i, int n, Vec a) {
+    if (row.f) {
+        if (n - i >= 16)
+            v_store(row.f + i, a);
+        else
+            v_store_n(row.f + i, a, n - i);
+    } else if (n - i >= 16) {
+        v_store_bf16(row.h + i, a);
+    } else {
+        uint16_t all[16];
+        v_store_bf16(all, a);
+        memcpy(row.h + i, all, (size_t)(n - i) * 2);
+    }
+}
+static inline real row_one(Row row, int i) { return row.f ? row.f[i] : bf16_widen(row.h[i]); }

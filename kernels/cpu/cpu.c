@@ -1,0 +1,133 @@
+/* cpu.c: memory of the CPU back, and the choice of its instruction set. */
+#include "kernels/cpu/memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* Big tensors ask for huge pages: a pass over weights then misses the TLB 512 times less often. */
+enum { HUGE_PAGE = 2 << 20 };
+
+Ten cpu_new(Dev *dev, int rows, int cols, DType type) {
+    (void)dev;
+    size_t bytes = (size_t)rows * (size_t)cols * dtype_size(type);
+    size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : 64, whole = (bytes + align - 1) / align * align;
+    void *p = aligned_alloc(align, whole ? whole : align);
+    if (p && align == HUGE_PAGE) madvise(p, whole, MADV_HUGEPAGE);
+    if (p) memset(p, 0, whole);
+    return (Ten){p, rows, cols, cols, type};
+}
+
+void cpu_free(Dev *dev, Ten t) {
+    (void)dev;
+    free(t.p);
+}
+
+static char *row_bytes(Ten t, int r) { return (char *)t.p + (size_t)r * (size_t)t.stride * dtype_size(t.type); }
+
+void cpu_put(Dev *dev, Ten dst, const void *host) {
+    (void)dev;
+    size_t bytes = (size_t)dst.cols * dtype_size(dst.type);
+    for (int r = 0; r < dst.rows; r++) memcpy(row_bytes(dst, r), (const char *)host + (size_t)r * bytes, bytes);
+}
+
+void cpu_get(Dev *dev, void *host, Ten src) {
+    (void)dev;
+    size_t bytes = (size_t)src.cols * dtype_size(src.type);
+    for (int r = 0; r < src.rows; r++) memcpy((char *)host + (size_t)r * bytes, row_bytes(src, r), bytes);
+}
+
+typedef struct {
+    char *p;
+    size_t bytes;
+} ZeroJob;
+
+enum { ZERO_CHUNK = 1 << 20 };
+
+static void zero_part(void *self, int item, int thread) {
+    (void)thread;
+    ZeroJob *job = self;
+    size_t at = (size_t)item * ZERO_CHUNK, left = job->bytes - at;
+    memset(job->p + at, 0, left < ZERO_CHUNK ? left : ZERO_CHUNK);
+}
+
+void cpu_zero(Dev *dev, Ten t) {
+    if (t.stride == t.cols || t.rows == 1) {
+        ZeroJob job = {t.p, (size_t)t.rows * (size_t)t.cols * dtype_size(t.type)};
+        pool_run(dev->pool, (int)((job.bytes + ZERO_CHUNK - 1) / ZERO_CHUNK), zero_part, &job);
+        return;
+    }
+    for (int r = 0; r < t.rows; r++) memset(row_bytes(t, r), 0, (size_t)t.cols * dtype_size(t.type));
+}
+
+void cpu_sync(Dev *dev) { (void)dev; }
+
+size_t cpu_mat_elements(int n, int k) { return (size_t)PANELS(n) * (size_t)PAIRS(k) * 32; }
+
+size_t cpu_kv_page_elements(int heads, int head_dim, bool grad) {
+    (void)grad;
+    return 2 * (size_t)heads * (size_t)head_dim * KV_PAGE;
+}
+
+void cpu_kv_zero(Dev *dev, Kv *kv, int page) {
+    (void)dev;
+    size_t elements = cpu_kv_page_elements(kv->heads, kv->head_dim, kv->grad), size = dtype_size(kv->type);
+    for (int layer = 0; layer < kv->layers; layer++) {
+        size_t at = ((size_t)layer * (size_t)kv->pages + (size_t)page) * elements;
+        memset((char *)kv->data.p + at * size, 0, elements * size);
+    }
+}
+
+/* ---- the choice of path ---- */
+
+typedef struct {
+    const Ops *ops;
+    bool (*here)(void);
+} Path;
+
+static bool always(void) { return true; }
+#ifndef WHET_DOUBLE
+static bool has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+static bool has_avx512(void) {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+static bool has_dot(void) { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+#endif
+
+static const Path paths[] = {
+    {&cpu_plain_ops, always},
+#ifndef WHET_DOUBLE
+    {&cpu_avx2_ops, has_avx2},
+    {&cpu_avx512_ops, has_avx512},
+    {&cpu_dot_ops, has_dot},
+#endif
+};
+enum { N_PATHS = sizeof paths / sizeof paths[0] };
+
+int dev_paths(const char *names[8]) {
+    int n = 0;
+    for (int i = 0; i < N_PATHS; i++)
+        if (paths[i].here()) names[n++] = paths[i].ops->name;
+    return n;
+}
+
+/* BF16 dot products are twice as fast as fp32 on AMD's cores from Zen 4 on, and half as fast on Intel's: there the
+ * choice falls on fp32 FMA. */
+static bool dot_is_fast(void) { return __builtin_cpu_is("amd") != 0; }
+
+const Ops *cpu_choose(const char *name, Err *err) {
+    bool automatic = !name || !*name || strcmp(name, "auto") == 0;
+    for (int i = N_PATHS - 1; i >= 0; i--) {
+        if (automatic ? strcmp(paths[i].ops->name, "avx512_bf16") == 0 && !dot_is_fast()
+                      : strcmp(paths[i].ops->name, name) != 0)
+            continue;
+        if (paths[i].here()) return paths[i].ops;
+        if (!automatic) {
+            err_set(err, "cpu_path %s: this processor lacks the instructions; leave cpu_path at auto", name);
+            return NULL;
+        }
+    }
+    err_set(err, "cpu_path %s is not known; use auto, plain, avx2, avx512 or avx512_bf16", name);
+    return NULL;
+}

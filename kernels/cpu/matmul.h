@@ -1,0 +1,471 @@
+/* matmul.h: all products of the CPU back. Needs any.h before it, and TILE_ROWS, TILE_PANELS, STREAM_PANELS.
+ *
+ * There is one inner loop, the tile: R rows times P panels of 16 outputs, each output one chain over the pairs of
+ * K in ascending order. y = x W^T takes W as packed; dx = dy W takes the transposed copy; dW = dy^T x packs x on
+ * the way in and transposes dy. As every output is one chain, its bits do not depend on R, P, blocking or threads.
+ */
+
+#ifdef BF16_DOT
+#define LEFT_IS_BF16(type) ((type) == K_BF16)
+#else
+#define LEFT_IS_BF16(type) false
+#endif
+#define LEFT_SIZE(type) (LEFT_IS_BF16(type) ? 2 : sizeof(real))
+
+/* A product's left operand: rows of K numbers, K padded with zeros to whole pairs of 16. FMA takes floats, BF16
+ * dot bf16. */
+typedef struct {
+    const void *p;
+    size_t stride; /* elements */
+} Left;
+
+typedef struct {
+    Left a;
+    const void *w;  /* packed panels */
+    size_t w_panel; /* elements from one panel to the next */
+    DType w_type;
+    int m, n, pairs; /* n outputs; pairs of K, a multiple of 16 */
+    Ten y;
+    bool go_on;       /* start from y (K_REAL) instead of from zero */
+    const real *bias; /* [n] or NULL */
+    Ten residual;     /* TEN_NONE or K_REAL, may be y */
+} Product;
+
+/* ---- tiles: c[R][P * 16] += a[R][2 * pairs] w[P panels]
+ * -------------------------------------------------------------- */
+
+#define ALWAYS static inline __attribute__((always_inline))
+enum { PREFETCH_PAIRS = 24 }; /* 1.5 KiB of bf16 ahead in each panel */
+
+ALWAYS void tile_fma(const int R, const int P, const real *a, size_t as, const void *w, size_t ws, DType type,
+                     int pairs, real *c) {
+    Vec acc[R * P];
+    for (int i = 0; i < R * P; i++) acc[i] = v_load(c + 16 * i);
+    for (int k = 0; k < pairs; k++) {
+        Vec even[P], odd[P];
+        for (int p = 0; p < P; p++) {
+            size_t at = (size_t)p * ws + (size_t)k * 32;
+            if (type == K_BF16) {
+                __builtin_prefetch((const uint16_t *)w + at + PREFETCH_PAIRS * 32);
+                v_load_pairs_bf16((const uint16_t *)w + at, &even[p], &odd[p]);
+            } else {
+                v_load_pairs((const real *)w + at, &even[p], &odd[p]);
+            }
+        }
+        for (int r = 0; r < R; r++) {
+            Vec x0 = v_set(a[(size_t)r * as + 2 * (size_t)k]), x1 = v_set(a[(size_t)r * as + 2 * (size_t)k + 1]);
+            for (int p = 0; p < P; p++) {
+                acc[r * P + p] = v_fma(x0, even[p], acc[r * P + p]);
+                acc[r * P + p] = v_fma(x1, odd[p], acc[r * P + p]);
+            }
+        }
+    }
+    for (int i = 0; i < R * P; i++) v_store(c + 16 * i, acc[i]);
+}
+
+#ifdef BF16_DOT
+ALWAYS void tile_dot(const int R, const int P, const uint16_t *a, size_t as, const uint16_t *w, size_t ws,
+                     int pairs, real *c) {
+    Vec acc[R * P];
+    for (int i = 0; i < R * P; i++) acc[i] = v_load(c + 16 * i);
+    for (int k = 0; k < pairs; k++) {
+        __m512bh wk[P];
+        for (int p = 0; p < P; p++) {
+            const uint16_t *at = w + (size_t)p * ws + (size_t)k * 32;
+            _mm_prefetch((const char *)(at + PREFETCH_PAIRS * 32), _MM_HINT_T0);
+            wk[p] = (__m512bh)_mm512_loadu_si512(at);
+        }
+        for (int r = 0; r < R; r++) {
+            int pair;
+            memcpy(&pair, a + (size_t)r * as + 2 * (size_t)k, sizeof pair);
+            __m512bh x = (__m512bh)_mm512_set1_epi32(pair);
+            for (int p = 0; p < P; p++) acc[r * P + p] = _mm512_dpbf16_ps(acc[r * P + p], x, wk[p]);
+        }
+    }
+    for (int i = 0; i < R * P; i++) v_store(c + 16 * i, acc[i]);
+}
+#define TILE(R, P)                                                                                                \
+    if (g->w_type == K_BF16)                                                                                      \
+        tile_dot(R, P, a, g->a.stride, w, g->w_panel, g->pairs, c);                                               \
+    else                                                                                                          \
+        tile_fma(R, P, a, g->a.stride, w, g->w_panel, K_REAL, g->pairs, c)
+#else
+#define TILE(R, P)                                                                                                \
+    if (g->w_type == K_BF16)                                                                                      \
+        tile_fma(R, P, a, g->a.stride, w, g->w_panel, K_BF16, g->pairs, c);                                       \
+    else                                                                                                          \
+        tile_fma(R, P, a, g->a.stride, w, g->w_panel, K_REAL, g->pairs, c)
+#endif
+
+/* The compiler makes one unrolled tile of each shape; the shapes at a matrix's edges are these as well. */
+static void tile_rows_1(const Product *g, const void *a, const void *w, int panels, real *c) {
+    if (panels == STREAM_PANELS) {
+        TILE(1, STREAM_PANELS);
+        return;
+    }
+    for (int p = 0; p < panels; p++, c += 16) {
+        TILE(1, 1);
+        w = (const char *)w + g->w_panel * dtype_size(g->w_type);
+    }
+}
+#define TILE_CASE(R)                                                                                              \
+    case R:                                                                                                       \
+        TILE(R, TILE_PANELS);                                                                                     \
+        return
+static void tile_full(const Product *g, const void *a, const void *w, int rows, real *c) {
+    switch (rows) {
+        TILE_CASE(2);
+        TILE_CASE(3);
+        TILE_CASE(4);
+#if TILE_ROWS > 4
+        TILE_CASE(5);
+        TILE_CASE(6);
+#endif
+#if TILE_ROWS > 6
+        TILE_CASE(7);
+        TILE_CASE(8);
+#endif
+    default:
+        CHECK(false, "tile of %d rows", rows);
+    }
+}
+static void tile_edge(const Product *g, const void *a, const void *w, int rows, real *c) {
+    switch (rows) { /* one panel */
+    case 2:
+        TILE(2, 1);
+        return;
+    case 3:
+        TILE(3, 1);
+        return;
+    case 4:
+        TILE(4, 1);
+        return;
+#if TILE_ROWS > 4
+    case 5:
+        TILE(5, 1);
+        return;
+    case 6:
+        TILE(6, 1);
+        return;
+#endif
+#if TILE_ROWS > 6
+    case 7:
+        TILE(7, 1);
+        return;
+    case 8:
+        TILE(8, 1);
+        return;
+#endif
+    default:
+        CHECK(false, "tile of %d rows", rows);
+    }
+}
+
+/* Rows row .. row+rows-1 times panels panel .. panel+panels-1, from the start values to the stored result. */
+static void product_tile(const Product *g, int row, int rows, int panel, int panels) {
+    enum { C_MAX = TILE_ROWS * TILE_PANELS > STREAM_PANELS ? TILE_ROWS * TILE_PANELS : STREAM_PANELS };
+    _Alignas(64) real c[C_MAX * 16];
+    int width = panels * 16, first = panel * 16, n = g->n - first < width ? g->n - first : width;
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < width; j += 16) {
+            Vec start = v_set(0);
+            if (g->go_on && j < n) start = row_get(row_skip(row_at(g->y, row + r), first), j, n);
+            v_store(c + r * width + j, start);
+        }
+    const char *a = (const char *)g->a.p + (size_t)row * g->a.stride * LEFT_SIZE(g->w_type);
+    const char *w = (const char *)g->w + (size_t)panel * g->w_panel * dtype_size(g->w_type);
+    if (rows == 1)
+        tile_rows_1(g, a, w, panels, c);
+    else if (panels == TILE_PANELS)
+        tile_full(g, a, w, rows, c);
+    else if (panels == 1)
+        tile_edge(g, a, w, rows, c);
+    else
+        CHECK(false, "%d rows, %d panels", rows, panels);
+    for (int r = 0; r < rows; r++) {
+        Row y = row_skip(row_at(g->y, row + r), first);
+        for (int j = 0; j < n; j += 16) {
+            Vec v = v_load(c + r * width + j);
+            if (g->bias) v = v_add(v, row_get((Row){(real *)g->bias + first, NULL}, j, n));
+            if (ten_is(g->residual)) v = v_add(v, row_get(row_skip(row_at(g->residual, row + r), first), j, n));
+            row_set(y, j, n, v);
+        }
+    }
+}
+
+/* ---- blocking and threads
+ * ------------------------------------------------------------------------------------------- An item is a block
+ * of rows times a few panels: the panels stay in the cache while the rows go by. */
+
+enum { BLOCK_ROWS = 256, ITEM_PANELS = 24 };
+
+typedef struct {
+    const Product *g;
+    int blocks, step, panels; /* blocks of rows; panels of an item; all panels */
+} ProductJob;
+
+/* Rows row0 .. row1-1 times panels panel0 .. panel1-1, on the calling thread. */
+static void product_block(const Product *g, int row0, int row1, int panel0, int panel1) {
+    if (g->m == 1) {
+        for (int p = panel0; p < panel1; p += STREAM_PANELS)
+            product_tile(g, 0, 1, p, panel1 - p < STREAM_PANELS ? panel1 - p : STREAM_PANELS);
+        return;
+    }
+    for (int p = panel0; p < panel1;) {
+        int wide = panel1 - p >= TILE_PANELS ? TILE_PANELS : 1;
+        for (int r = row0; r < row1;) {
+            int rows = row1 - r < TILE_ROWS ? row1 - r : TILE_ROWS;
+            if (rows == 1)
+                for (int q = 0; q < wide; q++) product_tile(g, r, 1, p + q, 1);
+            else
+                product_tile(g, r, rows, p, wide);
+            r += rows;
+        }
+        p += wide;
+    }
+}
+
+static void product_part(void *self, int item, int thread) {
+    (void)thread;
+    const ProductJob *job = self;
+    const Product *g = job->g;
+    int row0 = item % job->blocks * BLOCK_ROWS, row1 = row0 + BLOCK_ROWS < g->m ? row0 + BLOCK_ROWS : g->m;
+    int panel0 = item / job->blocks * job->step;
+    int panel1 = panel0 + job->step < job->panels ? panel0 + job->step : job->panels;
+    product_block(g, row0, row1, panel0, panel1);
+}
+
+static void product(Dev *dev, const Product *g) {
+    int panels = PANELS(g->n), blocks = (g->m + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    int step = g->m == 1 ? STREAM_PANELS * 4 : ITEM_PANELS;
+    while (step > TILE_PANELS && blocks * ((panels + step - 1) / step) < 4 * dev->threads) step = (step + 1) / 2;
+    if (step >= TILE_PANELS) step = step / TILE_PANELS * TILE_PANELS;
+    if (dev->threads == 1 && g->m == 1) step = panels;
+    ProductJob job = {g, blocks, step, panels};
+    pool_run(dev->pool, blocks * ((panels + step - 1) / step), product_part, &job);
+}
+
+/* ---- operands
+ * -------------------------------------------------------------------------------------------------------- */
+
+/* Block operands wide enough to be worth a thread's while. */
+enum { COPY_ROWS = 64 };
+
+typedef struct {
+    Ten x;
+    void *to;
+    size_t stride;
+    DType type;  /* of the product */
+    bool across; /* transposed: row j of the result is column j of x */
+    int pairs;
+} LeftJob;
+
+/* Rows of x as the tile wants them, padded with zeros to `stride` elements. */
+static void left_rows(void *self, int item, int thread) {
+    (void)thread;
+    LeftJob *job = self;
+    int r1 = (item + 1) * COPY_ROWS < job->x.rows ? (item + 1) * COPY_ROWS : job->x.rows, n = job->x.cols;
+    for (int r = item * COPY_ROWS; r < r1; r++) {
+        Row from = row_at(job->x, r);
+        size_t at = (size_t)r * job->stride;
+        Row to =
+            LEFT_IS_BF16(job->type) ? (Row){NULL, (uint16_t *)job->to + at} : (Row){(real *)job->to + at, NULL};
+        for (int i = 0; i < (int)job->stride; i += 16)
+            row_set(to, i, (int)job->stride, i < n ? row_get(from, i, n) : v_set(0));
+    }
+}
+
+/* The left operand out of x[M, K]: x itself where its type, width and stride fit. */
+static Left left_of(Dev *dev, Ten x, DType type, int pairs) {
+    bool same = LEFT_IS_BF16(type) ? x.type == K_BF16 : x.type == K_REAL;
+    if (same && x.cols == 2 * pairs) return (Left){x.p, (size_t)x.stride};
+    size_t stride = 2 * (size_t)pairs, size = LEFT_SIZE(type);
+    LeftJob job = {x, dev_scratch(dev, 0, (size_t)x.rows * stride * size), stride, type, false, pairs};
+    pool_run(dev->pool, (x.rows + COPY_ROWS - 1) / COPY_ROWS, left_rows, &job);
+    return (Left){job.to, stride};
+}
+
+/* Sixteen rows of x^T: columns 16 item .. of x, padded with zeros. */
+static void left_across(void *self, int item, int thread) {
+    (void)thread;
+    LeftJob *job = self;
+    int c0 = item * 16, wide = job->x.cols - c0 < 16 ? job->x.cols - c0 : 16, m = job->x.rows;
+    for (int r0 = 0; r0 < (int)job->stride; r0 += 16) {
+        _Alignas(64) real block[16][16];
+        for (int r = 0; r < 16; r++)
+            v_store(block[r], r0 + r < m ? row_get(row_skip(row_at(job->x, r0 + r), c0), 0, wide) : v_set(0));
+        for (int c = 0; c < wide; c++) {
+            _Alignas(64) real column[16];
+            for (int r = 0; r < 16; r++) column[r] = block[r][c];
+            size_t at = (size_t)(c0 + c) * job->stride + (size_t)r0;
+            if (LEFT_IS_BF16(job->type))
+                v_store_bf16((uint16_t *)job->to + at, v_load(column));
+            else
+                v_store((real *)job->to + at, v_load(column));
+        }
+    }
+}
+
+/* x[M, K] packed as the right operand of a product that sums over M: panel item holds columns 16 item .. of x. */
+static void right_panel(void *self, int item, int thread) {
+    (void)thread;
+    LeftJob *job = self;
+    int c0 = item * 16, wide = job->x.cols - c0 < 16 ? job->x.cols - c0 : 16, m = job->x.rows;
+    size_t at = (size_t)item * (size_t)job->pairs * 32;
+    for (int k = 0; k < job->pairs; k++, at += 32) {
+        for (int odd = 0; odd < 2; odd++) {
+            int r = 2 * k + odd;
+            if (job->type == K_BF16 && r < m && wide == 16) {
+                const uint16_t *from = row_at(job->x, r).h + c0;
+                uint16_t *to = (uint16_t *)job->to + at + odd;
+                for (int i = 0; i < 16; i++) to[2 * i] = from[i];
+                continue;
+            }
+            real one[16];
+            v_store(one, r < m ? row_get(row_skip(row_at(job->x, r), c0), 0, wide) : v_set(0));
+            for (int i = 0; i < 16; i++) {
+                if (job->type == K_BF16)
+                    ((uint16_t *)job->to)[at + 2 * (size_t)i + (size_t)odd] = bf16_round(one[i]);
+                else
+                    ((real *)job->to)[at + 2 * (size_t)i + (size_t)odd] = one[i];
+            }
+        }
+    }
+}
+
+/* ---- the ops
+ * --------------------------------------------------------------------------------------------------------- */
+
+static void op_matmul(Dev *dev, Ten y, Ten x, const Mat *w, Ten bias, Ten residual) {
+    Product g = {.w = w->fwd.p,
+                 .w_panel = (size_t)PAIRS(w->k) * 32,
+                 .w_type = w->type,
+                 .m = x.rows,
+                 .n = w->n,
+                 .pairs = PAIRS(w->k),
+                 .y = y,
+                 .bias = bias.p,
+                 .residual = residual};
+    g.a = left_of(dev, x, w->type, g.pairs);
+    product(dev, &g);
+}
+
+static void op_matmul_dx(Dev *dev, Ten dx, Ten dy, const Mat *w) {
+    Product g = {.w = w->back.p,
+                 .w_panel = (size_t)PAIRS(w->n) * 32,
+                 .w_type = w->type,
+                 .m = dy.rows,
+                 .n = w->k,
+                 .pairs = PAIRS(w->n),
+                 .y = dx};
+    g.a = left_of(dev, dy, w->type, g.pairs);
+    product(dev, &g);
+}
+
+/* Rows are summed in stretches of this many, a multiple of 32, so that a tile's operands stay in the cache; the
+ * chain goes on through dw. */
+enum { SUM_ROWS = 2048 };
+
+/* Packs x's rows for products that sum over them. */
+static void *right_of(Dev *dev, Ten x, DType type) {
+    int pairs = PAIRS(x.rows);
+    size_t bytes = (size_t)PANELS(x.cols) * (size_t)pairs * 32 * dtype_size(type);
+    LeftJob job = {x, dev_scratch(dev, 1, bytes), 0, type, false, pairs};
+    pool_run(dev->pool, PANELS(x.cols), right_panel, &job);
+    return job.to;
+}
+
+/* dw[N, K] += dy^T x with x packed by right_of. */
+static void product_dw(Dev *dev, Ten dw, Ten dy, const void *packed_x) {
+    int pairs = PAIRS(dy.rows);
+    size_t stride = 2 * (size_t)pairs, size = LEFT_SIZE(dy.type);
+    LeftJob job = {dy, dev_scratch(dev, 0, (size_t)dy.cols * stride * size), stride, dy.type, true, pairs};
+    pool_run(dev->pool, PANELS(dy.cols), left_across, &job);
+    Product g = {.a = {job.to, stride},
+                 .w = packed_x,
+                 .w_panel = (size_t)pairs * 32,
+                 .w_type = dy.type,
+                 .m = dw.rows,
+                 .n = dw.cols,
+                 .pairs = pairs,
+                 .y = dw,
+                 .go_on = true};
+    product(dev, &g);
+}
+
+static void op_matmul_dw(Dev *dev, Ten dw, Ten dy, Ten x) {
+    for (int r = 0; r < dy.rows; r += SUM_ROWS) {
+        int n = dy.rows - r < SUM_ROWS ? dy.rows - r : SUM_ROWS;
+        product_dw(dev, dw, ten_rows(dy, r, n), right_of(dev, ten_rows(x, r, n), dy.type));
+    }
+}
+
+typedef struct {
+    Ten db, dy;
+} BiasJob;
+
+static void bias_part(void *self, int item, int thread) {
+    (void)thread;
+    BiasJob *job = self;
+    int c0 = item * 16, wide = job->dy.cols - c0 < 16 ? job->dy.cols - c0 : 16;
+    Row db = row_skip(row_at(job->db, 0), c0);
+    Vec sum = row_get(db, 0, wide);
+    for (int r = 0; r < job->dy.rows; r++) sum = v_add(sum, row_get(row_skip(row_at(job->dy, r), c0), 0, wide));
+    row_set(db, 0, wide, sum);
+}
+
+static void op_bias_back(Dev *dev, Ten db, Ten dy) {
+    BiasJob job = {db, dy};
+    pool_run(dev->pool, PANELS(dy.cols), bias_part, &job);
+}
+
+/* ---- packing weights
+ * ------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    Mat *mat;
+    Ten w;
+    int row0;
+} PackJob;
+
+static void pack_one(Ten home, size_t at, real value) {
+    if (home.type == K_BF16)
+        ((uint16_t *)home.p)[at] = bf16_round(value);
+    else
+        ((real *)home.p)[at] = value;
+}
+
+/* Row r of w into the forward's copy and, for pairs of rows, sixteen columns at a time, into the transposed one.
+ */
+static void pack_part(void *self, int item, int thread) {
+    (void)thread;
+    PackJob *job = self;
+    Mat *mat = job->mat;
+    size_t pairs_k = (size_t)PAIRS(mat->k), pairs_n = (size_t)PAIRS(mat->n);
+    int r1 = (item + 1) * 16 < job->w.rows ? (item + 1) * 16 : job->w.rows;
+    for (int r = item * 16; r < r1; r++) {
+        const real *from = row_at(job->w, r).f;
+        size_t n = (size_t)(job->row0 + r), fwd = n / 16 * pairs_k * 32 + n % 16 * 2;
+        for (int k = 0; k < mat->k; k += 16) {
+            int wide = mat->k - k < 16 ? mat->k - k : 16;
+            uint16_t h[16];
+            if (mat->type == K_BF16) v_store_bf16(h, row_get((Row){(real *)from, NULL}, k, mat->k));
+            size_t back = (size_t)k / 16 * pairs_n * 32 + n / 2 * 32 + n % 2;
+            for (int i = 0; i < wide; i++) {
+                size_t to = fwd + (size_t)(k + i) / 2 * 32 + (size_t)(k + i) % 2;
+                if (mat->type == K_BF16) {
+                    ((uint16_t *)mat->fwd.p)[to] = h[i];
+                    if (mat->back.p) ((uint16_t *)mat->back.p)[back + 2 * (size_t)i] = h[i];
+                } else {
+                    pack_one(mat->fwd, to, from[k + i]);
+                    if (mat->back.p) pack_one(mat->back, back + 2 * (size_t)i, from[k + i]);
+                }
+            }
+        }
+    }
+}
+
+static void op_mat_pack(Dev *dev, Mat *mat, Ten w, int row0) {
+    PackJob job = {mat, w, row0};
+    pool_run(dev->pool, (w.rows + 15) / 16, pack_part, &job);
+}

@@ -1,0 +1,113 @@
+/* pool.c: the CPU's threads. A worker that has nothing to do spins for some microseconds, since the next op is
+ * usually that near, and then sleeps on a futex, so that an idle or oversubscribed machine is not kept busy.
+ * Tested by tests/test_kernels_pool.c. */
+#include "kernels/cpu/cpu.h"
+
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { SPINS = 4000 };
+
+struct Pool {
+    int threads;
+    pthread_t *handles;
+    _Alignas(64) atomic_int round; /* counts jobs; workers wait for it to change */
+    atomic_int sleepers;
+    _Alignas(64) atomic_int next; /* the next item of the job */
+    _Alignas(64) atomic_int done; /* workers that have finished the job */
+    atomic_bool stop;
+    int n;
+    void (*run)(void *self, int item, int thread);
+    void *self;
+};
+
+typedef struct {
+    Pool *pool;
+    int thread;
+} Worker;
+
+static void futex_wait(atomic_int *at, int value) {
+    syscall(SYS_futex, at, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+static void futex_wake(atomic_int *at) { syscall(SYS_futex, at, FUTEX_WAKE_PRIVATE, 1 << 30, NULL, NULL, 0); }
+static void spin_hint(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+static void work(Pool *pool, int thread) {
+    int item;
+    while ((item = atomic_fetch_add(&pool->next, 1)) < pool->n) pool->run(pool->self, item, thread);
+}
+
+/* Returns once *at differs from value. */
+static void wait_change(Pool *pool, atomic_int *at, int value) {
+    for (int i = 0; i < SPINS; i++) {
+        if (atomic_load_explicit(at, memory_order_acquire) != value) return;
+        spin_hint();
+    }
+    atomic_fetch_add(&pool->sleepers, 1);
+    while (atomic_load(at) == value) futex_wait(at, value);
+    atomic_fetch_sub(&pool->sleepers, 1);
+}
+
+static void announce(Pool *pool, atomic_int *at) {
+    atomic_fetch_add(at, 1);
+    if (atomic_load(&pool->sleepers)) futex_wake(at);
+}
+
+static void *worker_main(void *arg) {
+    Worker worker = *(Worker *)arg;
+    free(arg);
+    Pool *pool = worker.pool;
+    for (int seen = 0;; seen++) {
+        wait_change(pool, &pool->round, seen);
+        if (atomic_load(&pool->stop)) return NULL;
+        work(pool, worker.thread);
+        announce(pool, &pool->done);
+    }
+}
+
+Pool *pool_open(int threads) {
+    Pool *pool = aligned_alloc(64, (sizeof *pool + 63) / 64 * 64);
+    if (!pool) die("out of memory");
+    *pool = (Pool){.threads = threads};
+    pool->handles = MEM_ARRAY(pthread_t, threads);
+    for (int i = 1; i < threads; i++) {
+        Worker *worker = MEM_NEW(Worker);
+        *worker = (Worker){pool, i};
+        if (pthread_create(&pool->handles[i], NULL, worker_main, worker) != 0)
+            die("cannot start thread %d of %d", i, threads);
+    }
+    return pool;
+}
+
+int pool_threads(const Pool *pool) { return pool->threads; }
+
+void pool_run(Pool *pool, int n, void (*run)(void *self, int item, int thread), void *self) {
+    if (n <= 0) return;
+    if (pool->threads == 1 || n == 1) {
+        for (int i = 0; i < n; i++) run(self, i, 0);
+        return;
+    }
+    pool->n = n, pool->run = run, pool->self = self;
+    atomic_store(&pool->done, 0);
+    atomic_store(&pool->next, 0);
+    announce(pool, &pool->round);
+    work(pool, 0);
+    for (int done; (done = atomic_load(&pool->done)) < pool->threads - 1;) wait_change(pool, &pool->done, done);
+}
+
+void pool_close(Pool *pool) {
+    if (!pool) return;
+    atomic_store(&pool->stop, true);
+    announce(pool, &pool->round);
+    for (int i = 1; i < pool->threads; i++) pthread_join(pool->handles[i], NULL);
+    free(pool->handles);
+    free(pool);
+}

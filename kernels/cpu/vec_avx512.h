@@ -1,0 +1,76 @@
+/* vec_avx512.h: sixteen lanes as one AVX-512 register. Same functions, same bits as vec_plain.h. */
+#include <immintrin.h>
+#include <string.h>
+
+typedef __m512 Vec;
+
+static inline Vec v_set(real a) { return _mm512_set1_ps(a); }
+static inline Vec v_load(const real *p) { return _mm512_loadu_ps(p); }
+static inline void v_store(real *p, Vec a) { _mm512_storeu_ps(p, a); }
+static inline Vec v_load_n(const real *p, int n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
+static inline void v_store_n(real *p, Vec a, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), a); }
+static inline real bf16_widen(uint16_t h) {
+    uint32_t u = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+static inline uint16_t bf16_round(real f) {
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(u >> 16 | 0x40);
+    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16);
+}
+static inline Vec v_load_bf16(const uint16_t *p) {
+    __m512i u = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(u, 16));
+}
+static inline void v_store_bf16(uint16_t *p, Vec a) {
+    __m512i u = _mm512_castps_si512(a);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    __m512i r = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd), 16);
+    __mmask16 nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+    r = _mm512_mask_or_epi32(r, nan, _mm512_srli_epi32(u, 16), _mm512_set1_epi32(0x40));
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(r));
+}
+static inline void v_load_pairs_bf16(const uint16_t *p, Vec *even, Vec *odd) {
+    __m512i u = _mm512_loadu_si512(p);
+    *even = _mm512_castsi512_ps(_mm512_slli_epi32(u, 16));
+    *odd = _mm512_castsi512_ps(_mm512_and_si512(u, _mm512_set1_epi32((int)0xffff0000u)));
+}
+static inline void v_load_pairs(const real *p, Vec *even, Vec *odd) {
+    __m512 a = _mm512_loadu_ps(p), b = _mm512_loadu_ps(p + 16);
+    const __m512i e = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    *even = _mm512_permutex2var_ps(a, e, b);
+    *odd = _mm512_permutex2var_ps(a, _mm512_add_epi32(e, _mm512_set1_epi32(1)), b);
+}
+static inline Vec v_add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+static inline Vec v_sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
+static inline Vec v_mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
+static inline Vec v_div(Vec a, Vec b) { return _mm512_div_ps(a, b); }
+static inline Vec v_fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+static inline Vec v_max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+static inline Vec v_min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
+static inline Vec v_sqrt(Vec a) { return _mm512_sqrt_ps(a); }
+static inline __m256 v_high(Vec a) { return _mm512_extractf32x8_ps(a, 1); }
+static inline real v_sum(Vec a) {
+    __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), v_high(a));
+    __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_add_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+static inline real v_top(Vec a) {
+    __m256 b = _mm256_max_ps(_mm512_castps512_ps256(a), v_high(a));
+    __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    c = _mm_max_ps(c, _mm_movehl_ps(c, c));
+    return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
+}
+static inline Vec v_round(Vec a) { return _mm512_sub_ps(_mm512_add_ps(a, v_set(0x1.8p23f)), v_set(0x1.8p23f)); }
+static inline Vec v_scale2(Vec a, Vec n) {
+    __m512i u = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvttps_epi32(n), _mm512_set1_epi32(127)), 23);
+    return _mm512_mul_ps(a, _mm512_castsi512_ps(u));
+}
+static inline Vec v_zero_below(Vec a, Vec x, Vec low) {
+    return _mm512_maskz_mov_ps((__mmask16)~_mm512_cmp_ps_mask(x, low, _CMP_LT_OQ), a);
+}
+#include "kernels/cpu/vec_math.h"

@@ -1,0 +1,133 @@
+/* vec_plain.h: sixteen lanes in plain C, of float or, in the double variant, of double. The other vec_*.h give the same
+ * functions with the same results, bit for bit. */
+#include <math.h>
+#include <string.h>
+
+typedef struct {
+    real at[16];
+} Vec;
+
+#define LANES for (int i = 0; i < 16; i++)
+#ifdef WHET_DOUBLE
+#define FMA fma
+#else
+#define FMA fmaf
+#endif
+
+static inline Vec v_set(real a) {
+    Vec r;
+    LANES r.at[i] = a;
+    return r;
+}
+static inline Vec v_load(const real *p) {
+    Vec r;
+    memcpy(r.at, p, sizeof r.at);
+    return r;
+}
+static inline void v_store(real *p, Vec a) { memcpy(p, a.at, sizeof a.at); }
+/* The first n lanes, 0 <= n < 16; the others are zero, and are not touched by the store. */
+static inline Vec v_load_n(const real *p, int n) {
+    Vec r = v_set(0);
+    for (int i = 0; i < n; i++) r.at[i] = p[i];
+    return r;
+}
+static inline void v_store_n(real *p, Vec a, int n) {
+    for (int i = 0; i < n; i++) p[i] = a.at[i];
+}
+static inline real bf16_widen(uint16_t h) {
+    uint32_t u = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+static inline uint16_t bf16_round(real x) {
+    float f = (float)x;
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(u >> 16 | 0x40); /* NaN stays NaN */
+    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16);
+}
+static inline Vec v_load_bf16(const uint16_t *p) {
+    Vec r;
+    LANES r.at[i] = bf16_widen(p[i]);
+    return r;
+}
+static inline void v_store_bf16(uint16_t *p, Vec a) { LANES p[i] = bf16_round(a.at[i]); }
+/* 16 pairs: the even and the odd elements. */
+static inline void v_load_pairs_bf16(const uint16_t *p, Vec *even, Vec *odd) {
+    LANES even->at[i] = bf16_widen(p[2 * i]), odd->at[i] = bf16_widen(p[2 * i + 1]);
+}
+static inline void v_load_pairs(const real *p, Vec *even, Vec *odd) {
+    LANES even->at[i] = p[2 * i], odd->at[i] = p[2 * i + 1];
+}
+static inline Vec v_add(Vec a, Vec b) {
+    LANES a.at[i] += b.at[i];
+    return a;
+}
+static inline Vec v_sub(Vec a, Vec b) {
+    LANES a.at[i] -= b.at[i];
+    return a;
+}
+static inline Vec v_mul(Vec a, Vec b) {
+    LANES a.at[i] *= b.at[i];
+    return a;
+}
+static inline Vec v_div(Vec a, Vec b) {
+    LANES a.at[i] /= b.at[i];
+    return a;
+}
+static inline Vec v_fma(Vec a, Vec b, Vec c) { /* a b + c, rounded once */
+    LANES c.at[i] = FMA(a.at[i], b.at[i], c.at[i]);
+    return c;
+}
+static inline Vec v_max(Vec a, Vec b) { /* b where either is NaN, as the vector instruction does */
+    LANES a.at[i] = a.at[i] > b.at[i] ? a.at[i] : b.at[i];
+    return a;
+}
+static inline Vec v_min(Vec a, Vec b) {
+    LANES a.at[i] = a.at[i] < b.at[i] ? a.at[i] : b.at[i];
+    return a;
+}
+static inline Vec v_sqrt(Vec a) {
+    LANES a.at[i] = (real)sqrt((double)a.at[i]); /* correctly rounded in float too: double has more than twice the bits */
+    return a;
+}
+/* The lanes' sum and maximum in one fixed tree: i with i + 8, then 4, 2, 1. */
+static inline real v_sum(Vec a) {
+    for (int h = 8; h; h /= 2)
+        for (int i = 0; i < h; i++) a.at[i] += a.at[i + h];
+    return a.at[0];
+}
+static inline real v_top(Vec a) {
+    for (int h = 8; h; h /= 2)
+        for (int i = 0; i < h; i++) a.at[i] = a.at[i] > a.at[i + h] ? a.at[i] : a.at[i + h];
+    return a.at[0];
+}
+#ifdef WHET_DOUBLE
+static inline Vec v_exp(Vec a) {
+    LANES a.at[i] = exp(a.at[i]);
+    return a;
+}
+static inline real s_exp(real x) { return exp(x); }
+static inline real s_log(real x) { return log(x); }
+#else
+static inline Vec v_round(Vec a) { /* to the nearest integer, ties to even; for |a| < 2^22 */
+    LANES a.at[i] = (a.at[i] + 0x1.8p23f) - 0x1.8p23f;
+    return a;
+}
+static inline Vec v_scale2(Vec a, Vec n) { /* a 2^n for integral n in [-126, 127] */
+    LANES {
+        uint32_t u = (uint32_t)((int32_t)n.at[i] + 127) << 23;
+        float f;
+        memcpy(&f, &u, sizeof f);
+        a.at[i] *= f;
+    }
+    return a;
+}
+static inline Vec v_zero_below(Vec a, Vec x, Vec low) { /* 0 where x < low, else a */
+    LANES a.at[i] = x.at[i] < low.at[i] ? 0 : a.at[i];
+    return a;
+}
+#include "kernels/cpu/vec_math.h"
+#endif
+#undef LANES

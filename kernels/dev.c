@@ -1,0 +1,505 @@
+/* dev.c: the front of all backs. It checks shapes and types once, counts calls and seconds, keeps account of
+ * memory and, where asked, looks for NaN after each op; the mathematics is the back's. */
+#include "kernels/cpu/cpu.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- the device ---- */
+
+enum { STATS_MAX = 40 };
+struct OpStat {
+    const char *name;
+    long calls;
+    double seconds;
+};
+
+Dev *dev_open(const DevConf *conf, Err *err) {
+    if (conf->device && *conf->device && strcmp(conf->device, "cpu") != 0) {
+        err_set(err, "device %s is not known to this build; use cpu", conf->device);
+        return NULL;
+    }
+    const Ops *ops = cpu_choose(conf->path, err);
+    if (!ops) return NULL;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    int threads = conf->threads > 0 ? conf->threads : cores > 0 ? (int)cores : 1;
+    if (threads > 256) {
+        err_set(err, "threads %d: at most 256", threads);
+        return NULL;
+    }
+    Dev *dev = MEM_NEW(Dev);
+    *dev = (Dev){.ops = ops, .threads = threads, .trap_nan = conf->trap_nan};
+    dev->pool = pool_open(threads);
+    dev->stats = MEM_ARRAY(struct OpStat, STATS_MAX);
+    return dev;
+}
+
+void dev_close(Dev *dev) {
+    if (!dev) return;
+    pool_close(dev->pool);
+    for (int i = 0; i < 4; i++) free(dev->scratch[i]);
+    free(dev->stats);
+    free(dev);
+}
+
+const char *dev_path(const Dev *dev) { return dev->ops->name; }
+int dev_threads(const Dev *dev) { return dev->threads; }
+size_t dev_bytes(const Dev *dev) { return dev->bytes; }
+size_t dev_peak(const Dev *dev) { return dev->peak; }
+void dev_limit(Dev *dev, size_t bytes) { dev->limit = bytes; }
+
+const char *dev_stat(const Dev *dev, int i, long *calls, double *seconds) {
+    if (i < 0 || i >= STATS_MAX || !dev->stats[i].name) return NULL;
+    *calls = dev->stats[i].calls, *seconds = dev->stats[i].seconds;
+    return dev->stats[i].name;
+}
+
+void dev_stat_reset(Dev *dev) { memset(dev->stats, 0, STATS_MAX * sizeof *dev->stats); }
+
+static void account(Dev *dev, size_t more, size_t less) {
+    dev->bytes += more;
+    dev->bytes -= less;
+    if (dev->bytes > dev->peak) dev->peak = dev->bytes;
+}
+
+void *dev_scratch(Dev *dev, int which, size_t bytes) {
+    if (dev->scratch_room[which] < bytes) {
+        size_t room = (bytes + bytes / 4 + 63) / 64 * 64;
+        free(dev->scratch[which]);
+        account(dev, room, dev->scratch_room[which]);
+        dev->scratch[which] = aligned_alloc(64, room);
+        if (!dev->scratch[which]) die("out of memory: %zu bytes for a product's operands", room);
+        dev->scratch_room[which] = room;
+    }
+    return dev->scratch[which];
+}
+
+/* ---- views ---- */
+
+size_t dtype_size(DType type) { return type == K_BF16 ? 2 : type == K_I32 ? 4 : sizeof(real); }
+
+static void *ten_at(Ten t, int row, int col) {
+    return (char *)t.p + ((size_t)row * (size_t)t.stride + (size_t)col) * dtype_size(t.type);
+}
+
+Ten ten_rows(Ten t, int first, int n) {
+    CHECK(first >= 0 && n >= 0 && first + n <= t.rows, "rows %d + %d of %d", first, n, t.rows);
+    return (Ten){ten_at(t, first, 0), n, t.cols, t.stride, t.type};
+}
+
+Ten ten_cols(Ten t, int first, int n) {
+    CHECK(first >= 0 && n >= 0 && first + n <= t.cols, "columns %d + %d of %d", first, n, t.cols);
+    return (Ten){ten_at(t, 0, first), t.rows, n, t.stride, t.type};
+}
+
+Ten ten_shape(Ten t, int rows, int cols) {
+    CHECK(t.stride == t.cols || t.rows == 1, "stride %d of %d columns", t.stride, t.cols);
+    CHECK((int64_t)rows * cols == (int64_t)t.rows * t.cols, "%d x %d as %d x %d", t.rows, t.cols, rows, cols);
+    return (Ten){t.p, rows, cols, cols, t.type};
+}
+
+/* ---- checks ---- */
+
+#define SHAPE(t, r, c)                                                                                            \
+    CHECK((t).p && (t).rows == (r) && (t).cols == (c), #t " is [%d, %d], not [%d, %d]", (t).rows, (t).cols,       \
+          (int)(r), (int)(c))
+#define TYPE(t, want) CHECK((t).type == (want), #t " has type %d, not %d", (int)(t).type, (int)(want))
+#define FLOATING(t) CHECK((t).type == K_REAL || (t).type == K_BF16, #t " has type %d", (int)(t).type)
+#define DENSE(t) CHECK((t).stride == (t).cols || (t).rows <= 1, #t " has stride %d of %d", (t).stride, (t).cols)
+
+static void look_for_nan(Dev *dev, const char *op, const char *what, Ten t) {
+    if (!ten_is(t) || t.type == K_I32) return;
+    char *host = mem_alloc((size_t)t.rows * (size_t)t.cols + 1, dtype_size(t.type));
+    dev->ops->get(dev, host, t);
+    for (size_t i = 0; i < (size_t)t.rows * (size_t)t.cols; i++) {
+        uint16_t h;
+        bool nan;
+        if (t.type == K_BF16)
+            memcpy(&h, host + 2 * i, 2), nan = (h & 0x7fff) > 0x7f80;
+        else
+            nan = isnan(((real *)(void *)host)[i]);
+        CHECK(!nan, "%s: %s[%zu, %zu] is NaN", op, what, i / (size_t)t.cols, i % (size_t)t.cols);
+    }
+    free(host);
+}
+
+static struct OpStat *stat_of(Dev *dev, const char *name) {
+    for (int i = 0; i < STATS_MAX; i++) {
+        if (!dev->stats[i].name) dev->stats[i].name = name;
+        if (dev->stats[i].name == name) return &dev->stats[i];
+    }
+    CHECK(false, "more than %d ops", STATS_MAX);
+}
+
+/* Calls the back's op and accounts for it; `out` is what the NaN trap reads. */
+#define RUN(op, out, ...)                                                                                         \
+    do {                                                                                                          \
+        static const char name_[] = #op;                                                                          \
+        double began_ = clock_seconds();                                                                          \
+        dev->ops->op(dev, __VA_ARGS__);                                                                           \
+        struct OpStat *stat_ = stat_of(dev, name_);                                                               \
+        stat_->calls++, stat_->seconds += clock_seconds() - began_;                                               \
+        if (dev->trap_nan) look_for_nan(dev, name_, #out, out);                                                   \
+    } while (0)
+
+/* ---- memory ---- */
+
+static bool fits(Dev *dev, size_t bytes, Err *err) {
+    if (!dev->limit || dev->bytes + bytes <= dev->limit) return true;
+    return err_set(err, "%.2f GB are asked where %.2f GB are in use and the limit is %.2f GB",
+                   (double)bytes * 1e-9, (double)dev->bytes * 1e-9, (double)dev->limit * 1e-9);
+}
+
+Ten k_new(Dev *dev, int rows, int cols, DType type, Err *err) {
+    CHECK(rows >= 0 && cols >= 0, "%d x %d", rows, cols);
+    size_t bytes = (size_t)rows * (size_t)cols * dtype_size(type);
+    Ten t = {0};
+    if (!fits(dev, bytes, err)) return t;
+    t = dev->ops->mem_new(dev, rows, cols, type);
+    if (t.p)
+        account(dev, bytes, 0);
+    else
+        err_set(err, "out of memory: %.2f GB asked, %.2f GB in use", (double)bytes * 1e-9,
+                (double)dev->bytes * 1e-9);
+    return t;
+}
+
+void k_free(Dev *dev, Ten *t) {
+    if (!t->p) return;
+    dev->ops->mem_free(dev, *t);
+    account(dev, 0, (size_t)t->rows * (size_t)t->cols * dtype_size(t->type));
+    *t = TEN_NONE;
+}
+
+void k_put(Dev *dev, Ten dst, const void *host) { dev->ops->put(dev, dst, host); }
+void k_get(Dev *dev, void *host, Ten src) { dev->ops->get(dev, host, src); }
+void k_zero(Dev *dev, Ten t) { RUN(zero, t, t); }
+void k_sync(Dev *dev) { dev->ops->sync(dev); }
+
+void k_copy(Dev *dev, Ten dst, Ten src) {
+    SHAPE(dst, src.rows, src.cols);
+    FLOATING(dst);
+    FLOATING(src);
+    RUN(copy, dst, dst, src);
+}
+
+/* ---- weight matrices ---- */
+
+size_t k_mat_bytes(const Dev *dev, int n, int k, DType type, bool with_back) {
+    size_t elements = dev->ops->mat_elements(n, k) + (with_back ? dev->ops->mat_elements(k, n) : 0);
+    return elements * dtype_size(type);
+}
+
+/* A packed copy as rows of 32 elements: the count may pass what one row can number. */
+static Ten packed_new(Dev *dev, int n, int k, DType type, Err *err) {
+    return k_new(dev, (int)(dev->ops->mat_elements(n, k) / 32), 32, type, err);
+}
+
+Mat k_mat_new(Dev *dev, int n, int k, DType type, bool with_back, Err *err) {
+    CHECK(n > 0 && k > 0, "%d x %d", n, k);
+    Mat mat = {.n = n, .k = k, .type = type};
+    mat.fwd = packed_new(dev, n, k, type, err);
+    if (mat.fwd.p && with_back) {
+        mat.back = packed_new(dev, k, n, type, err);
+        if (!mat.back.p) k_free(dev, &mat.fwd);
+    }
+    return mat;
+}
+
+void k_mat_free(Dev *dev, Mat *mat) {
+    k_free(dev, &mat->fwd);
+    k_free(dev, &mat->back);
+}
+
+void k_mat_pack(Dev *dev, Mat *mat, Ten w, int row0) {
+    SHAPE(w, w.rows, mat->k);
+    TYPE(w, K_REAL);
+    CHECK(row0 >= 0 && row0 + w.rows <= mat->n, "rows %d + %d of %d", row0, w.rows, mat->n);
+    RUN(mat_pack, w, mat, w, row0);
+}
+
+/* ---- keys and values ---- */
+
+size_t k_kv_page_bytes(const Dev *dev, int layers, int heads, int head_dim, DType type, bool grad) {
+    return dev->ops->kv_page_elements(heads, head_dim, grad) * (size_t)layers * dtype_size(type);
+}
+
+Kv k_kv_new(Dev *dev, int pages, int layers, int heads, int head_dim, DType type, bool grad, Err *err) {
+    CHECK(head_dim % 2 == 0 && head_dim <= 256, "head_dim %d", head_dim);
+    CHECK(!grad || type == K_REAL, "gradient of type %d", (int)type);
+    Kv kv = {layers, heads, head_dim, pages, type, TEN_NONE, grad};
+    kv.data = k_new(dev, pages * layers, (int)dev->ops->kv_page_elements(heads, head_dim, grad), type, err);
+    return kv;
+}
+
+void k_kv_free(Dev *dev, Kv *kv) { k_free(dev, &kv->data); }
+
+void k_kv_zero(Dev *dev, Kv *kv, int page) {
+    CHECK(page >= 0 && page < kv->pages, "page %d of %d", page, kv->pages);
+    RUN(kv_zero, TEN_NONE, kv, page);
+}
+
+static void check_shares(const Kv *kv, const KvShare *shares, int n) {
+    for (int i = 0; i < n; i++) {
+        const KvShare *s = &shares[i];
+        CHECK(s->src >= 0 && s->src < kv->pages && s->dst >= 0 && s->dst < kv->pages && s->src != s->dst,
+              "share of page %d with %d of %d", s->src, s->dst, kv->pages);
+        CHECK(s->n >= 0 && s->n <= KV_PAGE, "%d slots", s->n);
+    }
+}
+
+void k_kv_copy(Dev *dev, Kv *kv, const KvShare *shares, int n) {
+    check_shares(kv, shares, n);
+    RUN(kv_copy, TEN_NONE, kv, shares, n);
+}
+
+static void check_rows(const Rows *rows, const Kv *kv, int layer) {
+    CHECK(layer >= 0 && layer < kv->layers, "layer %d of %d", layer, kv->layers);
+    for (int r = 0; r < rows->m; r++) {
+        CHECK(rows->page[r] >= -1 && rows->page[r] < kv->pages, "row %d: page %d of %d", r, rows->page[r],
+              kv->pages);
+        CHECK(rows->pos[r] >= 0, "row %d: position %d", r, rows->pos[r]);
+    }
+    for (int s = 0; s < rows->n_spans; s++) {
+        const KvSpan *span = &rows->spans[s];
+        CHECK(span->row0 >= 0 && span->n >= 0 && span->row0 + span->n <= rows->m, "span %d: rows %d + %d of %d", s,
+              span->row0, span->n, rows->m);
+        for (int i = 0; i < (span->n ? (span->pos0 + span->n + KV_PAGE - 1) / KV_PAGE : 0); i++) {
+            int page = rows->table[span->table + i];
+            CHECK(page >= 0 && page < kv->pages, "span %d: page %d of %d", s, page, kv->pages);
+        }
+    }
+    check_shares(kv, rows->shares, rows->n_shares);
+}
+
+static int qkv_cols(Ten q, const Kv *kv) { return q.cols + 2 * kv->heads * kv->head_dim; }
+
+static void check_rotary(const Rows *rows, Ten cos, Ten sin, int head_dim) {
+    if (!ten_is(cos)) return;
+    SHAPE(cos, cos.rows, head_dim / 2);
+    SHAPE(sin, cos.rows, head_dim / 2);
+    for (int r = 0; r < rows->m; r++)
+        CHECK(rows->pos[r] < cos.rows, "row %d: position %d of %d", r, rows->pos[r], cos.rows);
+}
+
+void k_qkv(Dev *dev, Ten q, Kv *kv, int layer, Ten qkv, const Rows *rows, Ten cos, Ten sin) {
+    check_rows(rows, kv, layer);
+    check_rotary(rows, cos, sin, kv->head_dim);
+    SHAPE(qkv, rows->m, qkv_cols(q, kv));
+    SHAPE(q, rows->m, q.cols);
+    TYPE(qkv, K_REAL);
+    TYPE(q, kv->type);
+    RUN(qkv, q, q, kv, layer, qkv, rows, cos, sin);
+}
+
+void k_qkv_back(Dev *dev, Ten dqkv, Ten dq, Kv *dkv, int layer, const Rows *rows, Ten cos, Ten sin) {
+    check_rows(rows, dkv, layer);
+    check_rotary(rows, cos, sin, dkv->head_dim);
+    SHAPE(dqkv, rows->m, qkv_cols(dq, dkv));
+    SHAPE(dq, rows->m, dq.cols);
+    TYPE(dq, K_REAL);
+    FLOATING(dqkv);
+    CHECK(dkv->grad, "pages of layer %d hold no gradient", layer);
+    RUN(qkv_back, dqkv, dqkv, dq, dkv, layer, rows, cos, sin);
+}
+
+static void check_heads(Ten q, const Kv *kv) {
+    int width = kv->heads * kv->head_dim;
+    CHECK(q.cols % width == 0, "%d query columns over %d key columns", q.cols, width);
+}
+
+void k_attend(Dev *dev, Ten o, Ten lse, Ten q, const Kv *kv, int layer, const Rows *rows, real scale, int window) {
+    check_rows(rows, kv, layer);
+    check_heads(q, kv);
+    SHAPE(q, rows->m, q.cols);
+    SHAPE(o, rows->m, q.cols);
+    TYPE(q, kv->type);
+    FLOATING(o);
+    if (ten_is(lse)) SHAPE(lse, rows->m, q.cols / kv->head_dim);
+    RUN(attend, o, o, lse, q, kv, layer, rows, scale, window);
+}
+
+void k_attend_back(Dev *dev, Ten dq, Kv *dkv, Ten dout, Ten o, Ten lse, Ten q, const Kv *kv, int layer,
+                   const Rows *rows, real scale, int window) {
+    check_rows(rows, kv, layer);
+    check_heads(q, kv);
+    SHAPE(q, rows->m, q.cols);
+    SHAPE(dq, rows->m, q.cols);
+    SHAPE(dout, rows->m, q.cols);
+    SHAPE(o, rows->m, q.cols);
+    SHAPE(lse, rows->m, q.cols / kv->head_dim);
+    TYPE(dq, K_REAL);
+    CHECK(dkv->grad && dkv->pages == kv->pages && dkv->heads == kv->heads && dkv->head_dim == kv->head_dim,
+          "%d pages of gradient for %d", dkv->pages, kv->pages);
+    RUN(attend_back, dq, dq, dkv, dout, o, lse, q, kv, layer, rows, scale, window);
+}
+
+/* ---- rows ---- */
+
+static void check_tokens(const Rows *rows, int vocab) {
+    for (int r = 0; r < rows->m; r++)
+        CHECK(rows->tok[r] >= 0 && rows->tok[r] < vocab, "row %d: token %d of %d", r, rows->tok[r], vocab);
+}
+
+void k_embed(Dev *dev, Ten x, const Mat *w, const Rows *rows) {
+    check_tokens(rows, w->n);
+    SHAPE(x, rows->m, w->k);
+    TYPE(x, K_REAL);
+    RUN(embed, x, x, w, rows);
+}
+
+void k_embed_back(Dev *dev, Ten dw, Ten dx, const Rows *rows) {
+    check_tokens(rows, dw.rows);
+    SHAPE(dx, rows->m, dw.cols);
+    TYPE(dw, K_REAL);
+    TYPE(dx, K_REAL);
+    RUN(embed_back, TEN_NONE, dw, dx, rows);
+}
+
+void k_rmsnorm(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, real eps) {
+    SHAPE(y, x.rows, x.cols);
+    SHAPE(w, 1, x.cols);
+    TYPE(x, K_REAL);
+    TYPE(w, K_REAL);
+    FLOATING(y);
+    if (ten_is(rstd)) SHAPE(rstd, 1, x.rows);
+    RUN(rmsnorm, y, y, rstd, x, w, eps);
+}
+
+void k_rmsnorm_back(Dev *dev, Ten dx, Ten dw, Ten dy, Ten x, Ten rstd, Ten w) {
+    SHAPE(dx, x.rows, x.cols);
+    SHAPE(dy, x.rows, x.cols);
+    SHAPE(rstd, 1, x.rows);
+    SHAPE(w, 1, x.cols);
+    TYPE(dx, K_REAL);
+    TYPE(x, K_REAL);
+    if (ten_is(dw)) SHAPE(dw, 1, x.cols);
+    RUN(rmsnorm_back, dx, dx, dw, dy, x, rstd, w);
+}
+
+void k_matmul(Dev *dev, Ten y, Ten x, const Mat *w, Ten bias, Ten residual) {
+    SHAPE(x, x.rows, w->k);
+    SHAPE(y, x.rows, w->n);
+    TYPE(x, w->type);
+    FLOATING(y);
+    if (ten_is(bias)) SHAPE(bias, 1, w->n);
+    if (ten_is(residual)) SHAPE(residual, x.rows, w->n);
+    RUN(matmul, y, y, x, w, bias, residual);
+}
+
+void k_matmul_dx(Dev *dev, Ten dx, Ten dy, const Mat *w) {
+    SHAPE(dy, dy.rows, w->n);
+    SHAPE(dx, dy.rows, w->k);
+    TYPE(dy, w->type);
+    FLOATING(dx);
+    CHECK(ten_is(w->back), "a matrix of %d x %d has no transposed copy", w->n, w->k);
+    RUN(matmul_dx, dx, dx, dy, w);
+}
+
+void k_matmul_dw(Dev *dev, Ten dw, Ten dy, Ten x) {
+    SHAPE(dw, dy.cols, x.cols);
+    SHAPE(dy, x.rows, dy.cols);
+    TYPE(dw, K_REAL);
+    TYPE(dy, x.type);
+    RUN(matmul_dw, dw, dw, dy, x);
+}
+
+void k_bias_back(Dev *dev, Ten db, Ten dy) {
+    SHAPE(db, 1, dy.cols);
+    TYPE(db, K_REAL);
+    RUN(bias_back, db, db, dy);
+}
+
+void k_swiglu(Dev *dev, Ten h, Ten gu) {
+    SHAPE(gu, h.rows, 2 * h.cols);
+    RUN(swiglu, h, h, gu);
+}
+
+void k_swiglu_back(Dev *dev, Ten dgu, Ten dh, Ten gu) {
+    SHAPE(gu, dh.rows, 2 * dh.cols);
+    SHAPE(dgu, dh.rows, 2 * dh.cols);
+    RUN(swiglu_back, dgu, dgu, dh, gu);
+}
+
+static void check_index(const int *index, int n, int limit) {
+    for (int i = 0; i < n; i++)
+        CHECK(index[i] >= -1 && index[i] < limit, "index[%d] is %d of %d", i, index[i], limit);
+}
+
+void k_gather(Dev *dev, Ten y, Ten x, const int *index) {
+    SHAPE(y, y.rows, x.cols);
+    TYPE(y, K_REAL);
+    TYPE(x, K_REAL);
+    check_index(index, y.rows, x.rows);
+    RUN(gather, y, y, x, index);
+}
+
+void k_scatter(Dev *dev, Ten x, Ten y, const int *index) {
+    SHAPE(y, y.rows, x.cols);
+    TYPE(y, K_REAL);
+    TYPE(x, K_REAL);
+    check_index(index, y.rows, x.rows);
+    RUN(scatter, x, x, y, index);
+}
+
+/* ---- the head ---- */
+
+static void check_targets(const int *target, int n, int vocab) { check_index(target, n, vocab); }
+
+void k_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target, real inv_temp) {
+    SHAPE(x, x.rows, w->k);
+    SHAPE(logp, 1, x.rows);
+    SHAPE(lse, 1, x.rows);
+    if (ten_is(entropy)) SHAPE(entropy, 1, x.rows);
+    TYPE(x, w->type);
+    TYPE(logp, K_REAL);
+    check_targets(target, x.rows, w->n);
+    RUN(logprob, logp, logp, lse, entropy, x, w, target, inv_temp);
+}
+
+void k_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, const real *coef,
+                    const real *ent_coef, Ten lse, Ten entropy, real inv_temp) {
+    SHAPE(x, x.rows, w->k);
+    SHAPE(dx, x.rows, w->k);
+    SHAPE(lse, 1, x.rows);
+    TYPE(x, w->type);
+    TYPE(dx, K_REAL);
+    if (ten_is(dw)) SHAPE(dw, w->n, w->k);
+    if (ent_coef) SHAPE(entropy, 1, x.rows);
+    check_targets(target, x.rows, w->n);
+    CHECK(ten_is(w->back), "the head has no transposed copy");
+    RUN(logprob_back, dx, dx, dw, x, w, target, coef, ent_coef, lse, entropy, inv_temp);
+}
+
+void k_sample(Dev *dev, Drawn *drawn, Ten logits, const Draw *draws, int vocab_used) {
+    TYPE(logits, K_REAL);
+    CHECK(vocab_used > 0 && vocab_used <= logits.cols, "%d of %d ids", vocab_used, logits.cols);
+    for (int r = 0; r < logits.rows; r++)
+        CHECK(draws[r].u >= 0 && draws[r].u < 1 && draws[r].inv_temp >= 0, "row %d: u %g", r, draws[r].u);
+    RUN(sample, TEN_NONE, drawn, logits, draws, vocab_used);
+}
+
+/* ---- the optimizer ---- */
+
+void k_adamw(Dev *dev, Ten w, Ten m, Ten v, Ten grad, const AdamStep *step) {
+    SHAPE(m, w.rows, w.cols);
+    SHAPE(v, w.rows, w.cols);
+    SHAPE(grad, w.rows, w.cols);
+    DENSE(w);
+    RUN(adamw, w, w, m, v, grad, step);
+}
+
+double k_sumsq(Dev *dev, Ten t) {
+    TYPE(t, K_REAL);
+    DENSE(t);
+    return dev->ops->sumsq(dev, t);
+}
+
+void k_add(Dev *dev, Ten y, Ten x) {
+    SHAPE(y, x.rows, x.cols);
+    TYPE(y, K_REAL);
+    TYPE(x, K_REAL);
+    RUN(add, y, y, x);
+}
