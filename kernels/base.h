@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* ---- errors --------------------------------------------------------------------------------------------------
+/* ---- errors ----
  * A bug of ours: CHECK aborts with file, line and a message that shows both values.
  * The machine (file missing, disk full, no memory): a function returns false or NULL and fills an Err, which
  * travels up to rl unchanged; the message says what, where and what to do, in one line.
@@ -37,7 +37,7 @@ _Noreturn void check_failed(const char *file, int line, const char *condition, c
         if (!(condition)) check_failed(__FILE__, __LINE__, #condition, __VA_ARGS__);                              \
     } while (0)
 
-/* ---- memory --------------------------------------------------------------------------------------------------
+/* ---- memory ----
  * Small host memory; exhausted memory ends the program with one line. Big buffers go through the device. */
 
 void *mem_alloc(size_t count, size_t size);           /* zeroed; count * size is checked for overflow */
@@ -57,7 +57,7 @@ char *arena_text(Arena *arena, const char *text, size_t n); /* copy of n bytes, 
 char *arena_format(Arena *arena, const char *format, ...) FORMAT_LIKE(2, 3);
 void arena_free(Arena *arena); /* frees all; the arena may be used again */
 
-/* ---- text -----------------------------------------------------------------------------------------------------
+/* ---- text ----
  */
 
 typedef struct {
@@ -73,12 +73,12 @@ void buf_format(Buf *buf, const char *format, ...) FORMAT_LIKE(2, 3);
 void buf_clear(Buf *buf); /* keeps the memory */
 void buf_free(Buf *buf);
 
-/* ---- clock ----------------------------------------------------------------------------------------------------
+/* ---- clock ----
  */
 
 double clock_seconds(void); /* monotonic */
 
-/* ---- counted random numbers ------------------------------------------------------------------------------------
+/* ---- counted random numbers ----
  * Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): the output is a
  * function of a key and a counter and of nothing else, so no state is carried or saved. */
 

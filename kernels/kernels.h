@@ -48,8 +48,7 @@ Ten ten_shape(Ten t, int rows, int cols); /* of a dense tensor */
 
 typedef struct Dev Dev;
 
-/* ---- the device
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- the device ---- */
 
 typedef struct {
     const char *device; /* "cpu" */
@@ -84,8 +83,8 @@ void k_copy(Dev *dev, Ten dst,
             Ten src); /* same shape; converts between K_REAL and K_BF16 (nearest, ties to even) */
 void k_sync(Dev *dev);
 
-/* ---- weight matrices
- * -------------------------------------------------------------------------------------------------- W[N, K], kept
+/* ---- weight matrices ----
+ * W[N, K], kept
  * in the compute type and in the format that the back's products want: the forward's copy and, for training, the
  * one that k_matmul_dx wants. */
 
@@ -100,8 +99,8 @@ Mat k_mat_new(Dev *dev, int n, int k, DType type, bool with_back, Err *err);  /*
 void k_mat_free(Dev *dev, Mat *mat);
 void k_mat_pack(Dev *dev, Mat *mat, Ten w, int row0); /* w[R, K] K_REAL becomes rows row0 .. row0+R-1 */
 
-/* ---- rows of a batch, keys and values
- * ----------------------------------------------------------------------------- A batch is M rows. A span is a run
+/* ---- rows of a batch, keys and values ----
+ * A batch is M rows. A span is a run
  * of rows that follow each other in one sequence. Keys and values live in pages of KV_PAGE positions; a sequence's
  * table names its pages by position / KV_PAGE, so sequences can share pages. */
 
@@ -163,8 +162,7 @@ void k_attend(Dev *dev, Ten o, Ten lse, Ten q, const Kv *kv, int layer, const Ro
 void k_attend_back(Dev *dev, Ten dq, Kv *dkv, Ten dout, Ten o, Ten lse, Ten q, const Kv *kv, int layer,
                    const Rows *rows, real scale, int window);
 
-/* ---- the other ops of the network
- * --------------------------------------------------------------------------------- */
+/* ---- the other ops of the network ---- */
 
 /* x[M, D] K_REAL = rows of the embedding. dw[V, D] is added to, in order of rows. */
 void k_embed(Dev *dev, Ten x, const Mat *w, const Rows *rows);
@@ -192,8 +190,8 @@ void k_swiglu_back(Dev *dev, Ten dgu, Ten dh, Ten gu); /* dgu overwritten */
 void k_gather(Dev *dev, Ten y, Ten x, const int *index);  /* y[i] = x[index[i]]; an index of -1 gives zeros */
 void k_scatter(Dev *dev, Ten x, Ten y, const int *index); /* x[index[i]] += y[i], in order of i; -1: skipped */
 
-/* ---- the head
- * ----------------------------------------------------------------------------------------------------- z =
+/* ---- the head ----
+ * z =
  * inv_temp * (x W^T); log-sum-exp goes over blocks of HEAD_BLOCK columns, merged in order. Logits never exist for
  * more than one block. */
 
@@ -224,8 +222,7 @@ typedef struct {
  * token uses); they still count in logp, as in k_logprob. Host arrays. */
 void k_sample(Dev *dev, Drawn *drawn, Ten logits, const Draw *draws, int vocab_used);
 
-/* ---- the optimizer
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the optimizer ---- */
 
 typedef struct {
     real lr, beta1, beta2, eps, weight_decay;

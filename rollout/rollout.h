@@ -13,8 +13,7 @@
 #include "kernels/base.h"
 #include "kernels/kernels.h"
 
-/* ---- a model as data
- * ---------------------------------------------------------------------------------------------- */
+/* ---- a model as data ---- */
 
 typedef enum { ROPE_NONE, ROPE_HALVES } RopeKind; /* halves: (x[i], x[i + head_dim/2]) rotate together */
 typedef enum { MLP_SWIGLU } MlpKind;
@@ -60,8 +59,7 @@ const char *model_file_prompt_template(const ModelFile *file);
 const char *model_file_path(const ModelFile *file);
 void model_file_close(ModelFile *file);
 
-/* ---- tokenizer
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- tokenizer ---- */
 
 typedef struct Tokenizer Tokenizer;
 Tokenizer *tokenizer_open(const ModelFile *file, Err *err);
@@ -87,8 +85,7 @@ bool tokenizer_save(const Tokenizer *tok, const Conf *conf, const char *chat_tem
                     Err *err);
 void tokenizer_close(Tokenizer *tok);
 
-/* ---- writing a model
- * ------------------------------------------------------------------------------------------------ */
+/* ---- writing a model ---- */
 
 /* One .safetensors file, mapped, for what is no model: the optimizer's state. */
 typedef struct Safetensors Safetensors;
@@ -115,8 +112,7 @@ bool model_save(const char *folder, const Conf *conf, const Tokenizer *tok, cons
                 const char *prompt_template, const TensorEntry *entries, int n, bool bfloat16, TensorReader *read,
                 void *self, Err *err);
 
-/* ---- weights on a device
- * -------------------------------------------------------------------------------------------- */
+/* ---- weights on a device ---- */
 
 /* One row of the table of parameters, in the order of the forward pass. Trained rows have float32 master, gradient
  * and moments, each in one contiguous buffer at `offset`; frozen rows exist only as the compute copy. */
@@ -134,13 +130,18 @@ typedef struct {
     int64_t n_trained, n_all; /* elements; n_trained with each row rounded up to a multiple of 16 */
 } Params;
 
-/* The products' matrices: q, k, v are one Mat, gate and up another, so that one product serves them. */
+/* One product of a layer. Parameters that read the same input (q, k, v; gate, up) are parts of one matrix. */
+typedef struct {
+    Mat mat;
+    Ten bias;                  /* [1, mat.n], or TEN_NONE */
+    int parts;                 /* in the order of the matrix's rows */
+    int weight[3], bias_of[3]; /* rows of Params; bias_of is -1 where there is none */
+} Linear;
+
 typedef struct {
     Ten norm1, norm2; /* [1, dim] */
-    Ten qkv_bias, out_bias, gate_up_bias, down_bias;
-    Mat qkv, out, gate_up, down;
-    int p_norm1, p_q, p_k, p_v, p_qkv_bias, p_out, p_out_bias, p_norm2, p_gate, p_up, p_gate_up_bias, p_down,
-        p_down_bias; /* rows of Params; -1: none */
+    int p_norm1, p_norm2;
+    Linear qkv, out, gate_up, down;
 } LayerWeights;
 
 typedef struct {
@@ -152,10 +153,11 @@ typedef struct {
     Mat embed, head; /* head is a view of embed when tied */
     Ten norm;        /* final norm */
     int p_embed, p_head, p_norm;
-    Ten cos, sin;    /* [max_rows, head_dim/2] */
-    Ten vectors;     /* float32 home of frozen vectors */
-    Ten master;      /* [n_trained / 16, 16] float32, or TEN_NONE; rows begin at multiples of 16 elements */
-    int64_t version; /* counts updates */
+    Ten cos, sin;          /* [max_rows, head_dim/2] */
+    Ten vectors;           /* [1, ...] float32: home of frozen vectors and of biases as the products want them */
+    Ten master;            /* [n_trained / 16, 16] float32, or TEN_NONE; rows begin at multiples of 16 elements */
+    int64_t version;       /* counts updates */
+    const ModelFile *file; /* where frozen parameters came from; NULL for random ones */
 } Policy;
 
 typedef struct {
@@ -175,12 +177,12 @@ void policy_pack(Policy *policy); /* makes the compute copies of all trained row
 Ten policy_master(const Policy *policy, int param); /* view [rows, cols] of a trained row */
 /* A trained row's view inside another buffer of the same layout (gradients, moments). */
 Ten params_view(const Params *params, int param, Ten buffer);
-/* Reads any parameter back as float32 (frozen ones from their compute copy are exact for what the model uses). */
+/* Reads any parameter as float32: trained ones from the master, frozen ones from the model's file, which must
+ * still be open. */
 bool policy_read(void *policy, int param, float *out, Err *err); /* a TensorReader over params */
 void policy_close(Policy *policy);
 
-/* ---- one forward pass
- * ----------------------------------------------------------------------------------------------- */
+/* ---- one forward pass ---- */
 
 /* What backward needs of one layer, for each row of the batch. */
 typedef struct {
@@ -218,15 +220,15 @@ void work_close(Work *work, Policy *policy);
  * returns the residual stream after the last layer, [rows->m, dim] K_REAL: tape->last, or work->x without a tape.
  */
 Ten forward(Policy *policy, const Rows *rows, Kv *kv, Tape *tape, Work *work);
-/* One layer of it: x is replaced by the layer's output, kept's tensors are filled. Backward calls it to recompute.
- */
-void forward_layer(Policy *policy, int layer, const Rows *rows, Kv *kv, Ten x, LayerTape *kept, Work *work);
+/* One layer of it, from x to out (which may be x); fills kept's tensors but for kept->x. With out = TEN_NONE it
+ * stops once they are filled: backward calls it so to recompute. */
+void forward_layer(Policy *policy, int layer, const Rows *rows, Kv *kv, Ten x, Ten out, const LayerTape *kept,
+                   Work *work);
 /* The final norm of chosen rows, ready for the head: y[n, dim] compute type, rstd[1, n] (or TEN_NONE); picked[n,
  * dim] K_REAL takes the rows before the norm. */
 void forward_final(Policy *policy, Ten y, Ten rstd, Ten picked, Ten stream, const int *index);
 
-/* ---- pages of keys and values
- * ----------------------------------------------------------------------------------------- */
+/* ---- pages of keys and values ---- */
 
 /* Which pages are free, and how many sequences hold each. */
 typedef struct {
@@ -238,8 +240,7 @@ void pages_hold(Pages *pages, int page); /* one more holder */
 void pages_drop(Pages *pages, int page); /* one fewer; free at none */
 void pages_close(Pages *pages);
 
-/* ---- the engine
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- the engine ---- */
 
 typedef enum { ROLE_PROMPT, ROLE_MODEL, ROLE_TOOL } Role;
 /* A sample is segments: one kind of sample serves one turn and many, sampling ahead of learning, and SFT. */

@@ -9,8 +9,7 @@
 
 #include "kernels/kernels.h"
 
-/* ---- threads
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- threads ---- */
 
 typedef struct Pool Pool;
 Pool *pool_open(int threads);
@@ -20,8 +19,7 @@ int pool_threads(const Pool *pool);
 void pool_run(Pool *pool, int n, void (*run)(void *self, int item, int thread), void *self);
 void pool_close(Pool *pool);
 
-/* ---- the table of ops
- * ------------------------------------------------------------------------------------------------- */
+/* ---- the table of ops ---- */
 
 /* What a back gives. The front (dev.c) has checked shapes and types; a back holds mathematics. */
 typedef struct {
@@ -84,8 +82,8 @@ struct Dev {
  * same `which`. For operands that are packed on the way into a product. */
 void *dev_scratch(Dev *dev, int which, size_t bytes);
 
-/* ---- packed weights
- * ---------------------------------------------------------------------------------------------------- One format
+/* ---- packed weights ----
+ * One format
  * for all paths. A matrix of N outputs and K inputs is cut into panels of 16 outputs; a panel is K/2 pairs; a pair
  * holds 16 outputs x 2 consecutive inputs: element (n, k) lies at
  *     ((n / 16) * pairs + k / 2) * 32 + (n % 16) * 2 + k % 2        pairs = PAIRS(K), rounded up to 16: whole

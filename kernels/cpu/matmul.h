@@ -31,8 +31,7 @@ typedef struct {
     Ten residual;     /* TEN_NONE or K_REAL, may be y */
 } Product;
 
-/* ---- tiles: c[R][P * 16] += a[R][2 * pairs] w[P panels]
- * -------------------------------------------------------------- */
+/* ---- tiles: c[R][P * 16] += a[R][2 * pairs] w[P panels] ---- */
 
 #define ALWAYS static inline __attribute__((always_inline))
 enum { PREFETCH_PAIRS = 24 }; /* 1.5 KiB of bf16 ahead in each panel */
@@ -193,8 +192,8 @@ static void product_tile(const Product *g, int row, int rows, int panel, int pan
     }
 }
 
-/* ---- blocking and threads
- * ------------------------------------------------------------------------------------------- An item is a block
+/* ---- blocking and threads ----
+ * An item is a block
  * of rows times a few panels: the panels stay in the cache while the rows go by. */
 
 enum { BLOCK_ROWS = 256, ITEM_PANELS = 24 };
@@ -245,8 +244,7 @@ static void product(Dev *dev, const Product *g) {
     pool_run(dev->pool, blocks * ((panels + step - 1) / step), product_part, &job);
 }
 
-/* ---- operands
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- operands ---- */
 
 /* Block operands wide enough to be worth a thread's while. */
 enum { COPY_ROWS = 64 };
@@ -333,8 +331,7 @@ static void right_panel(void *self, int item, int thread) {
     }
 }
 
-/* ---- the ops
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- the ops ---- */
 
 static void op_matmul(Dev *dev, Ten y, Ten x, const Mat *w, Ten bias, Ten residual) {
     Product g = {.w = w->fwd.p,
@@ -419,8 +416,7 @@ static void op_bias_back(Dev *dev, Ten db, Ten dy) {
     pool_run(dev->pool, PANELS(dy.cols), bias_part, &job);
 }
 
-/* ---- packing weights
- * ------------------------------------------------------------------------------------------------- */
+/* ---- packing weights ---- */
 
 typedef struct {
     Mat *mat;

@@ -1,0 +1,189 @@
+/* forward.c: the only forward pass of the program. With a KV cache alone it decodes; with a tape it keeps what
+ * rl/backward.c needs, which mirrors this file function by function. Tested by tests/test_rollout_forward.c. */
+#include "rollout/rollout.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+static Ten first_rows(Ten t, int m) { return ten_is(t) ? ten_rows(t, 0, m) : t; }
+
+/* mid = x + attention(norm(x)) */
+static void forward_attention(Policy *policy, int layer, const Rows *rows, Kv *kv, Ten x, const LayerTape *kept,
+                              Work *work) {
+    const Conf *c = &policy->conf;
+    const LayerConf *kind = &c->layers[layer];
+    const LayerWeights *w = &policy->layers[layer];
+    Dev *dev = policy->dev;
+    int m = rows->m;
+    Ten normed = ten_rows(work->normed, 0, m), qkv = ten_rows(work->qkv, 0, m);
+    bool rotate = kind->rope == ROPE_HALVES;
+    Ten rstd = ten_is(kept->rstd1) ? ten_cols(kept->rstd1, 0, m) : TEN_NONE;
+    k_rmsnorm(dev, normed, rstd, x, w->norm1, (real)c->norm_eps);
+    k_matmul(dev, qkv, normed, &w->qkv.mat, w->qkv.bias, TEN_NONE);
+    k_qkv(dev, ten_rows(kept->q, 0, m), kv, layer, qkv, rows, rotate ? policy->cos : TEN_NONE,
+          rotate ? policy->sin : TEN_NONE);
+    real scale = (real)(1.0 / sqrt((double)c->head_dim));
+    k_attend(dev, ten_rows(kept->o, 0, m), first_rows(kept->lse, m), ten_rows(kept->q, 0, m), kv, layer, rows,
+             scale, kind->window);
+    k_matmul(dev, ten_rows(kept->mid, 0, m), ten_rows(kept->o, 0, m), &w->out.mat, w->out.bias, x);
+}
+
+/* gate_up = norm(mid) W; out = mid + swiglu(gate_up) W */
+static void forward_mlp(Policy *policy, int layer, int m, Ten out, const LayerTape *kept, Work *work) {
+    const LayerWeights *w = &policy->layers[layer];
+    Dev *dev = policy->dev;
+    Ten normed = ten_rows(work->normed, 0, m), act = ten_rows(work->act, 0, m), mid = ten_rows(kept->mid, 0, m);
+    Ten gate_up = ten_rows(kept->gate_up, 0, m);
+    Ten rstd = ten_is(kept->rstd2) ? ten_cols(kept->rstd2, 0, m) : TEN_NONE;
+    k_rmsnorm(dev, normed, rstd, mid, w->norm2, (real)policy->conf.norm_eps);
+    k_matmul(dev, gate_up, normed, &w->gate_up.mat, w->gate_up.bias, TEN_NONE);
+    if (!ten_is(out)) return;
+    k_swiglu(dev, act, gate_up);
+    k_matmul(dev, out, act, &w->down.mat, w->down.bias, mid);
+}
+
+void forward_layer(Policy *policy, int layer, const Rows *rows, Kv *kv, Ten x, Ten out, const LayerTape *kept,
+                   Work *work) {
+    forward_attention(policy, layer, rows, kv, x, kept, work);
+    forward_mlp(policy, layer, rows->m, out, kept, work);
+}
+
+Ten forward(Policy *policy, const Rows *rows, Kv *kv, Tape *tape, Work *work) {
+    CHECK(rows->m <= (tape ? tape->max_rows : work->max_rows), "%d rows", rows->m);
+    int m = rows->m, n_layers = policy->conf.n_layers;
+    Ten x = ten_rows(tape && n_layers ? tape->layers[0].x : work->x, 0, m);
+    k_embed(policy->dev, x, &policy->embed, rows);
+    for (int l = 0; l < n_layers; l++) {
+        Ten out = work->x;
+        const LayerTape *kept = &work->own;
+        if (tape) {
+            out = l + 1 < n_layers ? tape->layers[l + 1].x : tape->last;
+            kept = tape->recompute ? &tape->scratch : &tape->layers[l];
+        }
+        out = ten_rows(out, 0, m);
+        forward_layer(policy, l, rows, kv, x, out, kept, work);
+        x = out;
+    }
+    return x;
+}
+
+void forward_final(Policy *policy, Ten y, Ten rstd, Ten picked, Ten stream, const int *index) {
+    k_gather(policy->dev, picked, stream, index);
+    k_rmsnorm(policy->dev, y, rstd, picked, policy->norm, (real)policy->conf.norm_eps);
+}
+
+/* ---- memory ---- */
+
+/* What a LayerTape's tensors measure, in one place for the plan and for the allocator. */
+typedef struct {
+    int cols;
+    DType type;
+    size_t at; /* offset of the Ten in LayerTape */
+    bool flat; /* [1, rows] instead of [rows, cols] */
+} Slot;
+
+enum { LAYER_SLOTS = 8 };
+static void layer_slots(Slot slots[LAYER_SLOTS], const Conf *c, DType type) {
+    int q = c->n_heads * c->head_dim;
+    const Slot all[LAYER_SLOTS] = {
+        {c->dim, K_REAL, offsetof(LayerTape, x), false},
+        {1, K_REAL, offsetof(LayerTape, rstd1), true},
+        {q, type, offsetof(LayerTape, q), false},
+        {q, type, offsetof(LayerTape, o), false},
+        {c->n_heads, K_REAL, offsetof(LayerTape, lse), false},
+        {c->dim, K_REAL, offsetof(LayerTape, mid), false},
+        {1, K_REAL, offsetof(LayerTape, rstd2), true},
+        {2 * c->hidden, type, offsetof(LayerTape, gate_up), false},
+    };
+    for (int i = 0; i < LAYER_SLOTS; i++) slots[i] = all[i];
+}
+
+static size_t slots_bytes(const Conf *c, DType type, int rows, int first, int last) {
+    Slot slots[LAYER_SLOTS];
+    layer_slots(slots, c, type);
+    size_t bytes = 0;
+    for (int i = first; i < last; i++) bytes += (size_t)rows * (size_t)slots[i].cols * dtype_size(slots[i].type);
+    return bytes;
+}
+
+/* Slots first .. last-1: slot 0 is x. */
+static bool slots_open(Policy *policy, LayerTape *tape, int rows, int first, int last, Err *err) {
+    Slot slots[LAYER_SLOTS];
+    layer_slots(slots, &policy->conf, policy->type);
+    for (int i = first; i < last; i++) {
+        Ten *t = (Ten *)(void *)((char *)tape + slots[i].at);
+        *t =
+            k_new(policy->dev, slots[i].flat ? 1 : rows, slots[i].flat ? rows : slots[i].cols, slots[i].type, err);
+        if (!t->p) return false;
+    }
+    return true;
+}
+
+static void slots_close(Policy *policy, LayerTape *tape) {
+    Ten *all[LAYER_SLOTS] = {&tape->x,   &tape->rstd1, &tape->q,     &tape->o,
+                             &tape->lse, &tape->mid,   &tape->rstd2, &tape->gate_up};
+    for (int i = 0; i < LAYER_SLOTS; i++) k_free(policy->dev, all[i]);
+}
+
+size_t tape_bytes(const Conf *conf, DType type, int max_rows, bool recompute) {
+    size_t one = slots_bytes(conf, type, max_rows, 0, 1), rest = slots_bytes(conf, type, max_rows, 1, LAYER_SLOTS);
+    size_t layers = (size_t)conf->n_layers;
+    return one * (layers + 1) + rest * (recompute ? 1 : layers);
+}
+
+Tape *tape_open(Policy *policy, int max_rows, bool recompute, Err *err) {
+    int n = policy->conf.n_layers;
+    Tape *tape = MEM_NEW(Tape);
+    *tape = (Tape){.max_rows = max_rows, .n_layers = n, .recompute = recompute, .layers = MEM_ARRAY(LayerTape, n)};
+    tape->last = k_new(policy->dev, max_rows, policy->conf.dim, K_REAL, err);
+    bool good = tape->last.p != NULL;
+    if (good && recompute) good = slots_open(policy, &tape->scratch, max_rows, 1, LAYER_SLOTS, err);
+    for (int l = 0; good && l < n; l++)
+        good = slots_open(policy, &tape->layers[l], max_rows, 0, recompute ? 1 : LAYER_SLOTS, err);
+    if (good) return tape;
+    tape_close(policy, tape);
+    return NULL;
+}
+
+void tape_close(Policy *policy, Tape *tape) {
+    if (!tape) return;
+    for (int l = 0; l < tape->n_layers; l++) slots_close(policy, &tape->layers[l]);
+    slots_close(policy, &tape->scratch);
+    k_free(policy->dev, &tape->last);
+    free(tape->layers);
+    free(tape);
+}
+
+/* Without a tape: the residual stream lives in x alone (own.mid is x), and norms keep no rstd. */
+size_t work_bytes(const Conf *conf, DType type, int max_rows) {
+    size_t rows = (size_t)max_rows, size = dtype_size(type);
+    int q = conf->n_heads * conf->head_dim, qkv = q + 2 * conf->n_kv_heads * conf->head_dim;
+    return rows * ((size_t)conf->dim * sizeof(real) + (size_t)conf->dim * size + (size_t)qkv * sizeof(real) +
+                   (size_t)conf->hidden * size + 2 * (size_t)q * size + 2 * (size_t)conf->hidden * size);
+}
+
+bool work_open(Work *work, Policy *policy, int max_rows, Err *err) {
+    const Conf *c = &policy->conf;
+    Dev *dev = policy->dev;
+    int q = c->n_heads * c->head_dim;
+    *work = (Work){.max_rows = max_rows};
+    work->x = k_new(dev, max_rows, c->dim, K_REAL, err);
+    work->normed = k_new(dev, max_rows, c->dim, policy->type, err);
+    work->qkv = k_new(dev, max_rows, q + 2 * c->n_kv_heads * c->head_dim, K_REAL, err);
+    work->act = k_new(dev, max_rows, c->hidden, policy->type, err);
+    work->own.q = k_new(dev, max_rows, q, policy->type, err);
+    work->own.o = k_new(dev, max_rows, q, policy->type, err);
+    work->own.gate_up = k_new(dev, max_rows, 2 * c->hidden, policy->type, err);
+    work->own.mid = work->x;
+    if (work->x.p && work->normed.p && work->qkv.p && work->act.p && work->own.q.p && work->own.o.p &&
+        work->own.gate_up.p)
+        return true;
+    work_close(work, policy);
+    return false;
+}
+
+void work_close(Work *work, Policy *policy) {
+    Ten *all[] = {&work->x, &work->normed, &work->qkv, &work->act, &work->own.q, &work->own.o, &work->own.gate_up};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) k_free(policy->dev, all[i]);
+    work->own.mid = TEN_NONE;
+}

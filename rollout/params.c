@@ -1,0 +1,342 @@
+/* params.c: the table of parameters and the weights on a device. What the rows are called and how large they are
+ * follows from Conf alone. Tested by tests/test_rollout_forward.c and tests/test_rl_learn.c. */
+#include "rollout/rollout.h"
+
+#include <fnmatch.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the table ---- */
+
+static bool is_frozen(const PolicyConf *conf, const char *name) {
+    if (!conf->train) return true;
+    for (const char *const *p = conf->frozen; p && *p; p++)
+        if (fnmatch(*p, name, 0) == 0) return true;
+    return false;
+}
+
+static int param_add(Params *params, const PolicyConf *conf, int layer, const char *part, int rows, int cols,
+                     bool is_vector) {
+    params->items = mem_grow(params->items, (size_t)params->n + 1, sizeof *params->items);
+    Param *param = &params->items[params->n];
+    *param = (Param){.rows = rows, .cols = cols, .is_vector = is_vector, .offset = -1};
+    if (layer < 0)
+        snprintf(param->name, sizeof param->name, "%s", part);
+    else
+        snprintf(param->name, sizeof param->name, "model.layers.%d.%s", layer, part);
+    int64_t elements = (int64_t)rows * cols;
+    params->n_all += elements;
+    if (!is_frozen(conf, param->name)) {
+        param->trained = true;
+        param->offset = params->n_trained;
+        params->n_trained += (elements + 15) / 16 * 16;
+    }
+    return params->n++;
+}
+
+typedef struct {
+    const char *name; /* without ".weight" */
+    int rows;
+} Part;
+
+static Linear linear_add(Params *params, const PolicyConf *conf, int layer, const Part *part, int parts, int cols,
+                         bool bias) {
+    Linear linear = {.parts = parts, .bias_of = {-1, -1, -1}};
+    char name[80];
+    for (int i = 0; i < parts; i++) {
+        snprintf(name, sizeof name, "%s.weight", part[i].name);
+        linear.weight[i] = param_add(params, conf, layer, name, part[i].rows, cols, false);
+        linear.mat.n += part[i].rows;
+    }
+    linear.mat.k = cols;
+    for (int i = 0; bias && i < parts; i++) {
+        snprintf(name, sizeof name, "%s.bias", part[i].name);
+        linear.bias_of[i] = param_add(params, conf, layer, name, 1, part[i].rows, true);
+    }
+    return linear;
+}
+
+static void layer_add(Policy *policy, const PolicyConf *conf, int layer) {
+    const Conf *c = &policy->conf;
+    const LayerConf *kind = &c->layers[layer];
+    Params *params = &policy->params;
+    LayerWeights *w = &policy->layers[layer];
+    int q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
+    const Part qkv[] = {{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}};
+    const Part out[] = {{"self_attn.o_proj", c->dim}}, down[] = {{"mlp.down_proj", c->dim}};
+    const Part gate_up[] = {{"mlp.gate_proj", c->hidden}, {"mlp.up_proj", c->hidden}};
+    w->p_norm1 = param_add(params, conf, layer, "input_layernorm.weight", 1, c->dim, true);
+    w->qkv = linear_add(params, conf, layer, qkv, 3, c->dim, kind->qkv_bias);
+    w->out = linear_add(params, conf, layer, out, 1, q, kind->out_bias);
+    w->p_norm2 = param_add(params, conf, layer, "post_attention_layernorm.weight", 1, c->dim, true);
+    w->gate_up = linear_add(params, conf, layer, gate_up, 2, c->dim, kind->mlp_bias);
+    w->down = linear_add(params, conf, layer, down, 1, c->hidden, kind->mlp_bias);
+}
+
+static void conf_copy(Conf *to, const Conf *from) {
+    *to = *from;
+    to->layers = MEM_ARRAY(LayerConf, from->n_layers);
+    memcpy(to->layers, from->layers, (size_t)from->n_layers * sizeof *to->layers);
+    to->inv_freq = MEM_ARRAY(float, from->head_dim / 2);
+    memcpy(to->inv_freq, from->inv_freq, (size_t)(from->head_dim / 2) * sizeof *to->inv_freq);
+}
+
+/* A policy with its table and no memory on the device. */
+static Policy *policy_plan(Dev *dev, const Conf *model, const PolicyConf *conf) {
+    Policy *policy = MEM_NEW(Policy);
+    policy->dev = dev, policy->type = conf->type;
+    conf_copy(&policy->conf, model);
+    const Conf *c = &policy->conf;
+    policy->layers = MEM_ARRAY(LayerWeights, c->n_layers);
+    Params *params = &policy->params;
+    policy->p_embed = param_add(params, conf, -1, "model.embed_tokens.weight", c->vocab, c->dim, false);
+    for (int l = 0; l < c->n_layers; l++) layer_add(policy, conf, l);
+    policy->p_norm = param_add(params, conf, -1, "model.norm.weight", 1, c->dim, true);
+    policy->p_head = policy->p_embed;
+    if (!c->tied) policy->p_head = param_add(params, conf, -1, "lm_head.weight", c->vocab, c->dim, false);
+    return policy;
+}
+
+Ten params_view(const Params *params, int param, Ten buffer) {
+    const Param *p = &params->items[param];
+    CHECK(p->trained && ten_is(buffer), "%s has no place in the trained buffers", p->name);
+    Ten at = ten_rows(buffer, (int)(p->offset / 16), (p->rows * p->cols + 15) / 16);
+    return (Ten){at.p, p->rows, p->cols, p->cols, at.type};
+}
+
+Ten policy_master(const Policy *policy, int param) { return params_view(&policy->params, param, policy->master); }
+
+/* ---- memory ---- */
+
+/* The i-th matrix: 0 the embedding, 1 the head, then four of each layer. NULL past the last; the head of a tied
+ * model has n = 0. */
+static Mat *policy_mat(Policy *policy, int i, bool train, int *n, int *k, bool *with_back) {
+    const Conf *c = &policy->conf;
+    *with_back = train;
+    if (i < 2) {
+        *n = i == 1 && c->tied ? 0 : c->vocab, *k = c->dim;
+        if (i == 0 && !c->tied) *with_back = false; /* nothing flows back through a look-up */
+        return i == 0 ? &policy->embed : &policy->head;
+    }
+    int layer = (i - 2) / 4;
+    if (layer >= c->n_layers) return NULL;
+    LayerWeights *w = &policy->layers[layer];
+    Linear *linear[4] = {&w->qkv, &w->out, &w->gate_up, &w->down};
+    Mat *mat = &linear[(i - 2) % 4]->mat;
+    *n = mat->n, *k = mat->k;
+    return mat;
+}
+
+static int vectors_size(const Policy *policy) {
+    int n = 0;
+    for (int i = 0; i < policy->params.n; i++)
+        if (policy->params.items[i].is_vector) n += policy->params.items[i].cols;
+    return n;
+}
+
+static void policy_free_plan(Policy *policy) {
+    free(policy->params.items);
+    free(policy->layers);
+    free(policy->conf.layers);
+    free(policy->conf.inv_freq);
+    free(policy);
+}
+
+size_t policy_bytes(const Dev *dev, const Conf *conf, const PolicyConf *policy_conf) {
+    Policy *policy = policy_plan((Dev *)dev, conf, policy_conf);
+    size_t bytes = (size_t)policy->params.n_trained * sizeof(real) + (size_t)vectors_size(policy) * sizeof(real);
+    bytes += 2 * (size_t)policy_conf->max_positions * (size_t)(conf->head_dim / 2) * sizeof(real);
+    int n, k;
+    bool back;
+    for (int i = 0; policy_mat(policy, i, policy_conf->train, &n, &k, &back); i++)
+        if (n) bytes += k_mat_bytes(dev, n, k, policy_conf->type, back);
+    policy_free_plan(policy);
+    return bytes;
+}
+
+/* Every vector gets its place in `vectors`; a layer's biases of one product lie side by side there. */
+static void place_vectors(Policy *policy) {
+    int at = 0;
+    Ten all = policy->vectors;
+    for (int l = 0; l < policy->conf.n_layers; l++) {
+        LayerWeights *w = &policy->layers[l];
+        w->norm1 = ten_cols(all, at, policy->conf.dim), at += policy->conf.dim;
+        w->norm2 = ten_cols(all, at, policy->conf.dim), at += policy->conf.dim;
+        Linear *linear[4] = {&w->qkv, &w->out, &w->gate_up, &w->down};
+        for (int i = 0; i < 4; i++)
+            if (linear[i]->bias_of[0] >= 0)
+                linear[i]->bias = ten_cols(all, at, linear[i]->mat.n), at += linear[i]->mat.n;
+    }
+    policy->norm = ten_cols(all, at, policy->conf.dim);
+}
+
+/* cos and sin of position * inv_freq, the product rounded to float32 as transformers does. */
+static bool make_rotary(Policy *policy, int positions, Err *err) {
+    const Conf *c = &policy->conf;
+    int half = c->head_dim / 2;
+    policy->cos = k_new(policy->dev, positions, half, K_REAL, err);
+    policy->sin = k_new(policy->dev, positions, half, K_REAL, err);
+    if (!policy->cos.p || !policy->sin.p) return false;
+    real *cosines = MEM_ARRAY(real, (size_t)positions * (size_t)half),
+         *sines = MEM_ARRAY(real, (size_t)positions * (size_t)half);
+    for (int p = 0; p < positions; p++)
+        for (int i = 0; i < half; i++) {
+            float angle = (float)p * c->inv_freq[i];
+            cosines[p * half + i] = (real)(cos((double)angle) * (double)c->rope_scale);
+            sines[p * half + i] = (real)(sin((double)angle) * (double)c->rope_scale);
+        }
+    k_put(policy->dev, policy->cos, cosines);
+    k_put(policy->dev, policy->sin, sines);
+    free(cosines);
+    free(sines);
+    return true;
+}
+
+static bool policy_memory(Policy *policy, const PolicyConf *conf, Err *err) {
+    Dev *dev = policy->dev;
+    int n, k;
+    bool back;
+    Mat *mat;
+    for (int i = 0; (mat = policy_mat(policy, i, conf->train, &n, &k, &back)) != NULL; i++) {
+        if (!n) continue;
+        *mat = k_mat_new(dev, n, k, conf->type, back, err);
+        if (!mat->fwd.p) return false;
+    }
+    if (policy->conf.tied) policy->head = policy->embed;
+    policy->vectors = k_new(dev, 1, vectors_size(policy), K_REAL, err);
+    if (!policy->vectors.p) return false;
+    place_vectors(policy);
+    if (policy->params.n_trained) {
+        policy->master = k_new(dev, (int)(policy->params.n_trained / 16), 16, K_REAL, err);
+        if (!policy->master.p) return false;
+    }
+    return make_rotary(policy, conf->max_positions, err);
+}
+
+void policy_close(Policy *policy) {
+    if (!policy) return;
+    Dev *dev = policy->dev;
+    if (policy->conf.tied) policy->head = (Mat){0};
+    int n, k;
+    bool back;
+    Mat *mat;
+    for (int i = 0; (mat = policy_mat(policy, i, true, &n, &k, &back)) != NULL; i++) k_mat_free(dev, mat);
+    k_free(dev, &policy->vectors);
+    k_free(dev, &policy->master);
+    k_free(dev, &policy->cos);
+    k_free(dev, &policy->sin);
+    policy_free_plan(policy);
+}
+
+/* ---- filling ---- */
+
+/* Puts w[rows, cols] of a parameter where the products read it. */
+static void pack_param(Policy *policy, int param, Ten w) {
+    Dev *dev = policy->dev;
+    if (param == policy->p_embed) k_mat_pack(dev, &policy->embed, w, 0);
+    if (param == policy->p_head && !policy->conf.tied) k_mat_pack(dev, &policy->head, w, 0);
+    if (param == policy->p_norm) k_copy(dev, policy->norm, w);
+    for (int l = 0; l < policy->conf.n_layers; l++) {
+        LayerWeights *lw = &policy->layers[l];
+        if (param < lw->p_norm1) return; /* parameters are in the order of the layers */
+        if (param == lw->p_norm1) k_copy(dev, lw->norm1, w);
+        if (param == lw->p_norm2) k_copy(dev, lw->norm2, w);
+        Linear *linear[4] = {&lw->qkv, &lw->out, &lw->gate_up, &lw->down};
+        for (int i = 0; i < 4; i++)
+            for (int part = 0, row = 0; part < linear[i]->parts; part++) {
+                if (param == linear[i]->weight[part]) k_mat_pack(dev, &linear[i]->mat, w, row);
+                if (param == linear[i]->bias_of[part]) k_copy(dev, ten_cols(linear[i]->bias, row, w.cols), w);
+                row += policy->params.items[linear[i]->weight[part]].rows;
+            }
+    }
+}
+
+void policy_pack(Policy *policy) {
+    for (int i = 0; i < policy->params.n; i++)
+        if (policy->params.items[i].trained) pack_param(policy, i, policy_master(policy, i));
+}
+
+/* Gives host values of a parameter: from a file or from a generator. */
+typedef bool Filler(void *self, const Param *param, float *out, Err *err);
+
+static bool policy_fill(Policy *policy, Filler *fill, void *self, Err *err) {
+    size_t most = 0;
+    for (int i = 0; i < policy->params.n; i++) {
+        size_t elements = (size_t)policy->params.items[i].rows * (size_t)policy->params.items[i].cols;
+        if (elements > most) most = elements;
+    }
+    float *host = MEM_ARRAY(float, most);
+    real *wide = sizeof(real) == sizeof(float) ? (real *)(void *)host : MEM_ARRAY(real, most);
+    bool good = true;
+    for (int i = 0; good && i < policy->params.n; i++) {
+        const Param *param = &policy->params.items[i];
+        size_t elements = (size_t)param->rows * (size_t)param->cols;
+        good = fill(self, param, host, err);
+        if (!good) break;
+        if (sizeof(real) != sizeof(float))
+            for (size_t j = 0; j < elements; j++) wide[j] = (real)host[j];
+        Ten w =
+            param->trained ? policy_master(policy, i) : k_new(policy->dev, param->rows, param->cols, K_REAL, err);
+        good = w.p != NULL;
+        if (!good) break;
+        k_put(policy->dev, w, wide);
+        pack_param(policy, i, w);
+        if (!param->trained) k_free(policy->dev, &w);
+    }
+    if ((void *)wide != (void *)host) free(wide);
+    free(host);
+    return good;
+}
+
+static bool fill_from_file(void *self, const Param *param, float *out, Err *err) {
+    return model_file_read(self, param->name, param->rows, param->cols, out, err);
+}
+
+static bool fill_random(void *self, const Param *param, float *out, Err *err) {
+    (void)err;
+    Rng *rng = self;
+    bool norm = param->is_vector && strstr(param->name, "norm");
+    for (size_t i = 0; i < (size_t)param->rows * (size_t)param->cols; i++)
+        out[i] = (float)((norm ? 1.0 : 0.0) + (param->is_vector ? 0.1 : 0.05) * rng_normal(rng));
+    return true;
+}
+
+static Policy *policy_make(Dev *dev, const Conf *model, const PolicyConf *conf, Filler *fill, void *self,
+                           Err *err) {
+    Policy *policy = policy_plan(dev, model, conf);
+    if (policy_memory(policy, conf, err) && policy_fill(policy, fill, self, err)) return policy;
+    policy_close(policy);
+    return NULL;
+}
+
+Policy *policy_load(Dev *dev, const ModelFile *file, const PolicyConf *conf, Err *err) {
+    Policy *policy = policy_make(dev, model_file_conf(file), conf, fill_from_file, (void *)file, err);
+    if (policy) policy->file = file;
+    return policy;
+}
+
+Policy *policy_random(Dev *dev, const Conf *model, const PolicyConf *conf, uint64_t seed, Err *err) {
+    Rng rng = {seed, 0};
+    return policy_make(dev, model, conf, fill_random, &rng, err);
+}
+
+bool policy_read(void *self, int param, float *out, Err *err) {
+    Policy *policy = self;
+    const Param *p = &policy->params.items[param];
+    if (!p->trained) {
+        CHECK(policy->file, "%s is frozen and came from no file", p->name);
+        return model_file_read(policy->file, p->name, p->rows, p->cols, out, err);
+    }
+    if (sizeof(real) == sizeof(float)) {
+        k_get(policy->dev, out, policy_master(policy, param));
+        return true;
+    }
+    size_t elements = (size_t)p->rows * (size_t)p->cols;
+    real *wide = MEM_ARRAY(real, elements);
+    k_get(policy->dev, wide, policy_master(policy, param));
+    for (size_t i = 0; i < elements; i++) out[i] = (float)wide[i];
+    free(wide);
+    return true;
+}
