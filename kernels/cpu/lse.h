@@ -1,6 +1,7 @@
-/* lse.h: log-sum-exp of one row of logits, block after block: the one arithmetic of k_logprob and k_sample, so that the
- * log-probability stored while sampling is the learner's bit for bit. Blocks of HEAD_BLOCK columns are merged in
- * ascending order, beginning with lse_none. Needs a vec_*.h before it. Tested by tests/test_kernels_rows.c. */
+/* lse.h: log-sum-exp of one row of logits, block after block: the one arithmetic of k_logprob and k_sample, so
+ * that the log-probability stored while sampling is the learner's bit for bit. Blocks of HEAD_BLOCK columns are
+ * merged in ascending order, beginning with lse_none. Needs a vec_*.h before it. Tested by
+ * tests/test_kernels_rows.c. */
 #ifndef WHET_LSE_H
 #define WHET_LSE_H
 

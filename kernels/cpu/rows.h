@@ -1,18 +1,21 @@
 /* rows.h: the ops that work on rows one by one: copies, embedding, RMSNorm, SwiGLU, gather and scatter.
  *
- * Threads share rows where a row is the unit of work, columns where rows are summed (embed_back, scatter, the gain of
- * rmsnorm_back): every sum over rows is one chain in ascending order. Included by body.h; no products, no attention.
- * Tested by tests/test_kernels_rows.c. */
+ * Threads share rows where a row is the unit of work, columns where rows are summed (embed_back, scatter, the gain
+ * of rmsnorm_back): every sum over rows is one chain in ascending order. Included by body.h; no products, no
+ * attention. Tested by tests/test_kernels_rows.c. */
 #include <limits.h>
+#include <math.h>
 
 enum { ITEM_WORK = 16384 }; /* elements of one item: a few microseconds */
 
 static inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 static inline int least(int a, int b) { return a < b ? a : b; }
 static inline int rows_of_item(int cols) { return cols >= ITEM_WORK ? 1 : ITEM_WORK / cols; }
-static inline real s_sqrt(real x) { return (real)sqrt((double)x); } /* an instruction; correctly rounded for float too */
+static inline real s_sqrt(real x) {
+    return (real)sqrt((double)x);
+} /* an instruction; correctly rounded for float too */
 
-/* ---- element by element ----------------------------------------------------------------------------------------- */
+/* ---- element by element ---- */
 
 typedef struct { /* a shape cut into pieces of a row; dense tensors count as one long row */
     int rows, cols, across;
@@ -55,7 +58,7 @@ static void op_add(Dev *dev, Ten y, Ten x) {
     pool_run(dev->pool, job.cut.rows * job.cut.across, pair_item, &job);
 }
 
-/* ---- rows by index -------------------------------------------------------------------------------------------- */
+/* ---- rows by index ---- */
 
 typedef struct {
     Ten to, from;
@@ -130,7 +133,7 @@ static void op_embed(Dev *dev, Ten x, const Mat *w, const Rows *rows) {
     pool_run(dev->pool, ceil_div(x.rows, job.per), embed_item, &job);
 }
 
-/* ---- RMSNorm -------------------------------------------------------------------------------------------------- */
+/* ---- RMSNorm ---- */
 
 typedef struct {
     Ten y, rstd, x, w, dx, dw, dy;
@@ -205,7 +208,7 @@ static void op_rmsnorm_back(Dev *dev, Ten dx, Ten dw, Ten dy, Ten x, Ten rstd, T
     pool_run(dev->pool, job.row_items + col_items, rmsnorm_back_item, &job);
 }
 
-/* ---- SwiGLU ----------------------------------------------------------------------------------------------------- */
+/* ---- SwiGLU ---- */
 
 static inline Vec v_sigmoid(Vec g) { return v_div(v_set(1), v_add(v_set(1), v_exp(v_sub(v_set(0), g)))); }
 static inline Vec v_swiglu(Vec g, Vec u) { return v_mul(v_mul(g, v_sigmoid(g)), u); }

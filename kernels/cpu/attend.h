@@ -1,0 +1,467 @@
+/* attend.h: keys and values in pages, and attention over them (forward).
+ *
+ * One layer of a page holds, for each key-value head, the keys as [head_dim / 2][32 keys][2] and, after all heads'
+ * keys, for each head the values as [16 key pairs][head_dim][2]. So a vector of scores is a broadcast pair of q
+ * times pairs of 16 keys, and a vector of the output a broadcast pair of probabilities times pairs of 16 features.
+ *
+ * A chain is one query head of one row: its scores, running maximum, sum and output go through fixed fma chains
+ * over ascending features and keys, whatever other chains share the registers. Chains of the rows and the query
+ * heads of one key-value head are computed side by side. Included by body.h after rows.h. Tested by
+ * tests/test_kernels_attend.c. */
+
+enum { HEAD_DIM_MAX = 256 };
+#define UNMASKED ((real)1e30)
+#define MASKED ((real)-1e30)
+
+static inline int most(int a, int b) { return a > b ? a : b; }
+
+/* Block b of a layer of a page: the keys of head b, or the values of head b - heads. */
+static inline Row kv_block(const Kv *kv, int layer, int page, int b) {
+    size_t block = (size_t)kv->head_dim * KV_PAGE;
+    size_t at = (((size_t)layer * (size_t)kv->pages + (size_t)page) * 2 * (size_t)kv->heads + (size_t)b) * block;
+    return kv->type == K_BF16 ? (Row){NULL, (uint16_t *)kv->data.p + at} : (Row){(real *)kv->data.p + at, NULL};
+}
+
+/* ---- shares ---- */
+
+typedef struct {
+    Kv *kv;
+    const KvShare *shares;
+    int n, layer0; /* item: layer and head, from layer0 */
+} ShareJob;
+
+static char *kv_block_bytes(const Kv *kv, int layer, int page, int b) {
+    Row row = kv_block(kv, layer, page, b);
+    return row.f ? (char *)row.f : (char *)row.h;
+}
+
+static void share_item(void *self, int item, int thread) {
+    (void)thread;
+    const ShareJob *job = self;
+    const Kv *kv = job->kv;
+    int layer = job->layer0 + item / kv->heads, head = item % kv->heads;
+    size_t dim = (size_t)kv->head_dim, size = dtype_size(kv->type);
+    for (const KvShare *s = job->shares; s < job->shares + job->n; s++) {
+        char *to = kv_block_bytes(kv, layer, s->dst, head), *from = kv_block_bytes(kv, layer, s->src, head);
+        for (size_t i = 0; i < dim / 2; i++)
+            memcpy(to + i * 2 * KV_PAGE * size, from + i * 2 * KV_PAGE * size, 2 * (size_t)s->n * size);
+        to = kv_block_bytes(kv, layer, s->dst, kv->heads + head);
+        from = kv_block_bytes(kv, layer, s->src, kv->heads + head);
+        size_t whole = (size_t)(s->n / 2) * 2 * dim * size;
+        memcpy(to, from, whole);
+        if (s->n % 2)
+            for (size_t i = 0; i < dim; i++) memcpy(to + whole + i * 2 * size, from + whole + i * 2 * size, size);
+    }
+}
+
+static void op_kv_copy(Dev *dev, Kv *kv, const KvShare *shares, int n) {
+    CHECK(!kv->grad, "pages of gradients are not copied");
+    ShareJob job = {kv, shares, n, 0};
+    pool_run(dev->pool, n ? kv->layers * kv->heads : 0, share_item, &job);
+}
+
+/* The gradients of copied slots go back to the slots they came from, in the order of the shares. */
+static void share_back_item(void *self, int item, int thread) {
+    (void)thread;
+    const ShareJob *job = self;
+    const Kv *kv = job->kv;
+    for (const KvShare *s = job->shares; s < job->shares + job->n; s++)
+        for (int b = item; b < 2 * kv->heads; b += kv->heads) {
+            Row to = kv_block(kv, job->layer0, s->src, b), add = kv_block(kv, job->layer0, s->dst, b);
+            int n = s->n * kv->head_dim;
+            for (int i = 0; i < n; i += 16) row_set(to, i, n, v_add(row_get(to, i, n), row_get(add, i, n)));
+        }
+}
+
+/* ---- rows into pages ---- */
+
+typedef struct {
+    Ten q, qkv; /* backward: dq, dqkv */
+    Kv *kv;
+    int layer, per;
+    const Rows *rows;
+    Ten cos, sin;
+} QkvJob;
+
+/* out = the head x rotated by the angles of row pos; sign -1 turns back. Sin and cos of the row are shared by the
+ * two halves: y1 = x1 c - x2 s, y2 = x2 c + x1 s. */
+static void head_rotate(real *out, Row x, int dim, Ten cos, Ten sin, int pos, real sign) {
+    int half = dim / 2;
+    if (!ten_is(cos)) {
+        for (int i = 0; i < dim; i += 16) row_set((Row){out, NULL}, i, dim, row_get(x, i, dim));
+        return;
+    }
+    Row c = row_at(cos, pos), s = row_at(sin, pos), x2 = row_skip(x, half), y = {out, NULL},
+        y2 = {out + half, NULL};
+    for (int i = 0; i < half; i += 16) {
+        Vec a = row_get(x, i, half), b = row_get(x2, i, half), vc = row_get(c, i, half);
+        Vec vs = v_mul(row_get(s, i, half), v_set(sign));
+        row_set(y, i, half, v_sub(v_mul(a, vc), v_mul(b, vs)));
+        row_set(y2, i, half, v_add(v_mul(b, vc), v_mul(a, vs)));
+    }
+}
+
+static void row_fill(Row to, int n, const real *from) {
+    for (int i = 0; i < n; i += 16) row_set(to, i, n, row_get((Row){(real *)from, NULL}, i, n));
+}
+static void row_clear(Row to, int n) {
+    for (int i = 0; i < n; i += 16) row_set(to, i, n, v_set(0));
+}
+
+/* One slot's keys go in pairs, a page's width apart; its values as single numbers, two apart. */
+static void key_put(Row to, int dim, const real *x) {
+    uint16_t h[HEAD_DIM_MAX];
+    if (to.f) {
+        for (int i = 0; i < dim / 2; i++) memcpy(to.f + (size_t)i * 2 * KV_PAGE, x + 2 * i, 2 * sizeof *x);
+        return;
+    }
+    row_fill((Row){NULL, h}, dim, x);
+    for (int i = 0; i < dim / 2; i++) memcpy(to.h + (size_t)i * 2 * KV_PAGE, h + 2 * i, 2 * sizeof *h);
+}
+static void value_put(Row to, int dim, const real *x) {
+    uint16_t h[HEAD_DIM_MAX];
+    if (to.f) {
+        for (int i = 0; i < dim; i++) to.f[2 * i] = x[i];
+        return;
+    }
+    row_fill((Row){NULL, h}, dim, x);
+    for (int i = 0; i < dim; i++) to.h[2 * i] = h[i];
+}
+
+static void qkv_row(const QkvJob *job, int r) {
+    const Kv *kv = job->kv;
+    int dim = kv->head_dim, page = job->rows->page[r], pos = job->rows->pos[r], slot = pos % KV_PAGE;
+    Row q = row_at(job->q, r), in = row_at(job->qkv, r), k = row_skip(in, job->q.cols);
+    real out[HEAD_DIM_MAX];
+    if (page < 0) {
+        row_clear(q, job->q.cols);
+        return;
+    }
+    for (int i = 0; i < job->q.cols; i += dim) {
+        head_rotate(out, row_skip(in, i), dim, job->cos, job->sin, pos, 1);
+        row_fill(row_skip(q, i), dim, out);
+    }
+    for (int g = 0; g < kv->heads; g++) {
+        head_rotate(out, row_skip(k, g * dim), dim, job->cos, job->sin, pos, 1);
+        key_put(row_skip(kv_block(kv, job->layer, page, g), 2 * slot), dim, out);
+        int at = slot / 2 * 2 * dim + slot % 2;
+        value_put(row_skip(kv_block(kv, job->layer, page, kv->heads + g), at), dim, k.f + (kv->heads + g) * dim);
+    }
+}
+
+static void qkv_item(void *self, int item, int thread) {
+    (void)thread;
+    const QkvJob *job = self;
+    for (int r = item * job->per; r < least((item + 1) * job->per, job->q.rows); r++) qkv_row(job, r);
+}
+
+static void op_qkv(Dev *dev, Ten q, Kv *kv, int layer, Ten qkv, const Rows *rows, Ten cos, Ten sin) {
+    QkvJob job = {q, qkv, kv, layer, rows_of_item(2 * qkv.cols), rows, cos, sin};
+    pool_run(dev->pool, ceil_div(q.rows, job.per), qkv_item, &job);
+    ShareJob shares = {kv, rows->shares, rows->n_shares, layer};
+    pool_run(dev->pool, rows->n_shares ? kv->heads : 0, share_item, &shares);
+}
+
+static void qkv_back_row(const QkvJob *job, int r) {
+    const Kv *dkv = job->kv;
+    int dim = dkv->head_dim, page = job->rows->page[r], pos = job->rows->pos[r];
+    Row dq = row_at(job->q, r), out = row_at(job->qkv, r), dk = row_skip(out, job->q.cols);
+    real turned[HEAD_DIM_MAX];
+    if (page < 0) {
+        row_clear(out, job->qkv.cols);
+        return;
+    }
+    for (int i = 0; i < job->q.cols; i += dim) {
+        head_rotate(turned, row_skip(dq, i), dim, job->cos, job->sin, pos, -1);
+        row_fill(row_skip(out, i), dim, turned);
+    }
+    for (int g = 0; g < dkv->heads; g++) {
+        int at = pos % KV_PAGE * dim;
+        Row k = row_skip(kv_block(dkv, job->layer, page, g), at);
+        head_rotate(turned, k, dim, job->cos, job->sin, pos, -1);
+        row_fill(row_skip(dk, g * dim), dim, turned);
+        row_fill(row_skip(dk, (dkv->heads + g) * dim), dim,
+                 kv_block(dkv, job->layer, page, dkv->heads + g).f + at);
+    }
+}
+
+static void qkv_back_item(void *self, int item, int thread) {
+    (void)thread;
+    const QkvJob *job = self;
+    for (int r = item * job->per; r < least((item + 1) * job->per, job->q.rows); r++) qkv_back_row(job, r);
+}
+
+static void op_qkv_back(Dev *dev, Ten dqkv, Ten dq, Kv *dkv, int layer, const Rows *rows, Ten cos, Ten sin) {
+    ShareJob shares = {dkv, rows->shares, rows->n_shares, layer};
+    pool_run(dev->pool, rows->n_shares ? dkv->heads : 0, share_back_item, &shares);
+    QkvJob job = {dq, dqkv, dkv, layer, rows_of_item(2 * dqkv.cols), rows, cos, sin};
+    pool_run(dev->pool, ceil_div(dq.rows, job.per), qkv_back_item, &job);
+}
+
+/* ---- attention ----
+ * An item of work: up to CHAINS chains, the rows of a span's tile by the query heads of one key-value head. */
+
+enum { CHAINS = 24 };
+
+typedef struct {
+    Ten o, lse, q;
+    const Kv *kv;
+    int layer;
+    const Rows *rows;
+    real scale;
+    int window;
+    int group; /* query heads of a key-value head */
+    int heads; /* of them in an item; heads_items such parts */
+    int heads_items;
+    int tile;   /* rows of an item */
+    int *item0; /* [n_spans + 1] the first item of each span */
+} AttendJob;
+
+typedef struct {
+    real q[HEAD_DIM_MAX * CHAINS];   /* [dim][CHAINS] */
+    real out[CHAINS * HEAD_DIM_MAX]; /* [CHAINS][dim rounded up to 16] */
+    real p[CHAINS * KV_PAGE];        /* scores, then probabilities */
+    real max[CHAINS], sum[CHAINS];
+} Chains;
+
+/* Registers: tiles of CHAIN_TILE chains by VEC_TILE vectors, whose accumulators and operands fit the register
+ * file. */
+#ifdef __AVX512F__
+enum { CHAIN_TILE = 8, VEC_TILE = 2 };
+#else
+enum { CHAIN_TILE = 4, VEC_TILE = 1 };
+#endif
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+
+INLINE void pairs_load(Row row, size_t at, Vec *even, Vec *odd) {
+    if (row.f)
+        v_load_pairs(row.f + at, even, odd);
+    else
+        v_load_pairs_bf16(row.h + at, even, odd);
+}
+/* The first n pairs only, the others zero. */
+static inline void pairs_load_n(Row row, size_t at, int n, Vec *even, Vec *odd) {
+    real f[32] = {0};
+    uint16_t h[32] = {0};
+    if (row.f)
+        memcpy(f, row.f + at, 2 * (size_t)n * sizeof *f);
+    else
+        memcpy(h, row.h + at, 2 * (size_t)n * sizeof *h);
+    pairs_load(row.f ? (Row){f, NULL} : (Row){NULL, h}, 0, even, odd);
+}
+
+/* R chains times V vectors: c[r][v] += sum over pairs of a[r][2 i], a[r][2 i + 1] times the pairs of b. */
+INLINE void chain_tile(const int R, const int V, real *c, size_t c_row, const real *a, size_t a_row, size_t a_step,
+                       Row b, size_t b_step, int pairs, int tail) {
+    Vec acc[CHAIN_TILE][VEC_TILE];
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) acc[r][v] =
+        v_load(c + (size_t)r * c_row + 16 * v);
+    for (int i = 0; i < pairs; i++) {
+        Vec even[VEC_TILE], odd[VEC_TILE];
+        UNROLL for (int v = 0; v < V; v++) {
+            size_t at = (size_t)i * b_step + 32 * (size_t)v;
+            if (tail)
+                pairs_load_n(b, at, tail, &even[v], &odd[v]);
+            else
+                pairs_load(b, at, &even[v], &odd[v]);
+        }
+        const real *x = a + 2 * (size_t)i * a_step;
+        UNROLL for (int r = 0; r < R; r++) {
+            Vec x0 = v_set(x[(size_t)r * a_row]), x1 = v_set(x[(size_t)r * a_row + a_step]);
+            UNROLL for (int v = 0; v < V; v++) acc[r][v] = v_fma(x1, odd[v], v_fma(x0, even[v], acc[r][v]));
+        }
+    }
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++)
+        v_store(c + (size_t)r * c_row + 16 * v, acc[r][v]);
+}
+
+/* Scores: a = q [dim][CHAINS], b = keys. Output: a = probabilities [chain][32], b = values. Each with its constant
+ * steps, for keys and values of either type. */
+INLINE void score_tile(const int R, real *p, const real *q, Row k, int dim) {
+    for (int v = 0; v < KV_PAGE / 16; v += VEC_TILE) {
+        Row b = row_skip(k, 32 * v);
+        if (k.f)
+            chain_tile(R, VEC_TILE, p + 16 * v, KV_PAGE, q, 1, CHAINS, (Row){b.f, NULL}, 2 * KV_PAGE, dim / 2, 0);
+        else
+            chain_tile(R, VEC_TILE, p + 16 * v, KV_PAGE, q, 1, CHAINS, (Row){NULL, b.h}, 2 * KV_PAGE, dim / 2, 0);
+    }
+}
+INLINE void value_tile(const int R, real *out, size_t out_row, const real *p, Row value, int dim, int pairs) {
+    int e = 0;
+    size_t step = 2 * (size_t)dim;
+    for (; e + 16 * VEC_TILE <= dim; e += 16 * VEC_TILE) {
+        Row b = row_skip(value, 2 * e);
+        if (b.f)
+            chain_tile(R, VEC_TILE, out + e, out_row, p, KV_PAGE, 1, (Row){b.f, NULL}, step, pairs, 0);
+        else
+            chain_tile(R, VEC_TILE, out + e, out_row, p, KV_PAGE, 1, (Row){NULL, b.h}, step, pairs, 0);
+    }
+    for (; e < dim; e += 16)
+        chain_tile(R, 1, out + e, out_row, p, KV_PAGE, 1, row_skip(value, 2 * e), step, pairs,
+                   dim - e < 16 ? dim - e : 0);
+}
+
+/* The largest tile that n chains fill. */
+static inline int tile_of(int n) { return n >= CHAIN_TILE ? CHAIN_TILE : n >= 4 ? 4 : n; }
+
+static void chain_scores(Chains *s, int from, int to, Row k, int dim) {
+    for (int i = from * KV_PAGE; i < to * KV_PAGE; i += 16) v_store(s->p + i, v_set(0));
+    for (int c = from, n; c < to; c += n) {
+        real *p = s->p + c * KV_PAGE;
+        n = tile_of(to - c);
+        if (n > 4)
+            score_tile(CHAIN_TILE, p, s->q + c, k, dim);
+        else if (n == 4)
+            score_tile(4, p, s->q + c, k, dim);
+        else if (n == 3)
+            score_tile(3, p, s->q + c, k, dim);
+        else if (n == 2)
+            score_tile(2, p, s->q + c, k, dim);
+        else
+            score_tile(1, p, s->q + c, k, dim);
+    }
+}
+
+static void chain_values(Chains *s, int from, int to, size_t wide, Row v, int dim, int pairs) {
+    for (int c = from, n; c < to; c += n) {
+        real *out = s->out + (size_t)c * wide;
+        const real *p = s->p + c * KV_PAGE;
+        n = tile_of(to - c);
+        if (n > 4)
+            value_tile(CHAIN_TILE, out, wide, p, v, dim, pairs);
+        else if (n == 4)
+            value_tile(4, out, wide, p, v, dim, pairs);
+        else if (n == 3)
+            value_tile(3, out, wide, p, v, dim, pairs);
+        else if (n == 2)
+            value_tile(2, out, wide, p, v, dim, pairs);
+        else
+            value_tile(1, out, wide, p, v, dim, pairs);
+    }
+}
+
+/* MASKED, UNMASKED, MASKED, 32 lanes each: a view of it says which of 32 keys are seen. */
+#define FOUR(x) x, x, x, x
+#define LANES32(x) FOUR(FOUR(x)), FOUR(FOUR(x))
+static const real key_mask[96] = {LANES32(MASKED), LANES32(UNMASKED), LANES32(MASKED)};
+
+static inline Vec v_round_bf16(Vec a) {
+    uint16_t h[16];
+    v_store_bf16(h, a);
+    return v_load_bf16(h);
+}
+
+/* Scores of one chain over a block become probabilities against the new maximum; what was summed before is scaled
+ * to it. Keys first .. end-1 of the block are seen. */
+static inline void chain_softmax(Chains *s, int c, size_t wide, real scale, int first, int end, bool round) {
+    real *p = s->p + c * KV_PAGE;
+    Vec p0 = v_mul(v_load(p), v_set(scale)), p1 = v_mul(v_load(p + 16), v_set(scale));
+    if (first > 0 || end < KV_PAGE) {
+        const real *low = key_mask + 32 - first, *high = key_mask + 64 - end;
+        p0 = v_min(v_min(p0, v_load(low)), v_load(high));
+        p1 = v_min(v_min(p1, v_load(low + 16)), v_load(high + 16));
+    }
+    real max = v_top(v_max(p0, p1));
+    if (max > s->max[c]) {
+        real old = s_exp(s->max[c] - max);
+        s->max[c] = max;
+        s->sum[c] *= old;
+        for (size_t e = 0; e < wide; e += 16) {
+            real *out = s->out + (size_t)c * wide + e;
+            v_store(out, v_mul(v_load(out), v_set(old)));
+        }
+    }
+    Vec shift = v_set(s->max[c]);
+    p0 = v_exp(v_sub(p0, shift)), p1 = v_exp(v_sub(p1, shift));
+    s->sum[c] += v_sum(v_add(p0, p1));
+    v_store(p, round ? v_round_bf16(p0) : p0);
+    v_store(p + 16, round ? v_round_bf16(p1) : p1);
+}
+
+/* The rows of a tile whose first is at position pos, against one block of keys. A row to which the block is masked
+ * as a whole, from the right or from the left, does not see it at all. */
+static void tile_block(const AttendJob *job, Chains *s, int pos, int n, int block, int g, int page) {
+    const Kv *kv = job->kv;
+    int dim = kv->head_dim, key0 = block * KV_PAGE, heads = job->heads;
+    size_t wide = (size_t)ceil_div(dim, 16) * 16;
+    int first = most(0, key0 - pos), end = job->window ? least(n, key0 + KV_PAGE - 1 + job->window - pos) : n;
+    if (first >= end) return;
+    chain_scores(s, first * heads, end * heads, kv_block(kv, job->layer, page, g), dim);
+    for (int c = first * heads; c < end * heads; c++) {
+        int at = pos + c / heads, low = job->window ? most(0, at - job->window + 1 - key0) : 0;
+        chain_softmax(s, c, wide, job->scale, low, least(KV_PAGE, at - key0 + 1), kv->type == K_BF16);
+    }
+    int keys = least(KV_PAGE, pos + end - key0);
+    chain_values(s, first * heads, end * heads, wide, kv_block(kv, job->layer, page, kv->heads + g), dim,
+                 (keys + 1) / 2);
+}
+
+static void tile_begin(const AttendJob *job, Chains *s, int row0, int n, int h0) {
+    int dim = job->kv->head_dim, chains = n * job->heads;
+    for (int c = 0; c < chains; c++) {
+        Row q = row_skip(row_at(job->q, row0 + c / job->heads), (h0 + c % job->heads) * dim);
+        for (int e = 0; e < dim; e++) s->q[e * CHAINS + c] = row_one(q, e);
+        s->max[c] = MASKED, s->sum[c] = 0;
+    }
+    int wide = ceil_div(dim, 16) * 16;
+    for (int i = 0; i < chains * wide; i += 16) v_store(s->out + i, v_set(0));
+}
+
+static void tile_end(const AttendJob *job, Chains *s, int row0, int n, int h0) {
+    int dim = job->kv->head_dim, wide = ceil_div(dim, 16) * 16;
+    for (int c = 0; c < n * job->heads; c++) {
+        int r = row0 + c / job->heads, h = h0 + c % job->heads;
+        Row o = row_skip(row_at(job->o, r), h * dim), out = {s->out + c * wide, NULL};
+        Vec inverse = v_set(1 / s->sum[c]);
+        for (int e = 0; e < dim; e += 16) row_set(o, e, dim, v_mul(row_get(out, e, wide), inverse));
+        if (ten_is(job->lse)) row_at(job->lse, r).f[h] = s->max[c] + s_log(s->sum[c]);
+    }
+}
+
+static void attend_item(void *self, int item, int thread) {
+    (void)thread;
+    const AttendJob *job = self;
+    int low = 0, high = job->rows->n_spans; /* the span with item0[low] <= item < item0[low + 1] */
+    while (high - low > 1) {
+        int mid = (low + high) / 2;
+        if (job->item0[mid] <= item)
+            low = mid;
+        else
+            high = mid;
+    }
+    const KvSpan *span = &job->rows->spans[low];
+    int tiles = ceil_div(span->n, job->tile), local = item - job->item0[low];
+    int row = (tiles - 1 - local % tiles) * job->tile, part = local / tiles, n = least(job->tile, span->n - row);
+    int g = part / job->heads_items, h = part % job->heads_items * job->heads;
+    AttendJob mine = *job;
+    mine.heads = least(job->heads, job->group - h);
+    h += g * job->group;
+    int pos = span->pos0 + row, first = job->window ? most(0, pos - job->window + 1) / KV_PAGE : 0;
+    Chains s;
+    tile_begin(&mine, &s, span->row0 + row, n, h);
+    for (int block = first; block <= (pos + n - 1) / KV_PAGE; block++)
+        tile_block(&mine, &s, pos, n, block, g, job->rows->table[span->table + block]);
+    tile_end(&mine, &s, span->row0 + row, n, h);
+}
+
+static void op_attend(Dev *dev, Ten o, Ten lse, Ten q, const Kv *kv, int layer, const Rows *rows, real scale,
+                      int window) {
+    CHECK(kv->head_dim <= HEAD_DIM_MAX, "head_dim %d is above %d", kv->head_dim, HEAD_DIM_MAX);
+    AttendJob job = {
+        .o = o, .lse = lse, .q = q, .kv = kv, .layer = layer, .rows = rows, .scale = scale, .window = window};
+    job.group = q.cols / (kv->heads * kv->head_dim);
+    job.heads = least(job.group, CHAINS);
+    job.heads_items = ceil_div(job.group, job.heads);
+    job.tile = CHAINS / job.heads;
+    job.item0 = dev_scratch(dev, 0, (size_t)(rows->n_spans + 1) * sizeof(int));
+    job.item0[0] = 0;
+    for (int i = 0; i < rows->n_spans; i++)
+        job.item0[i + 1] = job.item0[i] + ceil_div(rows->spans[i].n, job.tile) * kv->heads * job.heads_items;
+    for (int r = 0; r < o.rows; r++) {
+        if (rows->page[r] >= 0) continue;
+        row_clear(row_at(o, r), o.cols);
+        if (ten_is(lse)) row_clear(row_at(lse, r), lse.cols);
+    }
+    pool_run(dev->pool, job.item0[rows->n_spans], attend_item, &job);
+}

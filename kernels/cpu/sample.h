@@ -1,0 +1,166 @@
+/* sample.h: drawing one token from each row of logits, and its log-probability as the learner will compute it.
+ *
+ * Plain sampling inverts the distribution over blocks of HEAD_BLOCK columns, then inside one block. With top_k,
+ * top_p or min_p the largest logits are sorted (logit descending, then id ascending) and filtered as transformers'
+ * processors do, in their order: top_k keeps every token that ties with the k-th; top_p keeps a token if the
+ * tokens before it have less than top_p of what top_k kept; min_p keeps a token with at least min_p of the largest
+ * probability. Included by body.h after lse.h. Tested by tests/test_kernels_rows.c. */
+#include "kernels/cpu/lse.h"
+
+#include <stdlib.h>
+
+typedef struct {
+    real z;
+    int id;
+} Candidate;
+
+typedef struct {
+    Drawn *drawn;
+    Ten logits;
+    const Draw *draws;
+    int used;        /* ids below it may be drawn */
+    Candidate *room; /* [threads][used], for filtered rows */
+} SampleJob;
+
+static void scaled_block(real z[HEAD_BLOCK], Row logits, int from, int n, real inv_temp) {
+    Vec scale = v_set(inv_temp);
+    for (int i = 0; i < n; i += 16)
+        row_set((Row){z, NULL}, i, n, v_mul(row_get(row_skip(logits, from), i, n), scale));
+}
+
+/* Log-sum-exp of columns 0 .. cols-1; masses, which may be NULL, takes each block's. */
+static Lse row_lse(Row logits, int cols, real inv_temp, Lse *masses) {
+    real z[HEAD_BLOCK];
+    Lse all = lse_none();
+    for (int from = 0, b = 0; from < cols; from += HEAD_BLOCK, b++) {
+        int n = least(HEAD_BLOCK, cols - from);
+        scaled_block(z, logits, from, n, inv_temp);
+        Lse one = lse_block(z, n);
+        if (masses) masses[b] = one;
+        all = lse_merge(all, one);
+    }
+    return all;
+}
+
+static int row_largest(Row logits, int used) {
+    int best = 0;
+    for (int i = 1; i < used; i++)
+        if (row_one(logits, i) > row_one(logits, best)) best = i;
+    return best;
+}
+
+/* The id at which the running sum of probabilities passes u. A rounding at the very end of a block takes the last
+ * id there that has any probability. */
+static int draw_plain(Row logits, int used, const Draw *draw, Lse all, const Lse *masses) {
+    int blocks = ceil_div(used, HEAD_BLOCK), b = 0, last = -1;
+    double total = 0, target, before = 0;
+    for (int i = 0; i < blocks; i++) total += (double)masses[i].sum * (double)s_exp(masses[i].max - all.max);
+    target = draw->u * total;
+    for (; b < blocks - 1; b++) {
+        double mass = (double)masses[b].sum * (double)s_exp(masses[b].max - all.max);
+        if (before + mass > target) break;
+        before += mass;
+    }
+    real z[HEAD_BLOCK];
+    int n = least(HEAD_BLOCK, used - b * HEAD_BLOCK);
+    scaled_block(z, logits, b * HEAD_BLOCK, n, draw->inv_temp);
+    for (int i = 0; i < n; i++) {
+        double p = (double)s_exp(z[i] - all.max);
+        if (p > 0) last = i;
+        before += p;
+        if (p > 0 && before > target) break;
+    }
+    return b * HEAD_BLOCK + most(last, 0);
+}
+
+static int candidate_order(const void *a, const void *b) {
+    const Candidate *x = a, *y = b;
+    if (x->z != y->z) return x->z > y->z ? -1 : 1;
+    return x->id < y->id ? -1 : 1;
+}
+
+/* All ids whose z is within `depth` of the maximum, sorted; depth < 0: all ids. */
+static int candidates_get(Candidate *list, Row logits, int used, real inv_temp, real max, real depth) {
+    int n = 0;
+    for (int i = 0; i < used; i++) {
+        real z = inv_temp * row_one(logits, i);
+        if (depth < 0 || z >= max - depth) list[n++] = (Candidate){z, i};
+    }
+    qsort(list, (size_t)n, sizeof *list, candidate_order);
+    return n;
+}
+
+/* How many of the n sorted candidates are kept, with their summed exp(z - max) in *mass; -1 if the answer may
+ * depend on ids that are not among the candidates. */
+static int candidates_keep(const Candidate *list, int n, int used, const Draw *draw, double whole, double *mass) {
+    real max = list[0].z;
+    int keep = n;
+    bool open = n < used; /* there are more ids */
+    if (draw->top_k > 0 && draw->top_k < used) {
+        if (n <= draw->top_k && open) return -1;
+        for (keep = least(draw->top_k, n); keep < n && list[keep].z == list[draw->top_k - 1].z;) keep++;
+        if (keep == n && open) return -1;
+        open = false;
+        whole = 0;
+        for (int i = 0; i < keep; i++) whole += (double)s_exp(list[i].z - max);
+    }
+    double before = 0;
+    int i = 0;
+    for (; i < keep; i++) {
+        double p = (double)s_exp(list[i].z - max);
+        bool out = (draw->top_p < 1 && before >= (double)draw->top_p * whole) || p < (double)draw->min_p;
+        if (i && out) break;
+        before += p;
+    }
+    *mass = before;
+    return i == keep && open ? -1 : i;
+}
+
+/* The candidates are looked for ever deeper below the maximum, since the kept ones are few as a rule. What is kept
+ * does not depend on the depths tried. */
+static int draw_filtered(Candidate *list, Row logits, int used, const Draw *draw, Lse all, real *draw_logp) {
+    static const real depths[] = {6, 12, 24, -1};
+    double mass = 0, before = 0;
+    int keep = -1, pick = 0;
+    for (int i = 0; keep < 0; i++) {
+        int n = candidates_get(list, logits, used, draw->inv_temp, all.max, depths[i]);
+        if (n) keep = candidates_keep(list, n, used, draw, (double)all.sum, &mass);
+    }
+    double target = draw->u * mass;
+    for (; pick < keep - 1; pick++) {
+        before += (double)s_exp(list[pick].z - list[0].z);
+        if (before > target) break;
+    }
+    *draw_logp = (list[pick].z - list[0].z) - s_log((real)mass);
+    return list[pick].id;
+}
+
+static void sample_item(void *self, int item, int thread) {
+    const SampleJob *job = self;
+    const Draw *draw = &job->draws[item];
+    Row logits = row_at(job->logits, item);
+    bool greedy = draw->inv_temp == 0;
+    bool filtered = (draw->top_k > 0 && draw->top_k < job->used) || draw->top_p < 1 || draw->min_p > 0;
+    real inv_temp = greedy ? 1 : draw->inv_temp, draw_logp = 0;
+    int cols = job->logits.cols, tok;
+    Lse *masses = MEM_ARRAY(Lse, ceil_div(cols, HEAD_BLOCK)), all = row_lse(logits, cols, inv_temp, masses),
+        kept = all;
+    if (job->used < cols && !greedy) kept = row_lse(logits, job->used, inv_temp, masses);
+    if (greedy)
+        tok = row_largest(logits, job->used);
+    else if (filtered)
+        tok = draw_filtered(job->room + (size_t)thread * (size_t)job->used, logits, job->used, draw, kept,
+                            &draw_logp);
+    else
+        tok = draw_plain(logits, job->used, draw, kept, masses);
+    real z = inv_temp * row_one(logits, tok);
+    if (!greedy && !filtered) draw_logp = z - lse_value(kept);
+    job->drawn[item] = (Drawn){tok, z - lse_value(all), draw_logp};
+    free(masses);
+}
+
+static void op_sample(Dev *dev, Drawn *drawn, Ten logits, const Draw *draws, int vocab_used) {
+    SampleJob job = {drawn, logits, draws, vocab_used, NULL};
+    job.room = dev_scratch(dev, 1, (size_t)dev->threads * (size_t)vocab_used * sizeof(Candidate));
+    pool_run(dev->pool, logits.rows, sample_item, &job);
+}
