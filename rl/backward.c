@@ -1,0 +1,133 @@
+/* backward.c: see backward.h. */
+#include "rl/backward.h"
+
+#include <math.h>
+
+size_t back_work_bytes(const Conf *conf, DType type, int max_rows) {
+    size_t q = (size_t)conf->n_heads * (size_t)conf->head_dim,
+           kv = (size_t)conf->n_kv_heads * (size_t)conf->head_dim;
+    size_t low = (size_t)conf->dim + 2 * (size_t)conf->hidden + q + 2 * kv;
+    size_t full = (size_t)conf->dim + (size_t)conf->hidden + 2 * q;
+    return (size_t)max_rows * (low * dtype_size(type) + full * sizeof(real));
+}
+
+bool back_work_open(BackWork *back, Policy *policy, int max_rows, Err *err) {
+    const Conf *c = &policy->conf;
+    Dev *dev = policy->dev;
+    int q = c->n_heads * c->head_dim;
+    *back = (BackWork){.max_rows = max_rows};
+    back->dx_low = k_new(dev, max_rows, c->dim, policy->type, err);
+    back->dnormed = k_new(dev, max_rows, c->dim, K_REAL, err);
+    back->dact = k_new(dev, max_rows, c->hidden, K_REAL, err);
+    back->dgate_up = k_new(dev, max_rows, 2 * c->hidden, policy->type, err);
+    back->dout = k_new(dev, max_rows, q, K_REAL, err);
+    back->dq = k_new(dev, max_rows, q, K_REAL, err);
+    back->dqkv = k_new(dev, max_rows, q + 2 * c->n_kv_heads * c->head_dim, policy->type, err);
+    if (back->dx_low.p && back->dnormed.p && back->dact.p && back->dgate_up.p && back->dout.p && back->dq.p &&
+        back->dqkv.p)
+        return true;
+    back_work_close(back, policy);
+    return false;
+}
+
+void back_work_close(BackWork *back, Policy *policy) {
+    Ten *all[] = {&back->dx_low, &back->dnormed, &back->dact, &back->dgate_up,
+                  &back->dout,   &back->dq,      &back->dqkv};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) k_free(policy->dev, all[i]);
+}
+
+/* ---- one product ---- */
+
+static Ten grad_of(const Policy *policy, int param, Ten grads) {
+    if (param < 0 || !policy->params.items[param].trained) return TEN_NONE;
+    return params_view(&policy->params, param, grads);
+}
+
+/* Gradients of a product's weights and biases, given dy of its output and its input x. Parts whose gradients lie
+ * side by side are one product. */
+static void back_weights(Policy *policy, const Linear *linear, Ten grads, Ten dy, Ten x) {
+    Dev *dev = policy->dev;
+    const Param *items = policy->params.items;
+    for (int i = 0, row = 0; i < linear->parts;) {
+        Ten dw = grad_of(policy, linear->weight[i], grads);
+        int rows = items[linear->weight[i]].rows, next = i + 1;
+        while (ten_is(dw) && next < linear->parts) {
+            const Param *last = &items[linear->weight[next - 1]], *more = &items[linear->weight[next]];
+            if (!more->trained || more->offset != last->offset + (int64_t)last->rows * last->cols) break;
+            rows += more->rows, next++;
+        }
+        dw.rows = rows;
+        if (ten_is(dw)) k_matmul_dw(dev, dw, ten_cols(dy, row, rows), x);
+        row += rows, i = next;
+    }
+    for (int i = 0, row = 0; i < linear->parts; i++) {
+        int rows = items[linear->weight[i]].rows;
+        Ten db = grad_of(policy, linear->bias_of[i], grads);
+        if (ten_is(db)) k_bias_back(dev, db, ten_cols(dy, row, rows));
+        row += rows;
+    }
+}
+
+/* ---- one layer ---- */
+
+/* out = mid + swiglu(norm(mid) Wgu) Wd. dx, the gradient of out, becomes that of mid. */
+static void back_mlp(Policy *policy, int layer, Ten grads, int m, const LayerTape *kept, Work *work,
+                     BackWork *back, Ten dx) {
+    const LayerWeights *w = &policy->layers[layer];
+    Dev *dev = policy->dev;
+    Ten gate_up = ten_rows(kept->gate_up, 0, m), mid = ten_rows(kept->mid, 0, m),
+        rstd = ten_cols(kept->rstd2, 0, m);
+    Ten act = ten_rows(work->act, 0, m), normed = ten_rows(work->normed, 0, m);
+    Ten dx_low = ten_rows(back->dx_low, 0, m), dact = ten_rows(back->dact, 0, m);
+    Ten dgate_up = ten_rows(back->dgate_up, 0, m), dnormed = ten_rows(back->dnormed, 0, m);
+    k_swiglu(dev, act, gate_up);
+    k_rmsnorm(dev, normed, TEN_NONE, mid, w->norm2, (real)policy->conf.norm_eps);
+    k_copy(dev, dx_low, dx);
+    back_weights(policy, &w->down, grads, dx_low, act);
+    k_matmul_dx(dev, dact, dx_low, &w->down.mat);
+    k_swiglu_back(dev, dgate_up, dact, gate_up);
+    back_weights(policy, &w->gate_up, grads, dgate_up, normed);
+    k_matmul_dx(dev, dnormed, dgate_up, &w->gate_up.mat);
+    k_rmsnorm_back(dev, dx, grad_of(policy, w->p_norm2, grads), dnormed, mid, rstd, w->norm2);
+}
+
+/* mid = x + attention(norm(x)). dx, the gradient of mid, becomes that of x. */
+static void back_attention(Policy *policy, int layer, Ten grads, const Rows *rows, Kv *kv, Kv *dkv,
+                           const LayerTape *kept, Work *work, BackWork *back, Ten dx) {
+    const Conf *c = &policy->conf;
+    const LayerConf *kind = &c->layers[layer];
+    const LayerWeights *w = &policy->layers[layer];
+    Dev *dev = policy->dev;
+    int m = rows->m;
+    Ten x = ten_rows(kept->x, 0, m), rstd = ten_cols(kept->rstd1, 0, m), o = ten_rows(kept->o, 0, m);
+    Ten normed = ten_rows(work->normed, 0, m), dx_low = ten_rows(back->dx_low, 0, m);
+    Ten dout = ten_rows(back->dout, 0, m), dq = ten_rows(back->dq, 0, m), dqkv = ten_rows(back->dqkv, 0, m);
+    Ten dnormed = ten_rows(back->dnormed, 0, m);
+    bool rotate = kind->rope == ROPE_HALVES;
+    real scale = (real)(1.0 / sqrt((double)c->head_dim));
+    k_rmsnorm(dev, normed, TEN_NONE, x, w->norm1, (real)c->norm_eps);
+    k_copy(dev, dx_low, dx);
+    back_weights(policy, &w->out, grads, dx_low, o);
+    k_matmul_dx(dev, dout, dx_low, &w->out.mat);
+    k_attend_back(dev, dq, dkv, dout, o, ten_rows(kept->lse, 0, m), ten_rows(kept->q, 0, m), kv, layer, rows,
+                  scale, kind->window);
+    k_qkv_back(dev, dqkv, dq, dkv, layer, rows, rotate ? policy->cos : TEN_NONE, rotate ? policy->sin : TEN_NONE);
+    back_weights(policy, &w->qkv, grads, dqkv, normed);
+    k_matmul_dx(dev, dnormed, dqkv, &w->qkv.mat);
+    k_rmsnorm_back(dev, dx, grad_of(policy, w->p_norm1, grads), dnormed, x, rstd, w->norm1);
+}
+
+void backward(Policy *policy, Ten grads, Ten dembed, const Rows *rows, Kv *kv, Kv *dkv, const Tape *tape,
+              Work *work, BackWork *back, Ten dstream) {
+    for (int l = policy->conf.n_layers - 1; l >= 0; l--) {
+        LayerTape kept = tape->layers[l];
+        if (tape->recompute) {
+            kept = tape->scratch;
+            kept.x = tape->layers[l].x;
+            forward_layer(policy, l, rows, kv, ten_rows(kept.x, 0, rows->m), TEN_NONE, &kept, work);
+        }
+        back_mlp(policy, l, grads, rows->m, &kept, work, back, dstream);
+        back_attention(policy, l, grads, rows, kv, dkv, &kept, work, back, dstream);
+    }
+    if (ten_is(dembed)) k_embed_back(policy->dev, dembed, dstream, rows);
+}

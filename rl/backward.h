@@ -1,0 +1,29 @@
+/* backward.h: the gradient of one batch: walks the tape of rollout/forward.c in reverse and mirrors it function by
+ * function. Knows: the network. Must never know: losses, samples. Tested by tests/test_rl_learn.c. */
+#ifndef WHET_RL_BACKWARD_H
+#define WHET_RL_BACKWARD_H
+
+#include "rollout/rollout.h"
+
+/* The gradient's activations, for batches of up to max_rows rows. */
+typedef struct {
+    int max_rows;
+    Ten dx_low;   /* [M, dim] compute type: the residual stream's gradient as products take it */
+    Ten dnormed;  /* [M, dim] K_REAL */
+    Ten dact;     /* [M, hidden] K_REAL */
+    Ten dgate_up; /* [M, 2 hidden] compute type */
+    Ten dout, dq; /* [M, heads head_dim] K_REAL */
+    Ten dqkv;     /* [M, (heads + 2 kv_heads) head_dim] compute type */
+} BackWork;
+
+size_t back_work_bytes(const Conf *conf, DType type, int max_rows);
+bool back_work_open(BackWork *back, Policy *policy, int max_rows, Err *err);
+void back_work_close(BackWork *back, Policy *policy);
+
+/* dstream[M, dim] K_REAL comes in as the gradient of what forward() returned, and is used up. Adds to `grads` (the
+ * layout of the policy's masters) and to the pages of dkv; the embedding's share goes to `dembed` [vocab, dim],
+ * which may be its place in grads, or TEN_NONE. */
+void backward(Policy *policy, Ten grads, Ten dembed, const Rows *rows, Kv *kv, Kv *dkv, const Tape *tape,
+              Work *work, BackWork *back, Ten dstream);
+
+#endif
