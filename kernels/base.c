@@ -13,6 +13,8 @@ bool err_set(Err *err, const char *format, ...) {
         va_start(args, format);
         vsnprintf(err->msg, sizeof err->msg, format, args);
         va_end(args);
+        for (char *c = err->msg; *c; c++)
+            if ((unsigned char)*c < ' ') *c = ' '; /* one line, whatever text it quotes */
     }
     return false;
 }

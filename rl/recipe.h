@@ -80,7 +80,7 @@ typedef struct {
     int64_t max_memory;      /* bytes; 0: what the machine has free */
 
     /* what follows from the keys (recipe_resolve) */
-    long batch_samples;          /* samples of one update: per_device_train_batch_size * gradient_accumulation_steps */
+    long batch_samples;          /* samples of an update */
     long batch_groups;           /* problems of one update */
     long generation_groups;      /* problems that are sampled together, from one policy */
     long updates_per_generation; /* updates until new samples are drawn */
@@ -92,22 +92,24 @@ typedef struct {
     long line[RECIPE_KEYS_MAX];           /* where in the file */
 } Recipe;
 
-/* The whole way: defaults, the YAML file at `path` (NULL: none), the flags, then recipe_resolve. */
+/* The whole way: defaults, the YAML file at `path` (NULL: none), the flags, then recipe_resolve. Free the recipe also
+ * when it failed. */
 bool recipe_load(Recipe *recipe, const char *path, int n_flags, char *const *flags, Err *err);
 
-/* Its steps. `name` is how errors call the text. Flags are --key value, --key=value, --switch, --no_switch; a list is
- * written a,b,c or as several values. */
+/* Its steps. `name` is how errors call the text. Flags are --key value, --key=value, --switch, --no_switch; a list
+ * is written a,b,c or as several values. */
 void recipe_default(Recipe *recipe);
 bool recipe_read_yaml(Recipe *recipe, const char *text, size_t n, const char *name, Err *err);
 bool recipe_read_flags(Recipe *recipe, int n, char *const *flags, Err *err);
 bool recipe_resolve(Recipe *recipe, Err *err);
 void recipe_free(Recipe *recipe);
 
-/* Updates of the whole run, given how many problems an epoch has; as in TRL, what does not fill a batch is left out. */
+/* Updates of the whole run, given how many problems an epoch has; as in TRL, what does not fill a batch is
+ * left out. */
 long recipe_updates(const Recipe *recipe, long problems);
 
-/* The resolved recipe, every honoured key in the order of the table. What recipe_yaml writes, recipe_read_yaml reads
- * back to the same recipe. */
+/* The resolved recipe, every honoured key in the order of the table. What recipe_yaml writes, recipe_read_yaml
+ * reads back to the same recipe. */
 void recipe_yaml(const Recipe *recipe, Buf *out);
 void recipe_json(const Recipe *recipe, Buf *out);
 void recipe_help(Buf *out); /* every honoured key with its default and its meaning */
@@ -130,13 +132,17 @@ typedef struct {
     KeyType type;
     size_t at;            /* honoured: its field in Recipe */
     const char *fallback; /* honoured: the default; NULL: none. Alias: the key that it names */
-    const char *allowed;  /* honoured: values apart by "|", NULL: any. Refused: the values that change nothing */
+    /* Values apart by "|", NULL: any; a=b reads a as b. Refused: the values that change nothing. */
+    const char *allowed;
     double low, high;     /* of whole and other numbers */
     const char *trl;      /* where TRL has the name: "GRPOConfig", ...; NULL: whet's own */
     const char *help;     /* honoured: what it does. Unneeded: why. Refused: why, and what to do */
 } RecipeKey;
 
 extern const RecipeKey recipe_keys[];
-extern const int recipe_n_keys; /* at most RECIPE_KEYS_MAX */
+extern const int recipe_n_keys;            /* at most RECIPE_KEYS_MAX */
+int recipe_key_find(const char *name);      /* its row, or -1; a heading is no key */
+const char *recipe_key_near(const char *name); /* the known name that is nearest, or NULL */
+void recipe_key_words(const RecipeKey *key, char *out, size_t room); /* its values: "grpo, dr_grpo, dapo" */
 
 #endif

@@ -1,0 +1,184 @@
+/* recipe_resolve.c: what the keys of a recipe mean together: what follows from them, what contradicts what, and
+ * what the user should be told. Reading is recipe.c's. Tested by tests/test_rl_recipe.c.
+ */
+#include "rl/recipe.h"
+
+#include <math.h>
+#include <string.h>
+#include <strings.h>
+
+#include "datasets/datasets.h"
+
+static bool is_given(const Recipe *recipe, const char *name) {
+    int row = recipe_key_find(name);
+    CHECK(row >= 0, "no key %s", name);
+    return recipe->given[row] != 0;
+}
+
+static void note_add(Recipe *recipe, const char *text) {
+    TextList *notes = &recipe->notes;
+    const char **at = arena_alloc(&recipe->arena, (size_t)notes->n + 1, sizeof *at);
+    if (notes->n) memcpy(at, notes->at, (size_t)notes->n * sizeof *at);
+    at[notes->n++] = text;
+    notes->at = at;
+}
+
+/* One line for each reason, with all the keys that it holds for. */
+static void unneeded_note(Recipe *recipe) {
+    bool told[RECIPE_KEYS_MAX] = {false};
+    for (int i = 0; i < recipe_n_keys; i++) {
+        if (recipe_keys[i].fate != KEY_UNNEEDED || !recipe->given[i] || told[i]) continue;
+        Buf names = {0};
+        for (int j = i; j < recipe_n_keys; j++) {
+            if (recipe_keys[j].fate != KEY_UNNEEDED || !recipe->given[j]) continue;
+            if (strcmp(recipe_keys[j].help, recipe_keys[i].help) != 0) continue;
+            buf_format(&names, "%s%s", names.n ? ", " : "", recipe_keys[j].name);
+            told[j] = true;
+        }
+        note_add(recipe, arena_format(&recipe->arena, "%s: not needed here: %s", names.p, recipe_keys[i].help));
+        buf_free(&names);
+    }
+}
+
+static bool required_check(const Recipe *recipe, Err *err) {
+    if (!recipe->model_name_or_path)
+        return err_set(err, "no model is named: --model_name_or_path FOLDER, or a .gguf file");
+    if (!recipe->dataset_name)
+        return err_set(err, "no problems are named: --dataset_name FILE.jsonl, or generate:SPEC");
+    if (!recipe->output_dir) return err_set(err, "no folder for the run is named: --output_dir FOLDER");
+    return true;
+}
+
+/* TRL's: generation_batch_size = per_device_train_batch_size * steps_per_generation, either of which may be given.
+ */
+static bool batches_resolve(Recipe *r, Err *err) {
+    long per_device = r->per_device_train_batch_size;
+    r->batch_samples = per_device * r->gradient_accumulation_steps;
+    if (!r->generation_batch_size)
+        r->generation_batch_size =
+            per_device * (r->steps_per_generation ? r->steps_per_generation : r->gradient_accumulation_steps);
+    if (r->steps_per_generation && r->generation_batch_size != per_device * r->steps_per_generation)
+        return err_set(err,
+                       "generation_batch_size %ld and steps_per_generation %ld contradict each other (with "
+                       "per_device_train_batch_size %ld): give one of them",
+                       r->generation_batch_size, r->steps_per_generation, per_device);
+    if (r->batch_samples % r->num_generations)
+        return err_set(
+            err,
+            "an update has %ld samples (per_device_train_batch_size %ld x gradient_accumulation_steps %ld), "
+            "which num_generations %ld does not divide",
+            r->batch_samples, per_device, r->gradient_accumulation_steps, r->num_generations);
+    if (r->generation_batch_size % r->batch_samples)
+        return err_set(err,
+                       "generation_batch_size %ld is not a multiple of the %ld samples of an update "
+                       "(per_device_train_batch_size x gradient_accumulation_steps)",
+                       r->generation_batch_size, r->batch_samples);
+    r->steps_per_generation = r->generation_batch_size / per_device;
+    r->batch_groups = r->batch_samples / r->num_generations;
+    r->generation_groups = r->generation_batch_size / r->num_generations;
+    r->updates_per_generation = r->generation_batch_size / r->batch_samples * r->num_iterations;
+    return true;
+}
+
+static bool schedule_check(Recipe *r, Err *err) {
+    if (r->warmup_steps > 0 && r->warmup_ratio > 0)
+        return err_set(err, "warmup_steps %g and warmup_ratio %g contradict each other: give one of them",
+                       r->warmup_steps, r->warmup_ratio);
+    if (r->warmup_steps > 1 && r->warmup_steps != floor(r->warmup_steps))
+        return err_set(err, "warmup_steps %g must be whole, or a share below 1", r->warmup_steps);
+    if (r->max_steps == 0)
+        return err_set(err, "max_steps is 0: nothing would be learnt; `whet eval` measures a model");
+    if (strcmp(r->lr_scheduler_type, "constant") == 0 && (r->warmup_steps > 0 || r->warmup_ratio > 0))
+        note_add(r, "lr_scheduler_type constant has no warm-up, as in TRL; constant_with_warmup has one");
+    return true;
+}
+
+/* Names under which TRL and open-r1 know a judge that exists here. */
+static void reward_names_read(Recipe *r) {
+    static const char *const names[][2] = {{"accuracy_reward", "math"}, {"accuracy", "math"}};
+    for (int i = 0; i < r->reward_funcs.n; i++)
+        for (size_t j = 0; j < sizeof names / sizeof *names; j++) {
+            if (strcmp(r->reward_funcs.at[i], names[j][0]) != 0) continue;
+            r->reward_funcs.at[i] = names[j][1];
+            note_add(r, arena_format(&r->arena, "reward_funcs: %s is called %s here", names[j][0], names[j][1]));
+        }
+}
+
+static bool rewards_resolve(Recipe *r, Err *err) {
+    int n = r->reward_funcs.n;
+    if (!n) return err_set(err, "reward_funcs is empty: name at least one judge, such as math");
+    reward_names_read(r);
+    for (int i = 0; i < n; i++) {
+        if (!*r->reward_funcs.at[i]) return err_set(err, "reward_funcs has an empty name");
+        for (int j = 0; j < i; j++)
+            if (strcmp(r->reward_funcs.at[i], r->reward_funcs.at[j]) == 0)
+                return err_set(err, "reward_funcs names %s twice", r->reward_funcs.at[i]);
+    }
+    if (!r->reward_weights.n) {
+        r->reward_weights = (NumberList){arena_alloc(&r->arena, (size_t)n, sizeof(double)), n};
+        for (int i = 0; i < n; i++) r->reward_weights.at[i] = 1;
+    }
+    if (r->reward_weights.n != n)
+        return err_set(err, "reward_weights has %d numbers for %d reward_funcs", r->reward_weights.n, n);
+    for (int i = 0; i < n; i++)
+        if (r->reward_weights.at[i] != 0) return true;
+    return err_set(err, "reward_weights are all 0: nothing would be learnt");
+}
+
+static bool sampling_check(Recipe *r, Err *err) {
+    if (r->top_k < 0) r->top_k = 0;
+    if (!is_given(r, "epsilon_high")) r->epsilon_high = r->epsilon;
+    for (int i = 0; i < r->stop_strings.n; i++)
+        if (!*r->stop_strings.at[i])
+            return err_set(err, "stop_strings has an empty text: every answer would be empty");
+    for (int i = 0; i < r->frozen.n; i++)
+        if (!*r->frozen.at[i]) return err_set(err, "frozen has an empty pattern");
+    if (!r->prompt_template) return true;
+    Span spans[TEMPLATE_SPANS_MAX];
+    Err why = {0};
+    if (template_render(spans, r->prompt_template, "x", &why) >= 0) return true;
+    return err_set(err, "prompt_template: %s", why.msg);
+}
+
+static bool is_generator(const char *name) { return strncmp(name, "generate:", 9) == 0; }
+
+static bool eval_resolve(Recipe *r, Err *err) {
+    if (!r->eval_dataset_name && !is_given(r, "eval_dataset_name") && is_generator(r->dataset_name) &&
+        strstr(r->dataset_name, "held="))
+        r->eval_dataset_name = r->dataset_name;
+    r->eval_held_out =
+        r->eval_dataset_name && is_generator(r->eval_dataset_name) && strstr(r->eval_dataset_name, "held=");
+    if (!r->eval_dataset_name && r->eval_steps)
+        return err_set(err, "eval_steps is %ld, but there is nothing to measure on: --eval_dataset_name FILE",
+                       r->eval_steps);
+    if (r->num_generations_eval > 1 && r->eval_temperature == 0)
+        return err_set(err,
+                       "num_generations_eval %ld with eval_temperature 0 would give the same answer %ld times",
+                       r->num_generations_eval, r->num_generations_eval);
+    if (r->eval_dataset_name && !r->eval_held_out && strcmp(r->eval_dataset_name, r->dataset_name) == 0)
+        note_add(r, "eval_dataset_name is dataset_name: what is measured is what is learnt");
+    return true;
+}
+
+static bool resume_resolve(Recipe *r, Err *err) {
+    const char *from = r->resume_from_checkpoint;
+    if (from && strcasecmp(from, "true") == 0) r->resume_from_checkpoint = "last";
+    if (from && strcasecmp(from, "false") == 0) r->resume_from_checkpoint = NULL;
+    if (r->resume_from_checkpoint && r->overwrite_output_dir)
+        return err_set(err,
+                       "resume_from_checkpoint and overwrite_output_dir contradict each other: give one of them");
+    return true;
+}
+
+bool recipe_resolve(Recipe *recipe, Err *err) {
+    unneeded_note(recipe);
+    return required_check(recipe, err) && batches_resolve(recipe, err) && schedule_check(recipe, err) &&
+           rewards_resolve(recipe, err) && sampling_check(recipe, err) && eval_resolve(recipe, err) &&
+           resume_resolve(recipe, err);
+}
+
+long recipe_updates(const Recipe *recipe, long problems) {
+    if (recipe->max_steps > 0) return recipe->max_steps;
+    double epoch = (double)(problems / recipe->generation_groups) * (double)recipe->updates_per_generation;
+    return (long)ceil(fmin(epoch * recipe->num_train_epochs, 1e15));
+}
