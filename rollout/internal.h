@@ -1,0 +1,110 @@
+/* internal.h: what the readers and writers of model files share inside rollout/.
+ *
+ * Knows: mapped files, stored tensors and their number formats, the two containers (GGUF, safetensors), the list
+ * of tensors that a Conf asks for. Nothing of it is seen outside the room. Ownership: a Mapped owns its mapping;
+ * Gguf and Safetensors own their tables and mappings; names and metadata that they hand out live as long as they
+ * do. Tested by tests/test_rollout_files.c.
+ */
+#ifndef WHET_ROLLOUT_INTERNAL_H
+#define WHET_ROLLOUT_INTERNAL_H
+
+#include "rollout/rollout.h"
+
+#include <jansson.h>
+
+/* ---- files (stored.c)
+ * -------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const uint8_t *p;
+    size_t n;
+} Mapped;
+
+/* Maps a regular file that is not empty; err says which file and why otherwise. */
+bool file_map(Mapped *map, const char *path, Err *err);
+void file_unmap(Mapped *map);
+bool file_exists(const char *path);
+/* Reads a JSON file whose top is an object; duplicate keys are refused. NULL and err otherwise. */
+json_t *json_file(const char *path, Err *err);
+/* Writes the bytes and syncs them to the disk. */
+bool file_write(const char *path, const void *bytes, size_t n, Err *err);
+bool json_write(const char *path, const json_t *value, Err *err);
+
+/* ---- stored tensors (stored.c)
+ * ----------------------------------------------------------------------------------- */
+
+typedef enum {
+    STORED_F32,
+    STORED_F16,
+    STORED_BF16,
+    STORED_Q4_0,
+    STORED_Q4_1,
+    STORED_Q8_0,
+    STORED_OTHER
+} StoredType;
+
+typedef struct {
+    const char *name;      /* as the container names it */
+    const char *type_name; /* for messages */
+    StoredType type;       /* STORED_OTHER: known to be there, can't be read */
+    int rows, cols;        /* -1 when the shape has more than two axes */
+    bool is_vector;        /* rows is 1 */
+    const uint8_t *bytes;  /* NULL for STORED_OTHER */
+} StoredTensor;
+
+/* Bytes of a tensor; false when a row is no whole number of blocks or the count overflows. */
+bool stored_bytes(StoredType type, uint64_t rows, uint64_t cols, uint64_t *bytes);
+/* Decodes one row to float32; false when a value is NaN or infinite. */
+bool stored_row(const StoredTensor *tensor, int row, float *out);
+/* Sorts by name and refuses duplicates; `where` is the file, for the message. */
+bool stored_sort(StoredTensor *tensors, int n, const char *where, Err *err);
+const StoredTensor *stored_find(const StoredTensor *tensors, int n, const char *name);
+
+/* ---- containers
+ * -------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *p; /* not NUL-terminated */
+    size_t n;
+} View;
+
+typedef struct Gguf Gguf;
+Gguf *gguf_open(const char *path, Err *err);
+void gguf_close(Gguf *gguf);
+const StoredTensor *gguf_tensor(const Gguf *gguf, const char *name);
+/* Metadata: false when the key is missing or of another kind. */
+bool gguf_has(const Gguf *gguf, const char *key);
+bool gguf_int(const Gguf *gguf, const char *key, int64_t *out); /* any integer type, or bool */
+bool gguf_float(const Gguf *gguf, const char *key, double *out);
+bool gguf_text(const Gguf *gguf, const char *key, View *out);
+/* Arrays: *out is allocated, the caller frees it; the views point into the file. */
+bool gguf_texts(const Gguf *gguf, const char *key, View **out, int *n);
+bool gguf_ints(const Gguf *gguf, const char *key, int32_t **out, int *n);
+
+const StoredTensor *safetensors_tensor(const Safetensors *file, const char *name);
+
+/* ---- conf.c
+ * ------------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    char name[96], gguf[64]; /* Hugging Face's and GGUF's name */
+    int rows, cols;
+    bool is_vector;
+    int turned_heads; /* > 0: GGUF holds the rows of this many heads with rotary pairs side by side */
+} TensorSpec;
+
+bool conf_from_json(Conf *conf, const json_t *config, const json_t *generation, const char *where, Err *err);
+bool conf_from_gguf(Conf *conf, const Gguf *gguf, const char *where, Err *err);
+Conf conf_copy(const Conf *conf); /* the caller's; conf_free */
+void conf_free(Conf *conf);
+/* The tensors of the model, in the order of the forward pass; the caller frees *specs. */
+int conf_tensors(const Conf *conf, TensorSpec **specs);
+/* config.json and generation_config.json. */
+bool conf_write(const Conf *conf, const char *folder, bool bfloat16, Err *err);
+
+/* ---- model_file.c
+ * ------------------------------------------------------------------------------------------------ */
+
+const Gguf *model_file_gguf(const ModelFile *file); /* NULL for a folder */
+
+#endif

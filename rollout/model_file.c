@@ -1,0 +1,338 @@
+/* model_file.c: a model on disk, whichever container holds it, and the writing of a whole Hugging Face folder.
+ *
+ * Opening finds every tensor that the Conf asks for and checks its shape, so that reading can fail on values only.
+ * What a family is called stays in conf.c, bytes and number formats in gguf.c, safetensors.c and stored.c.
+ * Tested by tests/test_rollout_files.c.
+ */
+#include "rollout/internal.h"
+
+#include <dirent.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { MOST_SHARDS = 10000 };
+
+typedef struct {
+    TensorSpec spec;
+    const StoredTensor *stored;
+    const char *where; /* the file it lies in */
+} Found;
+
+struct ModelFile {
+    char *path;
+    Conf conf;
+    Gguf *gguf; /* or: */
+    Safetensors **shards;
+    char **shard_paths;
+    int n_shards;
+    Found *found; /* sorted by Hugging Face's name */
+    int n_found;
+    char *chat_template, *prompt_template;
+    Arena arena;
+};
+
+static char *path_in(Arena *arena, const char *folder, const char *name) {
+    return arena_format(arena, "%s/%s", folder, name);
+}
+
+/* ---- the tensors ---- */
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const Found *)a)->spec.name, ((const Found *)b)->spec.name);
+}
+
+static bool found_check(const Found *found, Err *err) {
+    const TensorSpec *spec = &found->spec;
+    const StoredTensor *t = found->stored;
+    if (t->rows != spec->rows || t->cols != spec->cols)
+        return err_set(
+            err, "%s: the tensor %s is %d x %d, the settings ask for %d x %d: the file is broken, fetch it again",
+            found->where, t->name, t->rows, t->cols, spec->rows, spec->cols);
+    if (t->type == STORED_OTHER)
+        return err_set(
+            err,
+            "%s: the tensor %s has the type %s, which is not supported (F32, F16, BF16, and in GGUF Q4_0, "
+            "Q4_1, Q8_0 are): convert the model",
+            found->where, t->name, t->type_name);
+    return true;
+}
+
+/* Looks up every tensor of the Conf. `index` maps names to shards; NULL: all lie in the first or in the GGUF. */
+static bool tensors_find(ModelFile *file, const json_t *index, Err *err) {
+    TensorSpec *specs;
+    int n = conf_tensors(&file->conf, &specs);
+    file->found = MEM_ARRAY(Found, n);
+    bool ok = true;
+    for (int i = 0; ok && i < n; i++) {
+        Found *found = &file->found[file->n_found++];
+        *found = (Found){.spec = specs[i], .where = file->path};
+        const char *name = file->gguf ? specs[i].gguf : specs[i].name;
+        if (file->gguf)
+            found->stored = gguf_tensor(file->gguf, name);
+        else {
+            const char *shard = index ? json_string_value(json_object_get(index, name)) : NULL;
+            for (int s = 0; s < file->n_shards; s++) {
+                if (index && (!shard || strcmp(strrchr(file->shard_paths[s], '/') + 1, shard) != 0)) continue;
+                found->where = file->shard_paths[s];
+                found->stored = safetensors_tensor(file->shards[s], name);
+            }
+        }
+        if (!found->stored)
+            ok = err_set(err, "%s: the tensor %s is missing: the model is incomplete, fetch it again",
+                         found->where, name);
+        else
+            ok = found_check(found, err);
+    }
+    free(specs);
+    if (ok) qsort(file->found, (size_t)n, sizeof(Found), by_name);
+    return ok;
+}
+
+static const Found *tensor_find(const ModelFile *file, const char *name) {
+    Found key = {0};
+    if (strlen(name) >= sizeof key.spec.name) return NULL;
+    strcpy(key.spec.name, name);
+    return bsearch(&key, file->found, (size_t)file->n_found, sizeof key, by_name);
+}
+
+bool model_file_has(const ModelFile *file, const char *name, int *rows, int *cols) {
+    const Found *found = tensor_find(file, name);
+    if (!found) return false;
+    *rows = found->spec.rows;
+    *cols = found->spec.cols;
+    return true;
+}
+
+/* GGUF's llama files hold the rows of a head so that the two values of a rotary pair are neighbours; Hugging Face
+ * holds first all first values, then all second ones. Returns where a row of Hugging Face's order lies. */
+static int row_turned(int row, int heads, int rows) {
+    int head_dim = rows / heads, head = row / head_dim, i = row % head_dim, half = head_dim / 2;
+    return head * head_dim + (i < half ? 2 * i : 2 * (i - half) + 1);
+}
+
+static bool found_read(const Found *found, bool turned, float *out) {
+    const StoredTensor *t = found->stored;
+    int heads = found->spec.turned_heads;
+    if (turned && t->is_vector) { /* a bias: its columns are the rows of the matrix */
+        float *row = MEM_ARRAY(float, t->cols);
+        bool ok = stored_row(t, 0, row);
+        for (int i = 0; i < t->cols; i++) out[i] = row[row_turned(i, heads, t->cols)];
+        free(row);
+        return ok;
+    }
+    for (int r = 0; r < t->rows; r++)
+        if (!stored_row(t, turned ? row_turned(r, heads, t->rows) : r, out + (size_t)r * (size_t)t->cols))
+            return false;
+    return true;
+}
+
+bool model_file_read(const ModelFile *file, const char *name, int rows, int cols, float *out, Err *err) {
+    const Found *found = tensor_find(file, name);
+    if (!found) return err_set(err, "%s: the tensor %.100s is missing: the model is incomplete", file->path, name);
+    if (found->spec.rows != rows || found->spec.cols != cols)
+        return err_set(err, "%s: the tensor %s is %d x %d, not %d x %d", found->where, found->stored->name,
+                       found->spec.rows, found->spec.cols, rows, cols);
+    if (found_read(found, file->gguf && found->spec.turned_heads > 0, out)) return true;
+    return err_set(err, "%s: the tensor %s holds NaN or infinity: the model is broken, take another one",
+                   found->where, found->stored->name);
+}
+
+/* ---- a Hugging Face folder ---- */
+
+static bool shard_open(ModelFile *file, const char *name, Err *err) {
+    char *path = path_in(&file->arena, file->path, name);
+    Safetensors *shard = safetensors_open(path, err);
+    if (!shard) return false;
+    file->shard_paths[file->n_shards] = path;
+    file->shards[file->n_shards++] = shard;
+    return true;
+}
+
+/* The files named by weight_map, each once. */
+static bool shards_open(ModelFile *file, const json_t *map, const char *where, Err *err) {
+    const char *tensor;
+    json_t *value, *seen = json_object();
+    bool ok =
+        json_object_size(map) > 0 || err_set(err, "%s: weight_map is missing or empty: fetch it again", where);
+    json_object_foreach((json_t *)map, tensor, value) {
+        const char *name = json_string_value(value);
+        if (!ok) break;
+        if (!name || !name[0] || strchr(name, '/') || name[0] == '.')
+            ok = err_set(err, "%s: weight_map gives %.100s no plain file name: fetch it again", where, tensor);
+        else if (!json_object_get(seen, name)) {
+            json_object_set_new(seen, name, json_true());
+            if (json_object_size(seen) > MOST_SHARDS)
+                ok = err_set(err, "%s: names too many files: fetch it again", where);
+        }
+    }
+    file->shards = MEM_ARRAY(Safetensors *, json_object_size(seen));
+    file->shard_paths = MEM_ARRAY(char *, json_object_size(seen));
+    json_object_foreach(seen, tensor, value) ok = ok && shard_open(file, tensor, err);
+    json_decref(seen);
+    return ok;
+}
+
+static bool weights_open(ModelFile *file, Err *err) {
+    char *single = path_in(&file->arena, file->path, "model.safetensors");
+    char *many = path_in(&file->arena, file->path, "model.safetensors.index.json");
+    if (file_exists(single) || !file_exists(many)) {
+        if (!file_exists(single))
+            return err_set(err,
+                           "%s: has neither model.safetensors nor model.safetensors.index.json: fetch the weights "
+                           "(other formats are not supported)",
+                           file->path);
+        file->shards = MEM_ARRAY(Safetensors *, 1);
+        file->shard_paths = MEM_ARRAY(char *, 1);
+        return shard_open(file, "model.safetensors", err) && tensors_find(file, NULL, err);
+    }
+    json_t *index = json_file(many, err);
+    if (!index) return false;
+    const json_t *map = json_object_get(index, "weight_map");
+    bool ok = shards_open(file, map, many, err) && tensors_find(file, map, err);
+    json_decref(index);
+    return ok;
+}
+
+/* The whole of a small text file, or NULL. */
+static char *text_read(const char *path) {
+    Mapped map;
+    if (!file_map(&map, path, NULL)) return NULL;
+    char *text = mem_text_n((const char *)map.p, map.n);
+    file_unmap(&map);
+    return text;
+}
+
+/* chat_template.jinja, or the key of tokenizer_config.json (a text, or a list of named ones). */
+static char *chat_template_read(ModelFile *file) {
+    char *text = text_read(path_in(&file->arena, file->path, "chat_template.jinja"));
+    if (text) return text;
+    json_t *config = json_file(path_in(&file->arena, file->path, "tokenizer_config.json"), NULL);
+    const json_t *value = json_object_get(config, "chat_template"), *item;
+    size_t i;
+    json_array_foreach(value, i, item) {
+        const char *name = json_string_value(json_object_get(item, "name"));
+        if (name && strcmp(name, "default") == 0) value = json_object_get(item, "template");
+        if (json_is_string(value)) break;
+    }
+    if (json_is_string(value)) text = mem_text(json_string_value(value));
+    json_decref(config);
+    return text;
+}
+
+static bool folder_open(ModelFile *file, Err *err) {
+    char *config_path = path_in(&file->arena, file->path, "config.json");
+    char *generation_path = path_in(&file->arena, file->path, "generation_config.json");
+    json_t *config = json_file(config_path, err), *generation = NULL;
+    if (!config) return false;
+    bool ok = true;
+    if (file_exists(generation_path)) {
+        generation = json_file(generation_path, err);
+        ok = generation != NULL;
+    }
+    ok = ok && conf_from_json(&file->conf, config, generation, config_path, err) && weights_open(file, err);
+    json_decref(config);
+    json_decref(generation);
+    if (!ok) return false;
+    file->chat_template = chat_template_read(file);
+    file->prompt_template = text_read(path_in(&file->arena, file->path, "whet_template.txt"));
+    return true;
+}
+
+/* ---- opening ---- */
+
+static bool gguf_file_open(ModelFile *file, Err *err) {
+    file->gguf = gguf_open(file->path, err);
+    if (!file->gguf || !conf_from_gguf(&file->conf, file->gguf, file->path, err) || !tensors_find(file, NULL, err))
+        return false;
+    View text;
+    if (gguf_text(file->gguf, "tokenizer.chat_template", &text)) file->chat_template = mem_text_n(text.p, text.n);
+    return true;
+}
+
+/* A folder with no config.json but one GGUF file stands for that file. */
+static char *gguf_inside(const char *folder) {
+    DIR *dir = opendir(folder);
+    if (!dir) return NULL;
+    Buf buf = {0};
+    int n = 0;
+    for (struct dirent *entry; (entry = readdir(dir));) {
+        size_t length = strlen(entry->d_name);
+        if (length < 6 || strcmp(entry->d_name + length - 5, ".gguf") != 0) continue;
+        buf_clear(&buf);
+        buf_format(&buf, "%s/%s", folder, entry->d_name);
+        n++;
+    }
+    closedir(dir);
+    if (n == 1) return buf.p;
+    buf_free(&buf);
+    return NULL;
+}
+
+ModelFile *model_file_open(const char *path, Err *err) {
+    struct stat st;
+    ModelFile *file = MEM_NEW(ModelFile);
+    file->path = mem_text(path);
+    bool ok;
+    if (stat(path, &st) != 0)
+        ok = err_set(err, "%s: there is no such model file or folder: check the path", path);
+    else if (!S_ISDIR(st.st_mode))
+        ok = gguf_file_open(file, err);
+    else if (file_exists(path_in(&file->arena, path, "config.json")))
+        ok = folder_open(file, err);
+    else {
+        char *inside = gguf_inside(path);
+        if (inside) {
+            free(file->path);
+            file->path = inside;
+        }
+        ok =
+            inside
+                ? gguf_file_open(file, err)
+                : err_set(err,
+                          "%s: no config.json in this folder, and not exactly one .gguf file: give a GGUF file or "
+                          "a Hugging Face folder",
+                          path);
+    }
+    if (ok) return file;
+    model_file_close(file);
+    return NULL;
+}
+
+void model_file_close(ModelFile *file) {
+    if (!file) return;
+    gguf_close(file->gguf);
+    for (int i = 0; i < file->n_shards; i++) safetensors_close(file->shards[i]);
+    free(file->shards);
+    free(file->shard_paths);
+    free(file->found);
+    conf_free(&file->conf);
+    free(file->chat_template);
+    free(file->prompt_template);
+    free(file->path);
+    arena_free(&file->arena);
+    free(file);
+}
+
+const Conf *model_file_conf(const ModelFile *file) { return &file->conf; }
+const Gguf *model_file_gguf(const ModelFile *file) { return file->gguf; }
+const char *model_file_path(const ModelFile *file) { return file->path; }
+const char *model_file_chat_template(const ModelFile *file) { return file->chat_template; }
+const char *model_file_prompt_template(const ModelFile *file) { return file->prompt_template; }
+
+/* ---- writing ---- */
+
+bool model_save(const char *folder, const Conf *conf, const Tokenizer *tok, const char *chat_template,
+                const char *prompt_template, const TensorEntry *entries, int n, bool bfloat16, TensorReader *read,
+                void *self, Err *err) {
+    static const char *const METADATA[] = {"format", "pt", NULL};
+    Arena arena = {0};
+    bool ok = conf_write(conf, folder, bfloat16, err) && tokenizer_save(tok, conf, chat_template, folder, err);
+    if (ok && prompt_template)
+        ok = file_write(path_in(&arena, folder, "whet_template.txt"), prompt_template, strlen(prompt_template),
+                        err);
+    ok = ok && safetensors_write(path_in(&arena, folder, "model.safetensors"), entries, n, bfloat16, read, self,
+                                 METADATA, err);
+    arena_free(&arena);
+    return ok;
+}
