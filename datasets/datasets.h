@@ -54,7 +54,7 @@ typedef struct {
  * and, for every kind, held=A,B,M: a problem whose numbers a, b satisfy (A min(a,b) + B max(a,b)) mod M = 0 is
  * held out, in both orders, for every seed alike (chains: a hash of the numbers takes the place of the sum).
  * Training draws never contain a held-out problem, by construction. A kind with more than a million combinations
- * is not listed: its training part counts as all of them, its held-out part is a sample of 1,000 for every seed. */
+ * is not listed: its training part counts as all of them, its held-out part is one sample of 1,000. */
 typedef struct Source Source;
 Source *source_open(const SourceConf *conf, Err *err);
 /* Problems in one epoch: the rows of a file, the distinct problems of a generator's part (or max_problems). */

@@ -33,7 +33,7 @@ typedef struct {
     const char *output_dir;
     bool overwrite_output_dir;
     const char *resume_from_checkpoint; /* NULL: begin anew; "last", or a folder */
-    long seed, max_train_samples, max_eval_samples;
+    long seed, max_train_samples, max_eval_samples, max_skipped;
     bool shuffle_dataset;
     TextList frozen; /* patterns of names of parameters that are not trained */
 
@@ -92,8 +92,8 @@ typedef struct {
     long line[RECIPE_KEYS_MAX];           /* where in the file */
 } Recipe;
 
-/* The whole way: defaults, the YAML file at `path` (NULL: none), the flags, then recipe_resolve. Free the recipe also
- * when it failed. */
+/* The whole way: defaults, the YAML file at `path` (NULL: none), the flags, then recipe_resolve. Free the
+ * recipe when it failed, too. */
 bool recipe_load(Recipe *recipe, const char *path, int n_flags, char *const *flags, Err *err);
 
 /* Its steps. `name` is how errors call the text. Flags are --key value, --key=value, --switch, --no_switch; a list

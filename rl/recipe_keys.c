@@ -70,6 +70,7 @@ const RecipeKey recipe_keys[] = {
     SWITCH(shuffle_dataset, GRPO, "true", "take a file's problems in a new order each epoch"),
     WHOLE(max_train_samples, NULL, "0", 0, LONG_MAX, "use only the first so many problems; 0: all"),
     WHOLE(max_eval_samples, NULL, "200", 0, LONG_MAX, "measure on only the first so many problems; 0: all"),
+    WHOLE(max_skipped, NULL, "100", 1, 1e9, "broken rows of a file that are skipped before the file is refused"),
     LIST(frozen, KEY_TEXTS, NULL, NULL,
          "patterns (*, ?) of names of parameters that are not trained, such as model.embed_tokens.*"),
 

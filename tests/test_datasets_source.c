@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include "datasets/datasets.h"
 
@@ -141,6 +142,11 @@ static void test_bad_files(void **state) {
     refused((SourceConf){0}, "holds no problems");
     rows_write("{\"prompt\": [{\"role\": \"user\", \"content\": \"hi\"}]}\n");
     refused((SourceConf){0}, "line 1: column prompt is a list of chat messages");
+    gzFile gzip = gzopen(path, "wb");
+    for (int i = 0; i < 1000; i++) gzprintf(gzip, "{\"problem\": \"%d\"}\n", i * 7919 % 1000);
+    gzclose(gzip);
+    assert_int_equal(truncate(path, 1500), 0);
+    refused((SourceConf){0}, "is cut off after line");
     Buf text = {0};
     for (int i = 0; i < 200; i++) buf_text(&text, "not json\n");
     rows_write(text.p);
