@@ -46,6 +46,12 @@ $(BUILD)/kernels/cpu/dot.o:    CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx51
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+# The store's schema, a documented SQL file, becomes a string in the program.
+$(BUILD)/rl/schema.inc: rl/schema.sql
+	@mkdir -p $(@D)
+	@sed 's/[\\"]/\\&/g; s/.*/"&\\n"/' $< > $@
+$(BUILD)/rl/store.o: $(BUILD)/rl/schema.inc
+$(BUILD)/rl/store.o: CFLAGS += -I$(BUILD)
 # tests/test_ROOM_*.c links ROOM and what lies below it, and nothing else.
 USES_kernels  := kernels
 USES_datasets := datasets kernels
