@@ -29,10 +29,11 @@ static void unneeded_note(Recipe *recipe) {
     for (int i = 0; i < recipe_n_keys; i++) {
         if (recipe_keys[i].fate != KEY_UNNEEDED || !recipe->given[i] || told[i]) continue;
         Buf names = {0};
-        for (int j = i; j < recipe_n_keys; j++) {
+        buf_text(&names, recipe_keys[i].name);
+        for (int j = i + 1; j < recipe_n_keys; j++) {
             if (recipe_keys[j].fate != KEY_UNNEEDED || !recipe->given[j]) continue;
             if (strcmp(recipe_keys[j].help, recipe_keys[i].help) != 0) continue;
-            buf_format(&names, "%s%s", names.n ? ", " : "", recipe_keys[j].name);
+            buf_format(&names, ", %s", recipe_keys[j].name);
             told[j] = true;
         }
         note_add(recipe, arena_format(&recipe->arena, "%s: not needed here: %s", names.p, recipe_keys[i].help));
