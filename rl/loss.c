@@ -18,8 +18,7 @@ bool loss_find(const char *name, LossKind *kind) {
     return false;
 }
 
-/* ---- what is counted
- * --------------------------------------------------------------------------------------------- */
+/* ---- what is counted ---------------------------------------------------------------------------------------- */
 
 static bool seq_has(const LossSeq *seq, int t) { return !seq->mask || seq->mask[t]; }
 
@@ -59,8 +58,7 @@ static double token_weight(const LossConf *conf, const LossNorm *norm, long toke
     CHECK(false, "loss kind %d", (int)conf->kind);
 }
 
-/* ---- one token
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- one token ---------------------------------------------------------------------------------------------- */
 
 typedef struct {
     double value, slope; /* the term, and its derivative by logp */
@@ -82,8 +80,7 @@ static Term kl_term(double x) {
     return (Term){e + x, -e};
 }
 
-/* ---- one sequence
- * --------------------------------------------------------------------------------------------------- */
+/* ---- one sequence ------------------------------------------------------------------------------------------- */
 
 /* What the tokens of one sequence add up to. */
 typedef struct {

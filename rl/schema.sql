@@ -1,10 +1,11 @@
 -- schema.sql: the tables of OUTPUT_DIR/run.db, and their documentation.
 --
--- All that a run sampled, how it was judged and what was learnt from it. The trainer reads back what it wrote here, so
--- what a query shows is what was trained on. One training step is one transaction: a step is here whole or not at all.
+-- All that a run sampled, how it was judged and what was learnt from it. The trainer reads back what it wrote here,
+-- so what a query shows is what was trained on. One training step is one transaction: a step is here whole or not at
+-- all.
 --
--- Everything but times is a function of the run: two runs of the same recipe on the same path hold the same rows, ids
--- included. Times stand in attempts, step_seconds, scores.microseconds and evals.seconds, and nowhere else.
+-- Everything but times is a function of the run: two runs of the same recipe on the same path hold the same rows,
+-- ids included. Times stand in attempts, step_seconds, scores.microseconds and evals.seconds, and nowhere else.
 --
 -- Blobs are zlib streams of little-endian arrays; in Python:
 --     numpy.frombuffer(zlib.decompress(blob), "<i4")    tokens
@@ -15,12 +16,12 @@
 PRAGMA application_id = 2003330420; -- "whet"
 PRAGMA user_version = 1;            -- raised whenever a table changes; a newer store is refused, never guessed at
 
--- ---- runs ------------------------------------------------------------------------------------------------------------
+-- ---- runs ------------------------------------------------------------------------------------------------------
 
 -- One training run: what was asked for, and what decides its bits.
 CREATE TABLE runs (
     id          INTEGER PRIMARY KEY,
-    recipe      TEXT NOT NULL,      -- the resolved recipe, a JSON object: query it with recipe ->> '$.learning_rate'
+    recipe      TEXT NOT NULL,      -- as resolved, a JSON object: recipe ->> '$.learning_rate'
     path        TEXT NOT NULL,      -- device path, such as avx512_bf16: results are bit-equal only on the same one
     version     TEXT NOT NULL,      -- of whet
     weight_hash TEXT NOT NULL       -- of the weights before the first step
@@ -40,9 +41,10 @@ CREATE TABLE attempts (
 );
 CREATE INDEX attempts_run ON attempts (run);
 
--- ---- steps -----------------------------------------------------------------------------------------------------------
+-- ---- steps -----------------------------------------------------------------------------------------------------
 
--- One training step: a batch of groups sampled, judged and learnt from. Counted from 1.
+-- One training step, counted from 1: groups sampled and judged, and what was learnt from. With several updates from
+-- one batch of samples, the first of them has the groups; advantages say which samples each of them consumed.
 CREATE TABLE steps (
     run         INTEGER NOT NULL REFERENCES runs,
     step        INTEGER NOT NULL,
@@ -71,7 +73,7 @@ CREATE TABLE step_seconds (
     FOREIGN KEY (run, step) REFERENCES steps
 ) WITHOUT ROWID;
 
--- ---- what was asked ----------------------------------------------------------------------------------------------------
+-- ---- what was asked --------------------------------------------------------------------------------------------
 
 -- Problems that were used at least once, in the order of their first use.
 CREATE TABLE problems (
@@ -106,7 +108,7 @@ CREATE TABLE groups (
 );
 CREATE INDEX groups_problem ON groups (problem_id);
 
--- ---- what was answered -------------------------------------------------------------------------------------------------
+-- ---- what was answered -----------------------------------------------------------------------------------------
 
 -- One answer. The arrays hold one element for each token after the group's prompt.
 CREATE TABLE samples (
@@ -118,9 +120,9 @@ CREATE TABLE samples (
     n_prompt       INTEGER NOT NULL, -- tokens before the policy's own (the group's prompt, or more)
     n_tokens       INTEGER NOT NULL, -- tokens after n_prompt: the length of the answer
     tokens         BLOB NOT NULL,
-    logprobs       BLOB NOT NULL,    -- log-softmax of logits/temperature over the whole vocabulary: the loss uses it
+    logprobs       BLOB NOT NULL,    -- log-softmax of logits/temperature over the whole vocabulary; the loss's
     draw_logprobs  BLOB NOT NULL,    -- inside the set that top_k, top_p and min_p kept
-    segments       TEXT NOT NULL,    -- JSON: [{"start", "n", "role", "trained", "version"}, ...] over the whole sequence
+    segments       TEXT NOT NULL,    -- JSON: [{"start", "n", "role", "trained", "version"}, ...], prompt included
     text           TEXT NOT NULL,    -- the answer, decoded
     finish         TEXT NOT NULL,    -- stop, length, cancelled
     policy_version INTEGER NOT NULL, -- of the policy that wrote its last token
@@ -156,7 +158,7 @@ CREATE TABLE advantages (
 ) WITHOUT ROWID;
 CREATE INDEX advantages_sample ON advantages (sample_id);
 
--- ---- evaluations -------------------------------------------------------------------------------------------------------
+-- ---- evaluations -----------------------------------------------------------------------------------------------
 
 -- Accuracy on problems that are not trained on, measured after a step (0: the untouched model).
 CREATE TABLE evals (
@@ -189,17 +191,17 @@ CREATE TABLE eval_answers (
 ) WITHOUT ROWID;
 CREATE INDEX eval_answers_problem ON eval_answers (problem_id);
 
--- ---- views -------------------------------------------------------------------------------------------------------------
+-- ---- views -----------------------------------------------------------------------------------------------------
 
 -- Every answer beside its problem:
 --   SELECT problem, answer, text FROM answers WHERE step = 20 AND class = 'wrong';
 CREATE VIEW answers AS
 SELECT s.id AS sample_id, g.run, g.step, g.position, s.number, p.problem, p.answer, s.text, s.class, s.reward,
-       a.advantage, s.n_tokens, s.finish, p.id AS problem_id, p.kind
+       (SELECT a.advantage FROM advantages a WHERE a.sample_id = s.id ORDER BY a.step LIMIT 1) AS advantage,
+       s.n_tokens, s.finish, p.id AS problem_id, p.kind
 FROM samples s
 JOIN groups g ON g.id = s.group_id
-JOIN problems p ON p.id = g.problem_id
-LEFT JOIN advantages a ON a.sample_id = s.id AND a.run = g.run AND a.step = g.step;
+JOIN problems p ON p.id = g.problem_id;
 
 -- How the run went:
 --   SELECT * FROM reward_by_step;

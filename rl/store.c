@@ -18,8 +18,7 @@ static const char schema[] =
 #include "rl/schema.inc"
     ;
 
-/* ---- opening
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- opening ------------------------------------------------------------------------------------------------ */
 
 /* Locks the folder that the store lies in, so that two trainings never write to one store. A file system without
  * locks is borne. */
@@ -95,8 +94,7 @@ void store_close(Store *store) {
     free(store);
 }
 
-/* ---- runs and attempts
- * --------------------------------------------------------------------------------------------- */
+/* ---- runs and attempts -------------------------------------------------------------------------------------- */
 
 bool store_run_begin(Store *store, StoreRun *run, Err *err) {
     store_doing(store, "storing the run");
@@ -147,8 +145,7 @@ bool store_attempt_end(Store *store, int64_t attempt, const char *outcome, Err *
         outcome, attempt);
 }
 
-/* ---- problems
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- problems ----------------------------------------------------------------------------------------------- */
 
 bool store_problem(Store *store, const char *source, const Problem *problem, int64_t *id, Err *err) {
     /* The whole row is compared: a data set that was changed between two attempts makes new problems. */
@@ -170,8 +167,7 @@ bool store_problem(Store *store, const char *source, const Problem *problem, int
     return true;
 }
 
-/* ---- evaluations
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- evaluations -------------------------------------------------------------------------------------------- */
 
 static bool eval_put(Store *store, int64_t run, const StoreEval *eval, Err *err) {
     int64_t step = eval->step, id;
@@ -265,8 +261,7 @@ void store_eval_free(StoreEval *eval) {
     *eval = (StoreEval){0};
 }
 
-/* ---- the digest
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- the digest --------------------------------------------------------------------------------------------- */
 
 /* One row into the hash: the type, the length and the bytes of each column. */
 static void digest_row(XXH3_state_t *hash, sqlite3_stmt *row) {

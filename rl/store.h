@@ -26,8 +26,7 @@ typedef struct Store Store;
 Store *store_open(const char *path, double wait_seconds, Err *err);
 void store_close(Store *store); /* NULL is fine */
 
-/* ---- runs and attempts
- * --------------------------------------------------------------------------------------------- */
+/* ---- runs and attempts -------------------------------------------------------------------------------------- */
 
 typedef struct {
     int64_t id;
@@ -46,8 +45,7 @@ bool store_attempt_begin(Store *store, int64_t run, long from_step, const char *
 bool store_attempt_end(Store *store, int64_t attempt, const char *outcome,
                        Err *err); /* finished, interrupted, failed */
 
-/* ---- steps
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- steps -------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     int64_t id;       /* given by store_step_write, in order */
@@ -83,12 +81,21 @@ typedef struct {
     double value;
 } StoreNumber;
 
+/* A sample of an earlier step that this one consumed: several updates from one batch, sampling ahead of learning.
+ */
+typedef struct {
+    int64_t sample;
+    double advantage;
+} StoreUse;
+
 typedef struct {
     long step;            /* from 1 */
     int64_t version;      /* of the policy after the step */
     uint64_t weight_hash; /* of the weights after the step */
-    StoreGroup *groups;   /* in the order in which they are learnt from */
+    StoreGroup *groups;   /* sampled in this step, in the order in which they are learnt from; may be none */
     int n_groups;
+    StoreUse *uses; /* in order of the samples' ids when read */
+    int n_uses;
     const char *const *parts; /* names of reward_funcs */
     int n_parts;
     StoreNumber *metrics; /* under TRL's names; functions of the run only, never times */
@@ -107,8 +114,7 @@ bool store_step_last(Store *store, int64_t run, long *step, Err *err);
 bool store_step_read(Store *store, int64_t run, long number, StoreStep *step, Err *err);
 void store_step_free(StoreStep *step); /* of store_step_read */
 
-/* ---- evaluations
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- evaluations -------------------------------------------------------------------------------------------- */
 
 typedef struct {
     Problem problem;
@@ -137,8 +143,7 @@ bool store_eval_read(Store *store, int64_t run, long step, const char *name, Sto
                      Err *err);
 void store_eval_free(StoreEval *eval); /* of store_eval_read */
 
-/* ---- comparing stores
- * --------------------------------------------------------------------------------------------------- */
+/* ---- comparing stores --------------------------------------------------------------------------------------- */
 
 /* A hash of everything that is a function of the run: all rows of all tables but runs and attempts, without times.
  */

@@ -17,8 +17,7 @@ static bool count_read(Store *store, sqlite3_stmt *row, int column, int64_t most
     return store_damaged(store, err, "%s is %lld", sqlite3_column_name(row, column), (long long)value);
 }
 
-/* ---- samples
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- samples ------------------------------------------------------------------------------------------------ */
 
 static bool role_find(const char *name, Role *role) {
     static const char *const roles[] = {[ROLE_PROMPT] = "prompt", [ROLE_MODEL] = "model", [ROLE_TOOL] = "tool"};
@@ -138,8 +137,7 @@ static bool samples_read(Store *store, int64_t run, StoreStep *step, StoreGroup 
     return got == 0;
 }
 
-/* ---- groups
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- groups ------------------------------------------------------------------------------------------------- */
 
 static bool group_read(Store *store, sqlite3_stmt *row, StoreGroup *g, Arena *arena, Err *err) {
     g->id = sqlite3_column_int64(row, 0);
@@ -190,8 +188,28 @@ static bool groups_read(Store *store, int64_t run, StoreStep *step, Err *err) {
     return got == 0;
 }
 
-/* ---- the step
- * ------------------------------------------------------------------------------------------------------- */
+/* What the step consumed of earlier steps' samples. */
+static bool uses_read(Store *store, int64_t run, StoreStep *step, Err *err) {
+    int64_t n;
+    if (!store_ask_number(store, err, &n, "SELECT count(*) FROM advantages WHERE run = ? AND step = ?", "ll", run,
+                          (int64_t)step->step)) {
+        return false;
+    }
+    step->uses = arena_alloc(&step->arena, (size_t)n + 1, sizeof(StoreUse));
+    sqlite3_stmt *row = store_ask(store, err,
+                                  "SELECT a.sample_id, a.advantage FROM advantages a "
+                                  "JOIN samples s ON s.id = a.sample_id JOIN groups g ON g.id = s.group_id "
+                                  "WHERE a.run = ? AND a.step = ? AND (g.step <> a.step OR g.run <> a.run) "
+                                  "ORDER BY a.sample_id",
+                                  "ll", run, (int64_t)step->step);
+    int got = row ? 1 : -1;
+    while (got == 1 && (got = store_row(store, row, err)) == 1) {
+        step->uses[step->n_uses++] = (StoreUse){sqlite3_column_int64(row, 0), sqlite3_column_double(row, 1)};
+    }
+    return got == 0;
+}
+
+/* ---- the step ----------------------------------------------------------------------------------------------- */
 
 /* Names and numbers of a query with two columns, in the arena. */
 static bool numbers_read(Store *store, sqlite3_stmt *row, StoreNumber **numbers, int *n, Arena *arena, Err *err) {
@@ -234,6 +252,7 @@ static bool step_read(Store *store, int64_t run, StoreStep *step, Err *err) {
     step->weight_hash = store_hash(row, 1);
     store_end(row);
     if (!parts_read(store, run, step, err) || !groups_read(store, run, step, err)) return false;
+    if (!uses_read(store, run, step, err)) return false;
     row = store_ask(store, err, "SELECT name, value FROM step_metrics WHERE run = ? AND step = ? ORDER BY name",
                     "ll", run, number);
     if (!numbers_read(store, row, &step->metrics, &step->n_metrics, &step->arena, err)) return false;

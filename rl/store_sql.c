@@ -9,8 +9,7 @@
 #include <string.h>
 #include <zlib.h>
 
-/* ---- errors
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- errors ------------------------------------------------------------------------------------------------- */
 
 void store_doing(Store *store, const char *format, ...) {
     va_list args;
@@ -65,8 +64,7 @@ bool store_damaged(Store *store, Err *err, const char *format, ...) {
     return err_set(err, "%s: damaged, found while %s: %s", store->path, store->doing, what);
 }
 
-/* ---- statements
- * --------------------------------------------------------------------------------------------------- */
+/* ---- statements --------------------------------------------------------------------------------------------- */
 
 /* Each statement is prepared once. */
 static sqlite3_stmt *prepare(Store *store, const char *sql, Err *err) {
@@ -176,8 +174,7 @@ bool store_ask_number(Store *store, Err *err, int64_t *number, const char *sql, 
     return row >= 0;
 }
 
-/* ---- transactions
- * ------------------------------------------------------------------------------------------------- */
+/* ---- transactions ------------------------------------------------------------------------------------------- */
 
 bool store_begin(Store *store, Err *err) { return store_put(store, err, "BEGIN IMMEDIATE", ""); }
 
@@ -188,8 +185,7 @@ bool store_finish(Store *store, bool good, Err *err) {
     return false;
 }
 
-/* ---- columns
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- columns ------------------------------------------------------------------------------------------------ */
 
 const char *store_text(sqlite3_stmt *row, int column, size_t *n, Arena *arena) {
     const unsigned char *text = sqlite3_column_text(row, column);

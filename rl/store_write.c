@@ -69,6 +69,11 @@ static bool scores_put(Store *store, const StoreStep *step, const StoreSample *s
     return good;
 }
 
+static bool use_put(Store *store, int64_t run, long step, int64_t sample, double advantage, Err *err) {
+    return store_put(store, err, "INSERT INTO advantages (run, step, sample_id, advantage) VALUES (?, ?, ?, ?)",
+                     "llld", run, (int64_t)step, sample, advantage);
+}
+
 static bool group_put(Store *store, int64_t run, const StoreStep *step, int position, Buf *json, Err *err) {
     StoreGroup *g = &step->groups[position];
     bool good = store_problem(store, g->source, &g->problem, &g->problem_id, err);
@@ -84,10 +89,7 @@ static bool group_put(Store *store, int64_t run, const StoreStep *step, int posi
     for (int i = 0; good && i < g->n_samples; i++) {
         StoreSample *s = &g->samples[i];
         good = sample_put(store, g, s, json, err) && scores_put(store, step, s, err);
-        if (!good || isnan(s->advantage)) continue;
-        good =
-            store_put(store, err, "INSERT INTO advantages (run, step, sample_id, advantage) VALUES (?, ?, ?, ?)",
-                      "llld", run, (int64_t)step->step, s->id, s->advantage);
+        if (good && !isnan(s->advantage)) good = use_put(store, run, step->step, s->id, s->advantage, err);
     }
     return good;
 }
@@ -101,6 +103,9 @@ static bool step_put(Store *store, int64_t run, const StoreStep *step, Err *err)
     Buf json = {0};
     for (int i = 0; good && i < step->n_groups; i++) good = group_put(store, run, step, i, &json, err);
     buf_free(&json);
+    for (int i = 0; good && i < step->n_uses; i++) {
+        good = use_put(store, run, step->step, step->uses[i].sample, step->uses[i].advantage, err);
+    }
     for (int i = 0; good && i < step->n_metrics; i++) {
         good = store_put(store, err, "INSERT INTO step_metrics (run, step, name, value) VALUES (?, ?, ?, ?)",
                          "lltd", run, number, step->metrics[i].name, step->metrics[i].value);

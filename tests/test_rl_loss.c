@@ -24,8 +24,7 @@
 
 enum { MOST = 16 };
 
-/* ---- advantages
- * --------------------------------------------------------------------------------------------------- */
+/* ---- advantages --------------------------------------------------------------------------------------------- */
 
 static void group_std_gives_trl_values(void **state) {
     (void)state;
@@ -108,8 +107,7 @@ static void names_are_trls(void **state) {
     assert_false(schedule_find("", &schedule));
 }
 
-/* ---- losses
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- losses ------------------------------------------------------------------------------------------------- */
 
 /* The loss of one token with the given ratio (grpo over one sequence of one token is just that). */
 static double one_token(double advantage, double ratio, double low, double high, double beta, double x) {
@@ -355,8 +353,7 @@ static void numbers_that_are_none_are_refused(void **state) {
     }
 }
 
-/* ---- schedules
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- schedules ---------------------------------------------------------------------------------------------- */
 
 static void schedules_equal_transformers(void **state) {
     (void)state;

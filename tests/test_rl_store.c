@@ -21,8 +21,7 @@
 
 enum { GROUPS = 3, SAMPLES = 4, PARTS = 2, PROMPT = 5, LONGEST = 40 };
 
-/* ---- a folder for each test
- * ----------------------------------------------------------------------------------------- */
+/* ---- a folder for each test --------------------------------------------------------------------------------- */
 
 typedef struct {
     char folder[64], db[80];
@@ -76,8 +75,7 @@ static void change(const char *path, const char *sql) {
     sqlite3_close(db);
 }
 
-/* ---- steps to store
- * ------------------------------------------------------------------------------------------------- */
+/* ---- steps to store ----------------------------------------------------------------------------------------- */
 
 static real odd_number(Rng *rng) {
     static const float odd[] = {-0.0f, 1e-45f, -INFINITY, -0.1f, -87.5f};
@@ -173,8 +171,7 @@ static int64_t store_fill(Store *store, long steps) {
     return run.id;
 }
 
-/* ---- equality
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- equality ----------------------------------------------------------------------------------------------- */
 
 static void text_equal(const char *a, const char *b) {
     assert_int_equal(a == NULL, b == NULL);
@@ -254,8 +251,7 @@ static void step_equal(const StoreStep *a, const StoreStep *b) {
     numbers_equal(a->seconds, b->seconds, a->n_seconds);
 }
 
-/* ---- reading back
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- reading back ------------------------------------------------------------------------------------------- */
 
 static void steps_come_back_bit_for_bit(void **state) {
     const Place *place = *state;
@@ -287,6 +283,29 @@ static void steps_come_back_bit_for_bit(void **state) {
     store_close(store);
     for (int n = 0; n < 3; n++) arena_free(&written[n].arena);
     assert_true(ask(place->db, "SELECT count(*) FROM problems") == 5);
+}
+
+static void samples_may_be_consumed_later(void **state) {
+    const Place *place = *state;
+    Err err = {0};
+    StoreUse uses[] = {{2, -0.25}, {4, 1.5}};
+    StoreStep learnt = {.step = 2, .version = 2, .weight_hash = 9, .uses = uses, .n_uses = 2}, read;
+    Store *store = must_open(place->db);
+    int64_t run = store_fill(store, 1);
+    assert_true(store_step_write(store, run, &learnt, &err));
+    assert_true(step_write(store, run, 3, &err));
+    assert_true(store_step_read(store, run, 2, &read, &err));
+    assert_true(read.n_groups == 0 && read.n_uses == 2 && read.weight_hash == 9);
+    assert_memory_equal(read.uses, uses, sizeof uses);
+    store_step_free(&read);
+    assert_true(store_step_read(store, run, 3, &read, &err));
+    assert_true(read.n_groups == GROUPS && read.n_uses == 0);
+    store_step_free(&read);
+    store_close(store);
+    /* The fourth sample was first consumed by step 2, the second by its own step. */
+    assert_true(ask(place->db, "SELECT advantage FROM answers WHERE sample_id = 4") == 1.5);
+    assert_true(ask(place->db, "SELECT count(*) FROM answers") == 2 * GROUPS * SAMPLES);
+    assert_true(ask(place->db, "SELECT count(*) FROM advantages WHERE sample_id = 2") == 2);
 }
 
 static void runs_and_attempts_are_kept(void **state) {
@@ -424,8 +443,7 @@ static void digest_sees_all_but_times(void **state) {
     store_close(store);
 }
 
-/* ---- the program dies
- * ----------------------------------------------------------------------------------------------- */
+/* ---- the program dies --------------------------------------------------------------------------------------- */
 
 static void die_at(void *count, int what, const char *db, const char *table, sqlite3_int64 row) {
     (void)what, (void)db, (void)table, (void)row;
@@ -538,8 +556,7 @@ static void killed_at_any_time(void **state) {
     assert_true(last > 0);
 }
 
-/* ---- trouble with the disk
- * -------------------------------------------------------------------------------------------- */
+/* ---- trouble with the disk ---------------------------------------------------------------------------------- */
 
 /* Runs body in a child; returns its exit status (0: good, 77: not possible here). */
 static int in_child(int (*body)(const Place *), const Place *place) {
@@ -640,8 +657,7 @@ static void read_only_folder_is_one_line(void **state) {
     assert_null(strchr(err.msg, '\n'));
 }
 
-/* ---- other programs
- * ------------------------------------------------------------------------------------------------- */
+/* ---- other programs ----------------------------------------------------------------------------------------- */
 
 static void refused(const char *path, const char *why) {
     Err err = {0};
@@ -688,8 +704,7 @@ static void newer_and_foreign_stores_are_refused(void **state) {
     assert_true(ask(place->db, "SELECT count(*) FROM sqlite_schema") == 1);
 }
 
-/* ---- damage
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- damage ------------------------------------------------------------------------------------------------- */
 
 static void damaged_files_are_refused(void **state) {
     const Place *place = *state;
@@ -743,6 +758,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
 #define STORE_TEST(name) cmocka_unit_test_setup_teardown(name, place_open, place_close)
         STORE_TEST(steps_come_back_bit_for_bit),
+        STORE_TEST(samples_may_be_consumed_later),
         STORE_TEST(runs_and_attempts_are_kept),
         STORE_TEST(evaluations_are_kept_and_replaced),
         STORE_TEST(views_answer),
