@@ -64,7 +64,7 @@ static void sumsq_item(void *self, int item, int thread) {
     }
 }
 
-/* A dense tensor is one row of chunks; otherwise each row has its own. */
+/* A dense tensor is one row of chunks (each of its rows has its own where an int cannot count the elements). */
 static double op_sumsq(Dev *dev, Ten t) {
     SumsqJob job = {.t = t, .cut = cut_of(t.rows, t.cols, ten_dense(t))};
     job.chunks = ceil_div(job.cut.cols, SUMSQ_CHUNK);

@@ -1,0 +1,140 @@
+/* kernels_help.h: what the tests of the kernels room share: every path with one and two threads, tensors from and
+ * to host numbers, and the comparison of an op's output on all of them, bit for bit. */
+#ifndef WHET_TESTS_KERNELS_HELP_H
+#define WHET_TESTS_KERNELS_HELP_H
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kernels/kernels.h"
+
+enum { DEVS_MAX = 16 };
+typedef struct {
+    Dev *dev[DEVS_MAX]; /* the first is plain C with one thread */
+    int n;
+} Devs;
+
+#define UNUSED_HERE __attribute__((unused))
+#define TOLERANCE(in_float, in_double) (sizeof(real) == 4 ? (in_float) : (in_double))
+
+UNUSED_HERE static int devs_open(void **state) {
+    Devs *devs = MEM_NEW(Devs);
+    const char *names[8];
+    int n = dev_paths(names);
+    Err err = {0};
+    for (int i = 0; i < n; i++)
+        for (int threads = 1; threads <= 2; threads++) {
+            Dev *dev = dev_open(&(DevConf){"cpu", names[i], threads, false}, &err);
+            if (!dev) fail_msg("%s", err.msg);
+            devs->dev[devs->n++] = dev;
+        }
+    assert_string_equal(dev_path(devs->dev[0]), "plain");
+    *state = devs;
+    return 0;
+}
+
+UNUSED_HERE static int devs_close(void **state) {
+    Devs *devs = *state;
+    for (int i = 0; i < devs->n; i++) dev_close(devs->dev[i]);
+    free(devs);
+    return 0;
+}
+
+/* ---- numbers ---- */
+
+UNUSED_HERE static uint16_t to_bf16(real x) {
+    float f = (float)x;
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16);
+}
+UNUSED_HERE static real from_bf16(uint16_t h) {
+    uint32_t u = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+/* What a tensor of the type would hold for x. */
+UNUSED_HERE static real stored(real x, DType type) { return type == K_BF16 ? from_bf16(to_bf16(x)) : x; }
+
+UNUSED_HERE static real *reals_random(uint64_t seed, size_t n, double scale, DType type) {
+    real *x = MEM_ARRAY(real, n + 1);
+    Rng rng = {seed, 0};
+    for (size_t i = 0; i < n; i++) x[i] = stored((real)(rng_normal(&rng) * scale), type);
+    return x;
+}
+
+/* ---- tensors ---- */
+
+UNUSED_HERE static void ten_put(Dev *dev, Ten t, const real *host) {
+    size_t n = (size_t)t.rows * (size_t)t.cols;
+    uint16_t *h = MEM_ARRAY(uint16_t, n + 1);
+    for (size_t i = 0; i < n; i++) h[i] = to_bf16(host[i]);
+    if (t.type == K_BF16)
+        k_put(dev, t, h);
+    else
+        k_put(dev, t, host);
+    free(h);
+}
+
+/* host may be NULL: zeros. */
+UNUSED_HERE static Ten ten_make(Dev *dev, int rows, int cols, DType type, const real *host) {
+    Err err = {0};
+    Ten t = k_new(dev, rows, cols, type, &err);
+    if (!t.p) fail_msg("%s", err.msg);
+    if (host) ten_put(dev, t, host);
+    return t;
+}
+
+UNUSED_HERE static void ten_read(Dev *dev, Ten t, real *host) {
+    size_t n = (size_t)t.rows * (size_t)t.cols;
+    uint16_t *h = MEM_ARRAY(uint16_t, n + 1);
+    k_get(dev, t.type == K_BF16 ? (void *)h : (void *)host, t);
+    if (t.type == K_BF16)
+        for (size_t i = 0; i < n; i++) host[i] = from_bf16(h[i]);
+    free(h);
+}
+
+/* Appends the tensor's numbers to out and frees it. */
+UNUSED_HERE static void ten_take(Dev *dev, Ten t, Buf *out) {
+    size_t n = (size_t)t.rows * (size_t)t.cols;
+    real *host = MEM_ARRAY(real, n + 1);
+    ten_read(dev, t, host);
+    buf_add(out, host, n * sizeof *host);
+    free(host);
+    k_free(dev, &t);
+}
+
+/* Runs on all paths, with one thread and with two; what they append must be the same bits. Leaves it in out. */
+UNUSED_HERE static void on_all(const Devs *devs, Buf *out, void (*run)(Dev *dev, const void *self, Buf *out),
+                               const void *self) {
+    buf_clear(out);
+    for (int i = 0; i < devs->n; i++) {
+        Buf mine = {0};
+        run(devs->dev[i], self, i ? &mine : out);
+        if (i && (mine.n != out->n || memcmp(mine.p, out->p, out->n) != 0)) {
+            const real *a = (const real *)(void *)mine.p, *b = (const real *)(void *)out->p;
+            size_t at = 0;
+            while (at < out->n / sizeof *a && memcmp(a + at, b + at, sizeof *a) == 0) at++;
+            fail_msg("%s with %d threads: number %zu of %zu is %.9g, on plain C %.9g", dev_path(devs->dev[i]),
+                     dev_threads(devs->dev[i]), at, out->n / sizeof *a, (double)a[at], (double)b[at]);
+        }
+        buf_free(&mine);
+    }
+}
+
+UNUSED_HERE static const real *reals_of(const Buf *buf) { return (const real *)(const void *)buf->p; }
+
+#define NEAR(got, want, tolerance)                                                                                \
+    do {                                                                                                          \
+        double got_ = (double)(got), want_ = (double)(want);                                                      \
+        if (!(fabs(got_ - want_) <= (tolerance) * (1 + fabs(want_))))                                             \
+            fail_msg("%s: %.17g, wanted %.17g", #got, got_, want_);                                               \
+    } while (0)
+
+#endif
