@@ -38,7 +38,7 @@ int recipe_key_find(const char *name) {
 }
 
 /* Levenshtein's distance of two names, both shorter than NAME_MAX_BYTES. */
-static int name_distance(const char *a, const char *b) {
+int name_distance(const char *a, const char *b) {
     int row[NAME_MAX_BYTES + 1];
     int n = (int)strlen(b);
     for (int j = 0; j <= n; j++) row[j] = j;
@@ -103,7 +103,7 @@ static bool switch_read(const char *text, bool *out) {
 }
 
 /* 8G, 500M, 4GiB, 12345: powers of 1024. */
-static bool bytes_read(const char *text, int64_t *out) {
+bool bytes_read(const char *text, int64_t *out) {
     static const char units[] = "KMGT";
     char *end;
     if (!(*text >= '0' && *text <= '9')) return false;

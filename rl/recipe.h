@@ -145,4 +145,8 @@ int recipe_key_find(const char *name);      /* its row, or -1; a heading is no k
 const char *recipe_key_near(const char *name); /* the known name that is nearest, or NULL */
 void recipe_key_words(const RecipeKey *key, char *out, size_t room); /* its values: "grpo, dr_grpo, dapo" */
 
+/* What flags of other commands share with a recipe's. */
+int name_distance(const char *a, const char *b);    /* Levenshtein's; both shorter than 80 bytes */
+bool bytes_read(const char *text, int64_t *out);    /* 8G, 500M, 12345 */
+
 #endif
