@@ -1,0 +1,10 @@
+/* cmd.h: the program's commands, as main.c calls them. Each is in rl/cmd_<name>.c. */
+#ifndef WHET_RL_CMD_H
+#define WHET_RL_CMD_H
+
+int cmd_score(int argc, char **argv);   /* whet score: JSON lines in, the same lines with rewards out */
+int cmd_sample(int argc, char **argv);  /* whet sample: answers to one prompt */
+int cmd_eval(int argc, char **argv);    /* whet eval: accuracy on a file of problems */
+int cmd_logprob(int argc, char **argv); /* whet logprob: log-probabilities of a text's tokens */
+
+#endif

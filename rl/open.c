@@ -1,0 +1,95 @@
+/* open.c: opens device, model file, tokenizer and weights for all commands. Tested by tests/cmd_run.sh. */
+#include "rl/open.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void open_options(OpenConf *conf, Option options[OPEN_OPTIONS]) {
+    const Option all[OPEN_OPTIONS] = {
+        {"model", KEY_TEXT, &conf->model, 0, 0, "a Hugging Face folder or a .gguf file"},
+        {"dtype", KEY_TEXT, &conf->dtype, 0, 0, "what is computed in: float32 or bfloat16"},
+        {"device", KEY_TEXT, &conf->device, 0, 0, "where"},
+        {"cpu_path", KEY_TEXT, &conf->cpu_path, 0, 0, "instruction set: auto, plain, avx2, avx512, avx512_bf16"},
+        {"threads", KEY_WHOLE, &conf->threads, 0, 256, "0: as many as cores"},
+        {"max_memory", KEY_BYTES, &conf->max_memory, 0, 0, "most bytes to take (8G, 500M); default: what is free"},
+    };
+    memcpy(options, all, sizeof all);
+}
+
+/* ---- memory ---- */
+
+/* The number that stands in a file after `key` (or at its beginning); -1 when there is none. */
+static int64_t number_in(const char *path, const char *key) {
+    FILE *file = fopen(path, "r");
+    char line[256];
+    long long value = -1;
+    while (file && value < 0 && fgets(line, sizeof line, file))
+        if (strncmp(line, key, strlen(key)) != 0 || sscanf(line + strlen(key), "%lld", &value) != 1) value = -1;
+    if (file) fclose(file);
+    return value;
+}
+
+int64_t memory_free(void) {
+    int64_t machine = number_in("/proc/meminfo", "MemAvailable:");
+    int64_t most = number_in("/sys/fs/cgroup/memory.max", ""),
+            used = number_in("/sys/fs/cgroup/memory.current", "");
+    int64_t pages = number_in("/sys/fs/cgroup/memory.stat", "inactive_file "); /* given back when asked for */
+    int64_t all = machine < 0 ? INT64_MAX : machine * 1024;
+    int64_t group = most < 0 || used < 0 ? INT64_MAX : most - used + (pages > 0 ? pages : 0);
+    return all < group ? all : group;
+}
+
+/* ---- open ---- */
+
+static bool type_read(const char *dtype, DType *type, Err *err) {
+    *type = dtype && strcmp(dtype, "float32") == 0 ? K_REAL : K_BF16;
+    if (!dtype || *type == K_REAL || strcmp(dtype, "bfloat16") == 0) return true;
+    return err_set(err, "dtype %s is not known; use float32 or bfloat16", dtype);
+}
+
+bool model_open(Model *model, const OpenConf *conf, Err *err) {
+    *model = (Model){0};
+    if (!conf->model) return err_set(err, "--model is needed: a Hugging Face folder or a .gguf file");
+    if (!type_read(conf->dtype, &model->type, err)) return false;
+    DevConf dev = {.device = conf->device, .path = conf->cpu_path, .threads = (int)conf->threads};
+    model->dev = dev_open(&dev, err);
+    if (model->dev) model->file = model_file_open(conf->model, err);
+    if (model->file) model->tok = tokenizer_open(model->file, err);
+    if (model->tok) {
+        int64_t there = memory_free();
+        model->memory = conf->max_memory > 0 ? conf->max_memory : there;
+        dev_limit(model->dev, (size_t)model->memory);
+        return true;
+    }
+    model_close(model);
+    return false;
+}
+
+bool model_load(Model *model, PolicyConf *conf, size_t more, Err *err) {
+    conf->type = model->type;
+    size_t weights = policy_bytes(model->dev, model_file_conf(model->file), conf);
+    if (weights + more > (size_t)model->memory)
+        return err_set(
+            err,
+            "%.2f GB of memory are needed (%.2f GB for the weights) and %.2f GB may be taken: use fewer "
+            "--slots, shorter sequences or a smaller model",
+            (double)(weights + more) * 1e-9, (double)weights * 1e-9, (double)model->memory * 1e-9);
+    model->policy = policy_load(model->dev, model->file, conf, err);
+    return model->policy != NULL;
+}
+
+bool sequence_fits(const Model *model, int n_prompt, long max_new, int *max_tokens, Err *err) {
+    int most = model_file_conf(model->file)->max_positions;
+    if (n_prompt >= most)
+        return err_set(err, "the prompt has %d tokens and the model takes %d in all", n_prompt, most);
+    *max_tokens = max_new < most - n_prompt ? n_prompt + (int)max_new : most;
+    return true;
+}
+
+void model_close(Model *model) {
+    policy_close(model->policy);
+    if (model->tok) tokenizer_close(model->tok);
+    if (model->file) model_file_close(model->file);
+    dev_close(model->dev);
+    *model = (Model){0};
+}

@@ -1,0 +1,48 @@
+/* open.h: what every command needs first: the device, the model's file, its tokenizer, its weights.
+ *
+ * Knows: flags and recipe keys about model and machine; how much memory the machine has. Must never know: what the
+ * command is. Structs: OpenConf, Model (owns all that it opened; model_close frees it).
+ * Tested by tests/cmd_run.sh.
+ */
+#ifndef WHET_RL_OPEN_H
+#define WHET_RL_OPEN_H
+
+#include "rl/options.h"
+#include "rollout/rollout.h"
+
+typedef struct {
+    const char *model; /* a Hugging Face folder or a .gguf file */
+    const char *dtype; /* float32, bfloat16 */
+    const char *device, *cpu_path;
+    long threads;       /* 0: as many as cores */
+    int64_t max_memory; /* bytes; 0: what the machine has free */
+} OpenConf;
+
+typedef struct {
+    Dev *dev;
+    ModelFile *file;
+    Tokenizer *tok;
+    Policy *policy; /* NULL before model_load */
+    DType type;
+    int64_t memory; /* bytes that may be taken */
+} Model;
+
+/* The rows of a command's table that fill an OpenConf (which holds the defaults). */
+enum { OPEN_OPTIONS = 6 };
+void open_options(OpenConf *conf, Option options[OPEN_OPTIONS]);
+
+/* Opens device, file and tokenizer: headers are checked, no weight is read. On failure nothing stays open. */
+bool model_open(Model *model, const OpenConf *conf, Err *err);
+/* Reads the weights. `more` bytes will be asked of the device beside them: when both are more than there is,
+ * nothing is read and err says what each needs. conf->type is set here. */
+bool model_load(Model *model, PolicyConf *conf, size_t more, Err *err);
+void model_close(Model *model);
+
+/* The length of sequences of a prompt and an answer, cut to what the model can take; false when the prompt alone
+ * is too long. */
+bool sequence_fits(const Model *model, int n_prompt, long max_new, int *max_tokens, Err *err);
+
+/* Bytes that this process could still take: the machine's or the control group's, whichever is less. */
+int64_t memory_free(void);
+
+#endif
