@@ -472,9 +472,10 @@ static bool gguf_sizes(const Gguf *gguf, const char *prefix, Conf *conf, const c
         !gguf_size(gguf, prefix, "attention.head_count_kv", conf->n_heads, &conf->n_kv_heads, where, err) ||
         !gguf_size(gguf, prefix, "context_length", 2048, &conf->max_positions, where, err) ||
         !gguf_size(gguf, prefix, "vocab_size", embed->rows < 0 ? 0 : embed->rows, &conf->vocab, where, err) ||
-        !gguf_size(gguf, prefix, "expert_count", 0, &experts, where, err))
+        !gguf_size(gguf, prefix, "expert_count", 0, &experts, where, err) ||
+        !range_check(where, "the number of heads", conf->n_heads, MOST_HEADS, err))
         return false;
-    int head = conf->n_heads > 0 ? conf->dim / conf->n_heads : 0;
+    int head = conf->dim / conf->n_heads;
     if (!gguf_size(gguf, prefix, "attention.key_length", head, &key_length, where, err) ||
         !gguf_size(gguf, prefix, "attention.value_length", head, &value_length, where, err))
         return false;
