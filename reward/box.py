@@ -1,0 +1,274 @@
+"""box.py: the warm Python that forks one cell per run. Runs inside the namespaces that sandbox.c made.
+
+A request comes over the control socket with the descriptors of the run: 0, 1, 2 and the payload. Each run gets a
+cell: its own PID and mount namespace and its own /tmp of limited size. Process 1 of the cell is ours: it reaps, reports how
+process 2 (the run) ended, and by ending takes every process of the cell with it. Process 2 puts on the jail (limits,
+Landlock, no capabilities, system call filter) and only then touches what it was given. This file never sees a test: it and
+the candidate share one memory. Tested by tests/test_reward_sandbox.c.
+"""
+import array, collections, ctypes, gc, io, itertools, json, os, random, resource, signal, socket, struct, sys, time
+import bisect, copy, dataclasses, datetime, decimal, enum, fractions, functools, heapq, math, operator, re, statistics
+import string, threading, types, typing, traceback
+
+CLONE_NEWNS, CLONE_NEWPID = 0x20000, 0x20000000
+SYS_CLONE, SYS_CAPSET, SYS_EXECVEAT = 56, 126, 322
+SYS_LANDLOCK = 444
+PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS = 4, 22, 24, 28, 38
+PR_SET_CHILD_SUBREAPER = 36
+EXIT_MEMORY, EXIT_PROCESSES, EXIT_COMPILE = 81, 82, 83  # how a run names its end; all of them are failures
+
+# PyDLL keeps the interpreter lock: nothing else runs in these processes, and a raw clone must not give it up.
+libc = ctypes.PyDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+
+
+def must(result, what):
+    if result < 0:
+        raise OSError(ctypes.get_errno(), what + ": " + os.strerror(ctypes.get_errno()))
+    return result
+
+
+def syscall(number, *args):
+    return libc.syscall(ctypes.c_long(number), *[a if isinstance(a, (bytes, ctypes.Array, ctypes.Structure))
+                                                 else ctypes.c_void_p(a) for a in args])
+
+
+class Box:
+    """What holds for every cell of this box: read once from the first message of the worker."""
+
+    def __init__(self, conf):
+        self.control = socket.socket(fileno=3)
+        self.namespaces = conf["namespaces"]  # False: no PID and mount namespaces of our own (weak)
+        self.own_pid_ns = 4 if self.namespaces else -1
+        self.setuid = conf["setuid"]  # the identity to take where there is no user namespace, or 0
+        self.tmp = conf["tmp"]
+        self.landlock = syscall(SYS_LANDLOCK, 0, 0, 1) if conf["landlock"] else 0  # the ABI, or < 1
+        code = bytes.fromhex(conf["filter"])
+        self.filter_code = ctypes.create_string_buffer(code, len(code))
+        self.filter = ctypes.create_string_buffer(
+            struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(self.filter_code)), 16)
+        self.readable = [p for p in ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/alternatives",
+                                     "/etc/passwd", "/dev/null", "/dev/zero", "/dev/full", "/dev/random",
+                                     "/dev/urandom") if os.path.exists(p)]
+
+
+def lower_privileges():
+    """Once per box: what the children inherit. Our own effective capabilities stay: cells need them to be made."""
+    must(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if libc.prctl(PR_SET_SECUREBITS, 0x2F, 0, 0, 0) == 0:  # root is nobody special, locked
+        for cap in range(64):
+            libc.prctl(PR_CAPBSET_DROP, cap, 0, 0, 0)
+
+
+def landlock_wear(box):
+    """Only the system may be read and only the cell's tmp written; no connections, no signals or sockets outward."""
+    abi = box.landlock
+    fs = (1 << (13 if abi == 1 else 14 if abi == 2 else 15 if abi < 5 else 16)) - 1
+    attr = struct.pack("QQQ", fs, 3 if abi >= 4 else 0, 3 if abi >= 6 else 0)
+    rules = must(syscall(SYS_LANDLOCK, attr, 8 if abi < 4 else 16 if abi < 6 else 24, 0), "landlock ruleset")
+    for path in box.readable + [os.getcwd()]:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        allowed = fs if path == os.getcwd() else 0b1101 if os.path.isdir(path) else 0b111 & fs
+        must(syscall(SYS_LANDLOCK + 1, rules, 1, struct.pack("=Qi", allowed, fd), 0), "landlock rule")
+        os.close(fd)
+    must(syscall(SYS_LANDLOCK + 2, rules, 0), "landlock")
+    os.close(rules)
+
+
+def jail_wear(box, limits):
+    """The last steps before a run: after this nothing can be taken back."""
+    for what, most in ((resource.RLIMIT_AS, limits["as"]), (resource.RLIMIT_CPU, limits["cpu"]),
+                       (resource.RLIMIT_FSIZE, limits["file"]), (resource.RLIMIT_CORE, 0),
+                       (resource.RLIMIT_NOFILE, 256), (resource.RLIMIT_MEMLOCK, 0), (resource.RLIMIT_MSGQUEUE, 0),
+                       (resource.RLIMIT_SIGPENDING, 256), (resource.RLIMIT_STACK, 64 << 20)):
+        resource.setrlimit(what, (most, most))
+    if box.landlock >= 1:
+        landlock_wear(box)
+    if box.setuid:
+        os.setgroups([])
+        os.setresgid(box.setuid, box.setuid, box.setuid)
+        os.setresuid(box.setuid, box.setuid, box.setuid)
+    resource.setrlimit(resource.RLIMIT_NPROC, (limits["procs"] + 2,) * 2)  # the two are the box and process 1
+    must(syscall(SYS_CAPSET, struct.pack("Ii", 0x20080522, 0), bytes(24)), "capset")
+    must(libc.prctl(PR_SET_SECCOMP, 2, box.filter, 0, 0), "seccomp")
+
+
+def descriptors_take(fds):
+    """0, 1 and 2 from the request, the payload at 3, all else closed."""
+    for fd in fds:  # out of the way first, so that no dup2 hits one that is still needed
+        if fd <= 3:
+            raise OSError("descriptor in the way")
+    for to, fd in enumerate(fds):
+        os.dup2(fd, to, inheritable=to < 3)
+    os.closerange(4, 1 << 20)
+
+
+def payload_read():
+    size = os.fstat(3).st_size
+    data = bytearray()
+    while len(data) < size:
+        data += os.pread(3, size - len(data), len(data))
+    os.close(3)
+    return bytes(data)
+
+
+def signals_default():
+    for number in (signal.SIGPIPE, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a refused write is an error to the program, not its death
+
+
+def run_exec(request):
+    """A compiled program: the payload is the program itself, which is never a file of this system."""
+    signals_default()
+    argv = (ctypes.c_char_p * 2)(b"main", None)
+    envp = (ctypes.c_char_p * 4)(b"PATH=/usr/bin:/bin", b"HOME=/tmp", b"LANG=C.UTF-8", None)
+    syscall(SYS_EXECVEAT, 3, b"", argv, envp, 0x1000)
+    os._exit(127)
+
+
+def run_compile(request):
+    """The compiler: a source comes in, the program goes out by descriptor 1, what it says by 2."""
+    source = payload_read()
+    name = "main." + request["suffix"]
+    with open(name, "wb") as file:
+        file.write(source)
+    signals_default()
+    out = os.dup(1)
+    os.set_inheritable(out, False)
+    os.dup2(2, 1)
+    child = os.posix_spawn(request["argv"][0], request["argv"] + ["-o", "main.out", name] + request["libs"],
+                           {"PATH": "/usr/bin:/bin", "TMPDIR": os.getcwd(), "LANG": "C.UTF-8", "HOME": os.getcwd()})
+    status = os.waitpid(child, 0)[1]
+    if status:
+        os._exit(EXIT_COMPILE)
+    with open("main.out", "rb") as file:
+        left = os.fstat(file.fileno()).st_size
+        while left:
+            left -= os.sendfile(out, file.fileno(), None, left)
+    os._exit(0)
+
+
+def run_enter(box, request, fds):
+    """Process 2 of the cell, from its birth to the run. Whatever fails here is the sandbox's failure: exit 126."""
+    try:
+        descriptors_take(fds)
+        os.setsid()
+        os.environ.clear()
+        os.environ.update(PATH="/usr/bin:/bin", HOME=os.getcwd(), LANG="C.UTF-8")
+        run = RUNS[request["kind"]]
+        jail_wear(box, request["limits"])
+    except BaseException as error:
+        os.write(2, repr(error).encode())
+        os._exit(126)
+    try:
+        run(request)
+    except BaseException:
+        os.write(2, traceback.format_exc().encode("utf-8", "replace"))
+        os._exit(125)
+    os._exit(125)
+
+
+def cell_furnish(box, request):
+    """The cell's own /tmp. Without a mount namespace: a folder, removed by cell_clear."""
+    if box.namespaces:
+        must(libc.unshare(CLONE_NEWNS), "unshare mounts")
+        size = b"size=%d,nr_inodes=2048,mode=1777" % request["limits"]["tmp"]
+        must(libc.mount(b"tmp", box.tmp.encode(), b"tmpfs", ctypes.c_ulong(2 | 4 | 8), size), "mount tmp")
+        os.chdir(box.tmp)
+    else:
+        folder = os.path.join(box.tmp, "cell")
+        os.mkdir(folder, 0o700)
+        if box.setuid:
+            os.chown(folder, box.setuid, box.setuid)
+        os.chdir(folder)
+
+
+def cell_run(box, request, fds):
+    """Process 1 of the cell. The raw clone that made it spares the interpreter's work after a fork."""
+    try:
+        if not box.namespaces:
+            libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        cell_furnish(box, request)
+        box.control.send(b"R")  # the kernel adds our process id, as the worker sees it
+        if request["kind"] == "judge":
+            run_enter(box, request, fds)
+        run = os.fork()
+        if run == 0:
+            run_enter(box, request, fds)
+        os.closerange(4, 1 << 20)
+        pid = 0
+        while pid != run:
+            pid, status, usage = os.wait4(-1, 0)
+        box.control.send(b"X %d %.6f %d" % (status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss))
+    except BaseException as error:
+        box.control.send(b"E " + repr(error).encode()[:400])
+    os._exit(0)
+
+
+def cell_clear(box):
+    """Without namespaces: kills what the cell left, as often as it takes, and removes its folder."""
+    while True:
+        try:
+            with open("/proc/thread-self/children") as file:
+                for pid in file.read().split():
+                    os.kill(int(pid), signal.SIGKILL)
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            break
+        except ProcessLookupError:
+            continue
+    import shutil
+    shutil.rmtree(os.path.join(box.tmp, "cell"), ignore_errors=True)
+
+
+def cell_start(box, request, fds):
+    flags = signal.SIGCHLD
+    if box.namespaces:
+        must(libc.setns(box.own_pid_ns, CLONE_NEWPID), "setns")
+        must(libc.unshare(CLONE_NEWPID), "unshare pids")
+    pid = must(syscall(SYS_CLONE, flags, 0, 0, 0, 0), "clone")
+    if pid == 0:
+        cell_run(box, request, fds)
+    for fd in fds:
+        os.close(fd)
+    status = os.waitpid(pid, 0)[1]
+    if not box.namespaces:
+        cell_clear(box)
+    box.control.send(b"D %d" % status)
+
+
+def box_main():
+    control = socket.socket(fileno=3)
+    conf = json.loads(control.recv(1 << 17))
+    control.detach()
+    box = Box(conf)
+    if not box.namespaces:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    lower_privileges()
+    sys.argv, sys.orig_argv = ["main.py"], ["python3"]
+    gc.collect()
+    gc.freeze()
+    box.control.send(b"B")
+    while True:
+        data, ancillary, _, _ = box.control.recvmsg(1 << 16, socket.CMSG_SPACE(16 * 4))
+        if not data:
+            os._exit(0)
+        fds = array.array("i")
+        for level, kind, part in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(part)
+        try:
+            cell_start(box, json.loads(data), list(fds))
+        except OSError as error:
+            for fd in fds:
+                try:
+                    os.close(fd)
+                except OSError:
+                    pass
+            box.control.send(b"E " + repr(error).encode()[:400])
+            box.control.send(b"D 256")
+
+
+RUNS = {"exec": run_exec, "compile": run_compile}

@@ -1,0 +1,208 @@
+"""candidate.py: runs the candidate's Python in process 2 of its cell. Knows no test and no expected value.
+
+run_script: a whole program with stdin and stdout. run_serve: loads the code, then does what the judge's process asks
+over the channel at descriptor 0 (calls, attributes, items), values by the codec of wire.py. All here may be patched,
+traced or killed by the candidate: the worst that it can do is spoil its own answer.
+"""
+os_exit = os._exit
+
+
+def module_make(name):
+    module = types.ModuleType(name)
+    module.__dict__["__builtins__"] = builtins
+    sys.modules[name] = module
+    return module
+
+
+def exit_status(error):
+    """How the run ends for an exception that nothing caught, after telling stderr as Python does."""
+    if isinstance(error, SystemExit):
+        code = error.code
+        if code is None or isinstance(code, int):
+            return (code or 0) & 0xFF
+        sys.stderr.write(str(code) + "\n")
+        return 1
+    try:
+        traceback.print_exception(type(error), error, error.__traceback__.tb_next if error.__traceback__ else None, limit=-8)
+    except BaseException:
+        pass
+    if isinstance(error, MemoryError):
+        return EXIT_MEMORY
+    if refused_process(error):
+        return EXIT_PROCESSES
+    return 1
+
+
+def refused_process(error):
+    return isinstance(error, BlockingIOError) or (isinstance(error, RuntimeError)
+                                                  and error.args[:1] == ("can't start new thread",))
+
+
+def streams_make():
+    sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8", errors="surrogateescape")
+    sys.stderr = io.TextIOWrapper(open(2, "wb", closefd=False), encoding="utf-8", errors="backslashreplace",
+                                  line_buffering=True)
+    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
+
+
+def module_run(source, name):
+    """None, or the exit status that the end of the program asks for."""
+    try:
+        code = compile(source, "main.py", "exec", dont_inherit=True)
+    except BaseException as error:
+        exit_status(error)
+        return EXIT_MEMORY if isinstance(error, MemoryError) else EXIT_COMPILE
+    try:
+        exec(code, module_make(name).__dict__)
+    except BaseException as error:
+        return exit_status(error)
+    return None
+
+
+def run_script(request):
+    source = payload_read()
+    streams_make()
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8",
+                                                 errors="surrogateescape")
+    status = module_run(source, "__main__")
+    try:
+        threading._shutdown()
+        atexit._run_exitfuncs()
+    except BaseException as error:
+        status = status or exit_status(error)
+    try:
+        sys.stdout.flush()
+    except BaseException as error:
+        status = status or exit_status(error)
+    os_exit(status or 0)
+
+
+def stdlib_place(v):
+    """(module, name) where v is a public thing of a module that both sides have, else None. The judge then uses its
+    own: a candidate's `isclose` that is not math's must never decide an assert."""
+    if isinstance(v, types.ModuleType):
+        return (v.__name__, "")
+    name, module = getattr(v, "__name__", None), getattr(v, "__module__", None)
+    if type(name) is str and type(module) is str and getattr(sys.modules.get(module), name, None) is v:
+        return (module, name)
+    return None
+
+
+class CandidatePeer(Peer):
+    def handle_of(self, v):
+        if type(v) is JudgeHandle:
+            return b"k", object.__getattribute__(v, "_number")
+        return b"h", self.export(v)
+
+    def object_of(self, tag, number):
+        return JudgeHandle(self, number) if tag == b"h" else self.objects[number]
+
+    def describe(self, error):
+        """(builtin class, text, numbers of its classes that the judge may know, was a process refused)"""
+        kind = type(error)
+        base = next(c.__name__ for c in kind.__mro__ if BUILTIN_TYPES.get(c.__name__) is c)
+        known = [self.numbers[id(c)] for c in kind.__mro__ if id(c) in self.numbers]
+        try:
+            text = str(error)[:300]
+        except BaseException:
+            text = ""
+        return (base, text, known, refused_process(error))
+
+    def remote(self, told):
+        kind = BUILTIN_TYPES.get(told[0], Exception)
+        return kind(told[1]) if issubclass(kind, Exception) else Exception(told[1])
+
+    def serve(self, op, args):
+        return OPS[op](self, *args)
+
+    def names(self, wanted, entry):
+        found = {}
+        for name in wanted:
+            if name not in self.space:
+                continue
+            v = self.space[name]
+            place = stdlib_place(v) if name != entry else None
+            if place:
+                found[name] = ("stdlib",) + place
+            elif isinstance(v, type) and issubclass(v, BaseException):
+                base = next(c.__name__ for c in v.__mro__ if BUILTIN_TYPES.get(c.__name__) is c)
+                found[name] = ("exception", base, self.export(v))
+            elif name == entry:
+                found[name] = ("entry", self.export(v), callable(v))
+            else:
+                found[name] = ("value", v)
+        return found
+
+    def own_value(self, v):
+        """(True, plain value) of an object whose class derives from a plain type, by that type's own methods."""
+        for kind in (int, float, str, list, tuple, dict, set, frozenset, bytes, bytearray, complex):
+            if isinstance(v, kind):
+                if kind is dict:
+                    return True, dict(dict.items(v))
+                if kind in (list, tuple, set, frozenset):
+                    return True, kind(kind.__iter__(v))
+                if kind is str:
+                    return True, str.__str__(v)
+                return True, kind.__add__(v, kind())
+        return False, None
+
+    def compare(self, name, a, b):
+        return getattr(operator, name)(a, b)
+
+
+class JudgeHandle:
+    """A thing of the tests that was passed in: a function to call, or an object of a class that they define."""
+    __slots__ = ("_peer", "_number")
+
+    def __init__(self, peer, number):
+        object.__setattr__(self, "_peer", peer)
+        object.__setattr__(self, "_number", number)
+
+    def __call__(self, *args, **kwargs): return self._peer.request("call", self, args, kwargs)
+    def __getattr__(self, name): return self._peer.request("get", self, name)
+    def __setattr__(self, name, value): self._peer.request("set", self, name, value)
+    def __eq__(self, other): return self is other or self._peer.request("op", "eq", self, other)
+    def __hash__(self): return self._number
+    def __len__(self): return self._peer.request("op", "len", self)
+    def __iter__(self): return iter(self._peer.request("items", self))
+    def __getitem__(self, key): return self._peer.request("op", "getitem", self, key)
+    def __lt__(self, other): return self._peer.request("op", "lt", self, other)
+    def __bool__(self): return True
+
+
+def op_apply(peer, name, *args):
+    return UNARY[name](*args) if name in UNARY else getattr(operator, name)(*args)
+
+
+UNARY = {"len": len, "iter": iter, "next": next, "bool": bool, "str": str, "repr": repr, "int": int, "float": float,
+         "complex": complex, "hash": hash, "format": format, "reversed": reversed, "round": round, "divmod": divmod,
+         "enter": lambda v: type(v).__enter__(v), "exit": lambda v, *a: type(v).__exit__(v, *a), "dir": dir,
+         "isinstance": isinstance, "issubclass": issubclass, "trunc": math.trunc, "floor": math.floor,
+         "ceil": math.ceil, "bytes": bytes}
+OPS = {"call": lambda peer, f, args, kwargs: f(*args, **kwargs),
+       "get": lambda peer, v, name: getattr(v, name),
+       "set": lambda peer, v, name, value: setattr(v, name, value),
+       "del": lambda peer, v, name: delattr(v, name),
+       "names": CandidatePeer.names, "op": op_apply, "value": CandidatePeer.own_value,
+       "compare": CandidatePeer.compare}
+
+
+def run_serve(request):
+    data = payload_read()
+    peer = CandidatePeer(0, data[:8])
+    streams_make()
+    sys.stdin = sys.__stdin__ = io.StringIO("")
+    status = module_run(data[8:], "solution")
+    if status is not None:
+        os_exit(status or 1)
+    peer.space = sys.modules["solution"].__dict__ if "solution" in sys.modules else {}
+    peer.send(b"L")
+    try:
+        while True:
+            peer.answer(peer.receive())
+    except Gone:
+        os_exit(0)
+
+
+import atexit, tempfile, queue, textwrap, pprint, numbers, abc, contextlib, hashlib, calendar
+RUNS.update(script=run_script, serve=run_serve)
