@@ -123,7 +123,7 @@ CREATE TABLE samples (
     logprobs       BLOB NOT NULL,    -- log-softmax of logits/temperature over the whole vocabulary; the loss's
     draw_logprobs  BLOB NOT NULL,    -- inside the set that top_k, top_p and min_p kept
     segments       TEXT NOT NULL,    -- JSON: [{"start", "n", "role", "trained", "version"}, ...], prompt included
-    text           TEXT NOT NULL,    -- the answer, decoded
+    text           TEXT NOT NULL,    -- the answer, decoded; U+FFFD for what is no UTF-8
     finish         TEXT NOT NULL,    -- stop, length, cancelled
     policy_version INTEGER NOT NULL, -- of the policy that wrote its last token
     reward         REAL,             -- weighted sum of the scores; NULL: unjudged, and not learnt from

@@ -42,15 +42,15 @@ bool store_run_last(Store *store, Arena *arena, StoreRun *run, bool *found, Err 
 
 bool store_attempt_begin(Store *store, int64_t run, long from_step, const char *path, const char *version,
                          int threads, int64_t *attempt, Err *err);
-bool store_attempt_end(Store *store, int64_t attempt, const char *outcome,
-                       Err *err); /* finished, interrupted, failed */
+/* outcome: finished, interrupted, failed. */
+bool store_attempt_end(Store *store, int64_t attempt, const char *outcome, Err *err);
 
 /* ---- steps -------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     int64_t id;       /* given by store_step_write, in order */
     Sample sample;    /* ticket is not stored; index is the sample's number in its group */
-    const char *text; /* the completion, decoded; bytes as they are */
+    const char *text; /* the completion, decoded; stored with U+FFFD for what is no UTF-8 */
     size_t text_n;
     const char *stage; /* what it was sampled for: "train" */
     int64_t parent;    /* id of the sample that it goes on from; 0: none */
@@ -81,8 +81,7 @@ typedef struct {
     double value;
 } StoreNumber;
 
-/* A sample of an earlier step that this one consumed: several updates from one batch, sampling ahead of learning.
- */
+/* A sample of an earlier step that this one consumed: several updates from one batch, sampling ahead. */
 typedef struct {
     int64_t sample;
     double advantage;
@@ -105,7 +104,8 @@ typedef struct {
     Arena arena; /* of a step that was read */
 } StoreStep;
 
-/* Writes a step with all that belongs to it, and fills in the ids. `step` must follow the last one stored. */
+/* Writes a step with all that belongs to it, and fills in the ids. `step` must come after the
+ * last one stored (and follows it, unless the file was lost and a checkpoint goes on without it). */
 bool store_step_write(Store *store, int64_t run, StoreStep *step, Err *err);
 /* The last complete step of the run; 0 when there is none. */
 bool store_step_last(Store *store, int64_t run, long *step, Err *err);
@@ -145,8 +145,7 @@ void store_eval_free(StoreEval *eval); /* of store_eval_read */
 
 /* ---- comparing stores --------------------------------------------------------------------------------------- */
 
-/* A hash of everything that is a function of the run: all rows of all tables but runs and attempts, without times.
- */
+/* A hash of everything that is a function of the run: all tables but runs and attempts, without times. */
 bool store_digest(Store *store, uint64_t *digest, Err *err);
 
 const char *finish_name(Finish finish); /* "stop", "length", "cancelled" */

@@ -29,7 +29,7 @@ bool store_fail(Store *store, Err *err);
 bool store_damaged(Store *store, Err *err, const char *format, ...) FORMAT_LIKE(3, 4);
 
 /* Runs one statement without rows. `sql` must be a literal. One letter of `kinds` for each parameter:
- *   i int   l int64_t   d double (NaN: NULL)   t text or NULL   s text or NULL and its size_t length
+ *   i int   l int64_t   d double (NaN: NULL)   t text or NULL   s text or NULL and its size_t length, made UTF-8
  *   h uint64_t as 16 hexadecimal digits   b bytes and their size_t count, compressed */
 bool store_put(Store *store, Err *err, const char *sql, const char *kinds, ...);
 

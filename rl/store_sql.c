@@ -1,6 +1,7 @@
 /* store_sql.c: how the store speaks to SQLite: statements, parameters, columns, transactions, errors. Not here:
  * any table. Tested by tests/test_rl_store.c. */
 #include "rl/store_internal.h"
+#include "rl/text.h"
 
 #include <errno.h>
 #include <math.h>
@@ -92,6 +93,15 @@ static int bind_packed(sqlite3_stmt *statement, int at, const void *bytes, size_
     return sqlite3_bind_blob64(statement, at, packed, packed_n, free);
 }
 
+/* Bytes of a model may stop inside a character; what reads the database may insist on UTF-8. */
+static int bind_text(sqlite3_stmt *statement, int at, const char *text, size_t n) {
+    Buf good = {0};
+    if (!text) return sqlite3_bind_null(statement, at);
+    buf_text(&good, "");
+    text_utf8(&good, text, n);
+    return sqlite3_bind_text64(statement, at, good.p, good.n, free, SQLITE_UTF8);
+}
+
 static int bind_one(sqlite3_stmt *statement, int at, char kind, va_list *args) {
     const char *text;
     const void *bytes;
@@ -107,7 +117,7 @@ static int bind_one(sqlite3_stmt *statement, int at, char kind, va_list *args) {
         return sqlite3_bind_text(statement, at, va_arg(*args, const char *), -1, SQLITE_STATIC);
     case 's':
         text = va_arg(*args, const char *);
-        return sqlite3_bind_text64(statement, at, text, va_arg(*args, size_t), SQLITE_STATIC, SQLITE_UTF8);
+        return bind_text(statement, at, text, va_arg(*args, size_t));
     case 'b':
         bytes = va_arg(*args, const void *);
         return bind_packed(statement, at, bytes, va_arg(*args, size_t));
