@@ -266,6 +266,7 @@ static void check_rows(const Rows *rows, const Kv *kv, int layer) {
         const KvSpan *span = &rows->spans[s];
         CHECK(span->row0 >= 0 && span->n >= 0 && span->row0 + span->n <= rows->m, "span %d: rows %d + %d of %d", s,
               span->row0, span->n, rows->m);
+        CHECK(span->share >= 0 && span->share <= rows->n_shares, "span %d: share %d of %d", s, span->share, rows->n_shares);
         for (int i = 0; i < (span->n ? (span->pos0 + span->n + KV_PAGE - 1) / KV_PAGE : 0); i++) {
             int page = rows->table[span->table + i];
             CHECK(page >= 0 && page < kv->pages, "span %d: page %d of %d", s, page, kv->pages);

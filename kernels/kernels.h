@@ -111,6 +111,7 @@ typedef struct {
     int pos0;    /* position of the first of them in its sequence */
     int table;   /* where its sequence's table begins in Rows.table */
     int group;   /* spans with the same group, which must be neighbours, are walked in order by k_attend_back */
+    int share;   /* 1 + the place in Rows.shares of the copy that the span's first page began as; 0: none */
 } KvSpan;
 
 typedef struct {
@@ -149,8 +150,7 @@ void k_kv_copy(Dev *dev, Kv *kv, const KvShare *shares, int n); /* all layers */
  * then the shares are copied. cos, sin [positions, E/2] K_REAL; TEN_NONE: no rotation. Halves (x[i], x[i+E/2])
  * rotate. */
 void k_qkv(Dev *dev, Ten q, Kv *kv, int layer, Ten qkv, const Rows *rows, Ten cos, Ten sin);
-/* dqkv[M, (H+2G)E] (overwritten; its type is the products') from dq[M, H E] and the pages' gradients. Shares first
- * add their slots of dst to src, in order. */
+/* dqkv[M, (H+2G)E] (overwritten; its type is the products') from dq[M, H E] and the pages' gradients. */
 void k_qkv_back(Dev *dev, Ten dqkv, Ten dq, Kv *dkv, int layer, const Rows *rows, Ten cos, Ten sin);
 
 /* o[M, H E] = softmax(scale q k) v over the keys at positions <= own, and > own - window when window > 0. Blocks
@@ -158,7 +158,8 @@ void k_qkv_back(Dev *dev, Ten dqkv, Ten dq, Kv *dkv, int layer, const Rows *rows
  * type before the product with v. lse[M, H] (K_REAL, or TEN_NONE): log-sum-exp of each head. Padding rows: o = 0.
  */
 void k_attend(Dev *dev, Ten o, Ten lse, Ten q, const Kv *kv, int layer, const Rows *rows, real scale, int window);
-/* dq[M, H E] K_REAL is overwritten; dkv's pages are added to, span after span inside a group, rows ascending. */
+/* dq[M, H E] K_REAL is overwritten; dkv's pages are added to, span after span inside a group, rows ascending.
+ * After a span that has a share, the gradients of the copied slots are added to those they were copied from. */
 void k_attend_back(Dev *dev, Ten dq, Kv *dkv, Ten dout, Ten o, Ten lse, Ten q, const Kv *kv, int layer,
                    const Rows *rows, real scale, int window);
 

@@ -177,7 +177,7 @@ static bool prompt_admit(Engine *engine, Job *job) {
 /* Puts up to `room` further tokens of a prompt into the batch; returns how many. */
 static int prompt_rows_add(Engine *engine, Rows *rows, Job *job, int room, int *n_table) {
     int pos0 = job->computed, n = job->request.n_prompt - pos0 < room ? job->request.n_prompt - pos0 : room;
-    engine->spans[rows->n_spans] = (KvSpan){rows->m, n, pos0, *n_table, rows->n_spans};
+    engine->spans[rows->n_spans] = (KvSpan){rows->m, n, pos0, *n_table, rows->n_spans, 0};
     rows->n_spans++;
     for (int i = 0; i < n; i++) {
         int pos = pos0 + i, row = rows->m + i;
@@ -409,7 +409,7 @@ static void decode_row_add(Engine *engine, Rows *rows, int s) {
     engine->row_page[row] = engine->table[at + pos / KV_PAGE];
     engine->row_slot[row] = s;
     engine->index[row] = row;
-    engine->spans[rows->n_spans++] = (KvSpan){row, 1, pos, at, row};
+    engine->spans[rows->n_spans++] = (KvSpan){row, 1, pos, at, row, 0};
 }
 
 /* The head's inputs, one row for each busy slot: first those that compute on, then the fresh ones. */

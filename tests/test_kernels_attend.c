@@ -101,7 +101,7 @@ typedef struct {
 /* n rows of the world from `row` on, whose sequence lies in these pages. */
 static void batch_add(Batch *b, const World *w, int row, int n, const int *pages, int group) {
     int pos0 = n ? w->pos[row] : 0, blocks = n ? (pos0 + n + KV_PAGE - 1) / KV_PAGE : 0;
-    b->spans[b->n_spans++] = (KvSpan){b->m, n, pos0, b->n_table, group};
+    b->spans[b->n_spans++] = (KvSpan){b->m, n, pos0, b->n_table, group, 0};
     for (int i = 0; i < blocks; i++) b->table[b->n_table++] = pages[i];
     for (int i = 0; i < n; i++, b->m++) {
         b->row[b->m] = row + i, b->pos[b->m] = pos0 + i;
@@ -357,6 +357,10 @@ static void run_slope(Dev *dev, const void *self, Buf *out) {
     batch_add(b, w, PROMPT + 2 * TAIL, 5, (const int[]){11}, 1);
     b->shares[b->n_shares++] = (KvShare){2, 9, PROMPT - KV_PAGE};
     b->shares[b->n_shares++] = (KvShare){2, 7, PROMPT - KV_PAGE};
+    for (int i = 0; i < b->n_spans; i++) { /* the continuations' first pages are these copies */
+        int first = b->table[b->spans[i].table + b->spans[i].pos0 / KV_PAGE];
+        b->spans[i].share = first == 9 ? 1 : first == 7 ? 2 : 0;
+    }
     Pass p = bench_pass(&bench, b);
     Ten dq = ten_make(dev, b->m, wide, K_REAL, NULL), dqkv = ten_make(dev, b->m, world_cols(w), K_REAL, NULL);
     Ten dout = batch_ten(dev, b, s->dout, wide, K_REAL);

@@ -60,17 +60,13 @@ static void op_kv_copy(Dev *dev, Kv *kv, const KvShare *shares, int n) {
     pool_run(dev->pool, n ? kv->layers * kv->heads : 0, share_item, &job);
 }
 
-/* The gradients of copied slots go back to the slots they came from, in the order of the shares. */
-static void share_back_item(void *self, int item, int thread) {
-    (void)thread;
-    const ShareJob *job = self;
-    const Kv *kv = job->kv;
-    for (const KvShare *s = job->shares; s < job->shares + job->n; s++)
-        for (int b = item; b < 2 * kv->heads; b += kv->heads) {
-            Row to = kv_block(kv, job->layer0, s->src, b), add = kv_block(kv, job->layer0, s->dst, b);
-            int n = s->n * kv->head_dim;
-            for (int i = 0; i < n; i += 16) row_set(to, i, n, v_add(row_get(to, i, n), row_get(add, i, n)));
-        }
+/* The gradients of copied slots go back to the slots they came from: one head's. */
+static void share_back(const Kv *dkv, int layer, const KvShare *s, int head) {
+    for (int b = head; b < 2 * dkv->heads; b += dkv->heads) {
+        Row to = kv_block(dkv, layer, s->src, b), add = kv_block(dkv, layer, s->dst, b);
+        int n = s->n * dkv->head_dim;
+        for (int i = 0; i < n; i += 16) row_set(to, i, n, v_add(row_get(to, i, n), row_get(add, i, n)));
+    }
 }
 
 /* ---- rows into pages ---- */
@@ -192,8 +188,6 @@ static void qkv_back_item(void *self, int item, int thread) {
 }
 
 static void op_qkv_back(Dev *dev, Ten dqkv, Ten dq, Kv *dkv, int layer, const Rows *rows, Ten cos, Ten sin) {
-    ShareJob shares = {dkv, rows->shares, rows->n_shares, layer};
-    pool_run(dev->pool, rows->n_shares ? dkv->heads : 0, share_back_item, &shares);
     QkvJob job = {dq, dqkv, dkv, layer, rows_of_item(2 * dqkv.cols), rows, cos, sin};
     pool_run(dev->pool, ceil_div(dq.rows, job.per), qkv_back_item, &job);
 }

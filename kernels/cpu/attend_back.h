@@ -50,8 +50,7 @@ static size_t back_layout(Back *b, real *p, int dim, int wide_c, int wide_e) {
     return at;
 }
 
-/* ---- c[m][n] (+)= a b, one chain over k for each element; n in whole vectors
- * ------------------------------------------ */
+/* ---- c[m][n] (+)= a b, one chain over k for each element; n in whole vectors ---- */
 
 typedef struct {
     const real *p;
@@ -97,8 +96,7 @@ static void plain_product(real *c, size_t c_row, Strided a, const real *b, size_
     }
 }
 
-/* ---- a chunk of rows
- * ------------------------------------------------------------------------------------------------ */
+/* ---- a chunk of rows ---- */
 
 static void chunk_begin(const BackJob *job, Back *b, int row0, int n, int g) {
     int dim = job->kv->head_dim, count = n * job->group;
@@ -229,6 +227,7 @@ static void attend_back_item(void *self, int item, int thread) {
                 chunk_block(job, &b, pos, n, block, job->rows->table[span->table + block], g);
             chunk_end(job, &b, span->row0 + row, n, g);
         }
+        if (span->share) share_back(job->dkv, job->layer, &job->rows->shares[span->share - 1], g);
     }
 }
 

@@ -34,14 +34,18 @@ typedef struct {
 /* ---- tiles: c[R][P * 16] += a[R][2 * pairs] w[P panels] ---- */
 
 #define ALWAYS static inline __attribute__((always_inline))
+enum {
+    TILE_WIDE = TILE_PANELS > STREAM_PANELS ? TILE_PANELS : STREAM_PANELS,
+    TILE_MOST = TILE_ROWS * TILE_PANELS > STREAM_PANELS ? TILE_ROWS *TILE_PANELS : STREAM_PANELS,
+};
 enum { PREFETCH_PAIRS = 24 }; /* 1.5 KiB of bf16 ahead in each panel */
 
 ALWAYS void tile_fma(const int R, const int P, const real *a, size_t as, const void *w, size_t ws, DType type,
                      int pairs, real *c) {
-    Vec acc[R * P];
+    Vec acc[TILE_MOST];
     for (int i = 0; i < R * P; i++) acc[i] = v_load(c + 16 * i);
     for (int k = 0; k < pairs; k++) {
-        Vec even[P], odd[P];
+        Vec even[TILE_WIDE], odd[TILE_WIDE];
         for (int p = 0; p < P; p++) {
             size_t at = (size_t)p * ws + (size_t)k * 32;
             if (type == K_BF16) {
@@ -65,10 +69,10 @@ ALWAYS void tile_fma(const int R, const int P, const real *a, size_t as, const v
 #ifdef BF16_DOT
 ALWAYS void tile_dot(const int R, const int P, const uint16_t *a, size_t as, const uint16_t *w, size_t ws,
                      int pairs, real *c) {
-    Vec acc[R * P];
+    Vec acc[TILE_MOST];
     for (int i = 0; i < R * P; i++) acc[i] = v_load(c + 16 * i);
     for (int k = 0; k < pairs; k++) {
-        __m512bh wk[P];
+        __m512bh wk[TILE_WIDE];
         for (int p = 0; p < P; p++) {
             const uint16_t *at = w + (size_t)p * ws + (size_t)k * 32;
             _mm_prefetch((const char *)(at + PREFETCH_PAIRS * 32), _MM_HINT_T0);
@@ -162,8 +166,7 @@ static void tile_edge(const Product *g, const void *a, const void *w, int rows, 
 
 /* Rows row .. row+rows-1 times panels panel .. panel+panels-1, from the start values to the stored result. */
 static void product_tile(const Product *g, int row, int rows, int panel, int panels) {
-    enum { C_MAX = TILE_ROWS * TILE_PANELS > STREAM_PANELS ? TILE_ROWS * TILE_PANELS : STREAM_PANELS };
-    _Alignas(64) real c[C_MAX * 16];
+    _Alignas(64) real c[TILE_MOST * 16];
     int width = panels * 16, first = panel * 16, n = g->n - first < width ? g->n - first : width;
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < width; j += 16) {

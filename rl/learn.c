@@ -1,0 +1,400 @@
+/* learn.c: see learn.h. */
+#include "rl/learn.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct Learner {
+    Policy *policy, *reference;
+    LearnConf conf;
+    BatchLimits limits;
+    Ten grads, m, v;
+    Ten dembed; /* tied embeddings: the look-up's gradient, kept apart from the head's, so that the order of both
+                   sums does not depend on the batches; added at the end */
+    Tape *tape;
+    Work work;
+    BackWork back;
+    Kv kv, dkv;
+    Ten stream;                               /* [max_rows, dim] gradient of the residual stream */
+    Ten picked, final, rstd, dfinal, dpicked; /* [max_head, dim]; rstd [1, max_head] */
+    Ten logp, lse, entropy;                   /* [1, max_head] */
+    real *host_logp, *host_entropy, *host_coef;
+    Batch batch, prompt;
+};
+
+/* ---- memory ---- */
+
+static bool separate_embed(const Policy *policy) {
+    return policy->conf.tied && policy->params.items[policy->p_embed].trained;
+}
+
+static BatchLimits limits_of(const LearnConf *c) {
+    return batch_limits(c->rows, c->max_prompt, c->max_completion, c->group);
+}
+
+size_t learner_bytes(const Dev *dev, const Conf *conf, DType type, int64_t n_trained, const LearnConf *learn) {
+    BatchLimits limits = limits_of(learn);
+    size_t rows = (size_t)limits.max_rows, head = (size_t)limits.max_head, dim = (size_t)conf->dim;
+    size_t bytes = 3 * (size_t)n_trained * sizeof(real);
+    if (conf->tied) bytes += (size_t)conf->vocab * dim * sizeof(real);
+    bytes += tape_bytes(conf, type, limits.max_rows, learn->recompute) + work_bytes(conf, type, limits.max_rows);
+    bytes += back_work_bytes(conf, type, limits.max_rows);
+    bytes += (size_t)limits.max_pages *
+             (k_kv_page_bytes(dev, conf->n_layers, conf->n_kv_heads, conf->head_dim, type, false) +
+              k_kv_page_bytes(dev, conf->n_layers, conf->n_kv_heads, conf->head_dim, K_REAL, true));
+    bytes += rows * dim * sizeof(real) + head * (dim * (4 * sizeof(real) + dtype_size(type)) + 4 * sizeof(real));
+    return bytes;
+}
+
+static bool learner_memory(Learner *l, Err *err) {
+    Policy *policy = l->policy;
+    Dev *dev = policy->dev;
+    const Conf *c = &policy->conf;
+    int rows = l->limits.max_rows, head = l->limits.max_head, blocks = (int)(policy->params.n_trained / 16);
+    struct {
+        Ten *ten;
+        int rows, cols;
+        DType type;
+    } all[] = {
+        {&l->grads, blocks, 16, K_REAL},
+        {&l->m, blocks, 16, K_REAL},
+        {&l->v, blocks, 16, K_REAL},
+        {&l->stream, rows, c->dim, K_REAL},
+        {&l->picked, head, c->dim, K_REAL},
+        {&l->final, head, c->dim, policy->type},
+        {&l->rstd, 1, head, K_REAL},
+        {&l->dfinal, head, c->dim, K_REAL},
+        {&l->dpicked, head, c->dim, K_REAL},
+        {&l->logp, 1, head, K_REAL},
+        {&l->lse, 1, head, K_REAL},
+        {&l->entropy, 1, head, K_REAL},
+        {&l->dembed, separate_embed(policy) ? c->vocab : 0, c->dim, K_REAL},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        *all[i].ten = k_new(dev, all[i].rows, all[i].cols, all[i].type, err);
+        if (!all[i].ten->p) return false;
+    }
+    l->kv = k_kv_new(dev, l->limits.max_pages, c->n_layers, c->n_kv_heads, c->head_dim, policy->type, false, err);
+    l->dkv = k_kv_new(dev, l->limits.max_pages, c->n_layers, c->n_kv_heads, c->head_dim, K_REAL, true, err);
+    l->tape = tape_open(policy, rows, l->conf.recompute, err);
+    return l->kv.data.p && l->dkv.data.p && l->tape && work_open(&l->work, policy, rows, err) &&
+           back_work_open(&l->back, policy, rows, err);
+}
+
+Learner *learner_open(Policy *policy, Policy *reference, const LearnConf *conf, Err *err) {
+    Learner *l = MEM_NEW(Learner);
+    *l = (Learner){.policy = policy, .reference = reference, .conf = *conf, .limits = limits_of(conf)};
+    batch_open(&l->batch, &l->limits);
+    batch_open(&l->prompt, &l->limits);
+    l->host_logp = MEM_ARRAY(real, l->limits.max_head);
+    l->host_entropy = MEM_ARRAY(real, l->limits.max_head);
+    l->host_coef = MEM_ARRAY(real, l->limits.max_head);
+    if (learner_memory(l, err)) return l;
+    learner_close(l);
+    return NULL;
+}
+
+void learner_close(Learner *l) {
+    if (!l) return;
+    Policy *policy = l->policy;
+    Ten *all[] = {&l->grads,  &l->m,       &l->v,    &l->stream, &l->picked,  &l->final, &l->rstd,
+                  &l->dfinal, &l->dpicked, &l->logp, &l->lse,    &l->entropy, &l->dembed};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) k_free(policy->dev, all[i]);
+    k_kv_free(policy->dev, &l->kv);
+    k_kv_free(policy->dev, &l->dkv);
+    tape_close(policy, l->tape);
+    work_close(&l->work, policy);
+    back_work_close(&l->back, policy);
+    batch_close(&l->batch);
+    batch_close(&l->prompt);
+    free(l->host_logp);
+    free(l->host_entropy);
+    free(l->host_coef);
+    free(l);
+}
+
+Ten learner_grads(Learner *l) { return l->grads; }
+void learner_moments(Learner *l, Ten *m, Ten *v) { *m = l->m, *v = l->v; }
+
+/* ---- the head ---- */
+
+static real inv_temperature(const Learner *l) { return (real)(1.0 / l->conf.temperature); }
+
+/* Log-probabilities and entropies of every head row of the batch, to their samples. */
+static void head_forward(Learner *l, Policy *policy, const Batch *b, Ten stream, const BatchGroup *groups) {
+    int n = b->n_head;
+    Dev *dev = policy->dev;
+    forward_final(policy, ten_rows(l->final, 0, n), ten_cols(l->rstd, 0, n), ten_rows(l->picked, 0, n), stream,
+                  b->head_index);
+    k_logprob(dev, ten_cols(l->logp, 0, n), ten_cols(l->lse, 0, n), ten_cols(l->entropy, 0, n),
+              ten_rows(l->final, 0, n), &policy->head, b->target, inv_temperature(l));
+    k_get(dev, l->host_logp, ten_cols(l->logp, 0, n));
+    k_get(dev, l->host_entropy, ten_cols(l->entropy, 0, n));
+    for (int i = 0; i < n; i++) {
+        HeadRow who = b->head[i];
+        if (who.group < 0) continue;
+        const BatchSample *s = &groups[who.group].samples[who.sample];
+        s->logp[who.token] = l->host_logp[i];
+        s->entropy[who.token] = l->host_entropy[i];
+    }
+}
+
+static Ten param_grad(const Learner *l, int param) {
+    if (!l->policy->params.items[param].trained) return TEN_NONE;
+    return params_view(&l->policy->params, param, l->grads);
+}
+
+/* From the samples' coefficients to the gradient of the residual stream, through the head and the final norm. What
+ * head_forward left for this batch must still stand. */
+static void head_backward(Learner *l, const Batch *b, const BatchGroup *groups) {
+    Policy *policy = l->policy;
+    Dev *dev = policy->dev;
+    int n = b->n_head;
+    for (int i = 0; i < n; i++) {
+        HeadRow who = b->head[i];
+        l->host_coef[i] = who.group < 0 ? 0 : groups[who.group].samples[who.sample].coef[who.token];
+    }
+    Ten dfinal = ten_rows(l->dfinal, 0, n), dpicked = ten_rows(l->dpicked, 0, n),
+        stream = ten_rows(l->stream, 0, b->rows.m);
+    k_logprob_back(dev, dfinal, param_grad(l, policy->p_head), ten_rows(l->final, 0, n), &policy->head, b->target,
+                   l->host_coef, NULL, ten_cols(l->lse, 0, n), TEN_NONE, inv_temperature(l));
+    k_zero(dev, dpicked);
+    k_rmsnorm_back(dev, dpicked, param_grad(l, policy->p_norm), dfinal, ten_rows(l->picked, 0, n),
+                   ten_cols(l->rstd, 0, n), policy->norm);
+    k_zero(dev, stream);
+    k_scatter(dev, stream, dpicked, b->head_index);
+}
+
+/* ---- one batch ---- */
+
+/* Rows first .. of a tape, as a tape of its own; free its layers. */
+static Tape tape_part(const Tape *tape, int first) {
+    Tape part = *tape;
+    int n = tape->max_rows - first;
+    part.max_rows = n;
+    part.layers = MEM_ARRAY(LayerTape, tape->n_layers);
+    for (int l = -1; l < tape->n_layers; l++) {
+        LayerTape *to = l < 0 ? &part.scratch : &part.layers[l];
+        *to = l < 0 ? tape->scratch : tape->layers[l];
+        Ten *tall[] = {&to->x, &to->q, &to->o, &to->lse, &to->mid, &to->gate_up},
+            *flat[] = {&to->rstd1, &to->rstd2};
+        for (size_t i = 0; i < sizeof tall / sizeof tall[0]; i++)
+            if (ten_is(*tall[i])) *tall[i] = ten_rows(*tall[i], first, n);
+        for (size_t i = 0; i < sizeof flat / sizeof flat[0]; i++)
+            if (ten_is(*flat[i])) *flat[i] = ten_cols(*flat[i], first, n);
+    }
+    part.last = ten_rows(tape->last, first, n);
+    return part;
+}
+
+typedef struct {
+    Learner *l;
+    const BatchGroup *groups;
+    LearnSample *const *extra;
+    const LossConf *loss;
+    LossNorm norm;
+    LearnReport *report;
+    Err *err;
+} Update;
+
+/* Coefficients of the samples whose last head row is in this batch. */
+static bool batch_loss(Update *u, const Batch *b) {
+    LossReport unused = {0}; /* update_report sums in an order that does not depend on batches */
+    for (int i = 0; i < b->n_head; i++) {
+        HeadRow who = b->head[i];
+        if (who.group < 0) continue;
+        const BatchSample *s = &u->groups[who.group].samples[who.sample];
+        const LearnSample *x = &u->extra[who.group][who.sample];
+        if (who.token == s->n - 1 &&
+            !loss_coefs(s->coef, &unused, u->loss, &u->norm, &x->seq, s->logp, x->old_logp, x->ref_logp))
+            return err_set(u->err, "the loss of sample %d of group %d is not finite; lower learning_rate",
+                           who.sample, who.group);
+    }
+    return true;
+}
+
+/* The report of the whole update, sample after sample. */
+static void update_report(Update *u, int n, const bool *skip) {
+    LearnReport *r = u->report;
+    for (int g = 0; g < n; g++) {
+        r->skipped += skip[g];
+        for (int i = 0; i < u->groups[g].n; i++) {
+            const BatchSample *s = &u->groups[g].samples[i];
+            const LearnSample *x = &u->extra[g][i];
+            if (skip[g]) {
+                loss_skip(&r->loss, u->loss, &x->seq);
+                continue;
+            }
+            loss_coefs(s->coef, &r->loss, u->loss, &u->norm, &x->seq, s->logp, x->old_logp, x->ref_logp);
+            r->tokens += s->n;
+            for (int t = 0; t < s->n; t++) {
+                r->entropy_sum += (double)s->entropy[t];
+                double diff = x->old_logp ? fabs((double)s->logp[t] - (double)x->old_logp[t]) : 0;
+                r->diff_sum += diff;
+                if (diff > r->diff_max) r->diff_max = diff;
+            }
+        }
+    }
+}
+
+static void run_backward(Learner *l, const Batch *b, const Tape *tape) {
+    const Policy *policy = l->policy;
+    Ten dembed = separate_embed(policy) ? l->dembed : param_grad(l, policy->p_embed);
+    backward(l->policy, l->grads, dembed, &b->rows, &l->kv, &l->dkv, tape, &l->work, &l->back,
+             ten_rows(l->stream, 0, b->rows.m));
+}
+
+static void zero_page_gradients(Learner *l, int first, int end) {
+    for (int page = first; page < end; page++) k_kv_zero(l->policy->dev, &l->dkv, page);
+}
+
+/* Forward, loss, backward of one batch. A group's lone prompt goes forward when it is met and backward after the
+ * group's last chunk, when its pages' gradients are complete. */
+static bool run_batch(Update *u) {
+    Learner *l = u->l;
+    Batch *b = &l->batch;
+    bool chunks = b->kind == BATCH_CHUNKS;
+    int prompt_rows = chunks ? l->prompt.rows.m : 0;
+    Tape tape = chunks ? tape_part(l->tape, prompt_rows) : *l->tape;
+    double t0 = clock_seconds();
+    zero_page_gradients(l, chunks ? b->prompt_pages : 0, b->pages_used);
+    Ten stream = forward(l->policy, &b->rows, &l->kv, &tape, &l->work);
+    double t1 = clock_seconds();
+    head_forward(l, l->policy, b, stream, u->groups);
+    bool good = batch_loss(u, b);
+    if (b->kind == BATCH_PROMPT) batch_prompt(&l->prompt, u->groups, b->group0);
+    double t2 = clock_seconds(), t3 = t2;
+    if (good && b->kind != BATCH_PROMPT) {
+        head_backward(l, b, u->groups);
+        t3 = clock_seconds();
+        run_backward(l, b, &tape);
+    }
+    if (good && chunks && b->last) {
+        head_forward(l, l->policy, &l->prompt, ten_rows(l->tape->last, 0, prompt_rows), u->groups);
+        head_backward(l, &l->prompt, u->groups);
+        run_backward(l, &l->prompt, l->tape);
+    }
+    double t4 = clock_seconds();
+    u->report->forward_seconds += t1 - t0;
+    u->report->head_seconds += t3 - t1;
+    u->report->backward_seconds += t4 - t3;
+    u->report->rows += b->rows.m;
+    u->report->batches++;
+    if (chunks) free(tape.layers);
+    return good;
+}
+
+/* ---- log-probabilities alone ---- */
+
+static void logp_of(Learner *l, Policy *policy, const BatchGroup *groups, int n, const bool *skip) {
+    BatchCursor cursor = {0};
+    while (batch_next(&l->batch, &cursor, groups, n, skip)) {
+        Ten stream = forward(policy, &l->batch.rows, &l->kv, NULL, &l->work);
+        head_forward(l, policy, &l->batch, stream, groups);
+    }
+}
+
+void learner_logp(Learner *l, Policy *policy, const BatchGroup *groups, int n) {
+    bool *skip = MEM_ARRAY(bool, n);
+    logp_of(l, policy, groups, n, skip);
+    free(skip);
+}
+
+/* The same groups, with the log-probabilities going to ref_logp. */
+static void reference_logp(Learner *l, const BatchGroup *groups, LearnSample *const *extra, int n,
+                           const bool *skip) {
+    Arena arena = {0};
+    BatchGroup *views = arena_alloc(&arena, (size_t)n, sizeof *views);
+    for (int g = 0; g < n; g++) {
+        views[g] = groups[g];
+        views[g].samples = arena_alloc(&arena, (size_t)groups[g].n, sizeof *views[g].samples);
+        for (int i = 0; i < groups[g].n; i++) {
+            views[g].samples[i] = groups[g].samples[i];
+            views[g].samples[i].logp = extra[g][i].ref_logp;
+        }
+    }
+    logp_of(l, l->reference, views, n, skip);
+    arena_free(&arena);
+}
+
+/* ---- the update ---- */
+
+/* Groups without any gradient cost no forward and no backward. */
+static bool *groups_without_gradient(const Update *u, int n) {
+    bool *skip = MEM_ARRAY(bool, n);
+    for (int g = 0; g < n; g++) {
+        skip[g] = true;
+        for (int i = 0; i < u->groups[g].n; i++)
+            skip[g] = skip[g] && !loss_has_gradient(u->loss, &u->extra[g][i].seq);
+    }
+    return skip;
+}
+
+static LossNorm norm_of(const LossConf *loss, const BatchGroup *groups, LearnSample *const *extra, int n) {
+    int count = 0;
+    for (int g = 0; g < n; g++) count += groups[g].n;
+    LossSeq *all = MEM_ARRAY(LossSeq, count);
+    for (int g = 0, at = 0; g < n; g++)
+        for (int i = 0; i < groups[g].n; i++) all[at++] = extra[g][i].seq;
+    LossNorm norm = loss_norm(loss, all, count);
+    free(all);
+    return norm;
+}
+
+bool learner_gradients(Learner *l, const BatchGroup *groups, LearnSample *const *extra, int n,
+                       const LossConf *loss, LearnReport *report, Err *err) {
+    *report = (LearnReport){0};
+    Update u = {l, groups, extra, loss, norm_of(loss, groups, extra, n), report, err};
+    CHECK(loss->beta == 0 || l->reference, "a KL term of weight %g without a reference", loss->beta);
+    bool *skip = groups_without_gradient(&u, n);
+    if (loss->beta != 0) reference_logp(l, groups, extra, n, skip);
+    k_zero(l->policy->dev, l->grads);
+    if (separate_embed(l->policy)) k_zero(l->policy->dev, l->dembed);
+    bool good = true;
+    BatchCursor cursor = {0};
+    while (good && batch_next(&l->batch, &cursor, groups, n, skip)) good = run_batch(&u);
+    if (good) update_report(&u, n, skip);
+    free(skip);
+    if (good && separate_embed(l->policy)) k_add(l->policy->dev, param_grad(l, l->policy->p_embed), l->dembed);
+    return good;
+}
+
+/* AdamW on every trained row; as in transformers, vectors (norms and biases) do not decay. */
+static void adam(Learner *l, const AdamStep *step) {
+    const Params *params = &l->policy->params;
+    for (int i = 0; i < params->n; i++) {
+        if (!params->items[i].trained) continue;
+        AdamStep one = *step;
+        if (params->items[i].is_vector) one.weight_decay = 0;
+        k_adamw(l->policy->dev, policy_master(l->policy, i), params_view(params, i, l->m),
+                params_view(params, i, l->v), params_view(params, i, l->grads), &one);
+    }
+}
+
+bool learner_update(Learner *l, const BatchGroup *groups, LearnSample *const *extra, int n, const LossConf *loss,
+                    double learning_rate, int64_t step, LearnReport *report, Err *err) {
+    if (!learner_gradients(l, groups, extra, n, loss, report, err)) return false;
+    double began = clock_seconds();
+    const LearnConf *c = &l->conf;
+    report->grad_norm = sqrt(k_sumsq(l->policy->dev, l->grads));
+    if (!isfinite(report->grad_norm)) return err_set(err, "the gradient is not finite; lower learning_rate");
+    double scale = 1;
+    if (c->max_grad_norm > 0 && report->grad_norm > c->max_grad_norm)
+        scale = c->max_grad_norm / (report->grad_norm + 1e-6); /* torch.nn.utils.clip_grad_norm_ */
+    AdamStep adam_step = {
+        .lr = (real)learning_rate,
+        .beta1 = (real)c->beta1,
+        .beta2 = (real)c->beta2,
+        .eps = (real)c->eps,
+        .weight_decay = (real)c->weight_decay,
+        .correct1 = (real)(1 - pow(c->beta1, (double)step)),
+        .correct2 = (real)(1 - pow(c->beta2, (double)step)),
+        .grad_scale = (real)scale,
+    };
+    adam(l, &adam_step);
+    policy_pack(l->policy);
+    l->policy->version++;
+    report->optimizer_seconds = clock_seconds() - began;
+    return true;
+}
