@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -49,11 +50,37 @@ bool file_exists(const char *path) {
     return stat(path, &st) == 0;
 }
 
+/* Turns whole real numbers back into integers, all the way down. */
+static void reals_to_ints(json_t *value) {
+    const char *key;
+    json_t *item;
+    size_t i;
+    void *safe;
+    json_object_foreach_safe(value, safe, key, item) {
+        double number = json_real_value(item);
+        if (json_is_real(item) && fabs(number) < 0x1p53 && number == floor(number))
+            json_object_set_new(value, key, json_integer((json_int_t)number));
+        else
+            reals_to_ints(item);
+    }
+    json_array_foreach(value, i, item) {
+        double number = json_real_value(item);
+        if (json_is_real(item) && fabs(number) < 0x1p53 && number == floor(number))
+            json_array_set_new(value, i, json_integer((json_int_t)number));
+        else
+            reals_to_ints(item);
+    }
+}
+
 json_t *json_file(const char *path, Err *err) {
     Mapped map;
     if (!file_map(&map, path, err)) return NULL;
     json_error_t at;
     json_t *value = json_loadb((const char *)map.p, map.n, JSON_REJECT_DUPLICATES, &at);
+    if (!value && json_error_code(&at) == json_error_numeric_overflow) { /* "model_max_length": 10^30 is usual */
+        value = json_loadb((const char *)map.p, map.n, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &at);
+        if (value) reals_to_ints(value);
+    }
     file_unmap(&map);
     if (!value)
         err_set(err, "%s: not valid JSON (line %d: %s): fetch it again", path, at.line, at.text);
@@ -83,7 +110,7 @@ bool file_write(const char *path, const void *bytes, size_t n, Err *err) {
 }
 
 bool json_write(const char *path, const json_t *value, Err *err) {
-    char *text = json_dumps(value, JSON_INDENT(2));
+    char *text = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
     if (!text) return err_set(err, "%s: the text to write is not valid UTF-8", path);
     Buf buf = {0};
     buf_text(&buf, text);

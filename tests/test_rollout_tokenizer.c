@@ -174,8 +174,59 @@ static void test_special(void **state) {
     tokenizer_close(tok);
 }
 
+static void write_text(const char *path, const char *text, size_t n) {
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(text, 1, n, file), n);
+    fclose(file);
+}
+
+static char *read_text(const char *path, size_t *n) {
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    Buf buf = {0};
+    char part[4096];
+    for (size_t k; (k = fread(part, 1, sizeof part, file)) > 0;) buf_add(&buf, part, k);
+    fclose(file);
+    *n = buf.n;
+    return buf.p;
+}
+
+/* A GGUF that wants a BOS gets one, and so does what is saved of it. */
+static void check_gguf_frame(void) {
+    static const char KEY[] = "tokenizer.ggml.add_bos_token";
+    size_t n;
+    char *gguf = read_text(GOLDENS "tiny.gguf", &n), folder[] = "/tmp/whet-test-XXXXXX", path[64];
+    char *place = memmem(gguf, n, KEY, strlen(KEY));
+    assert_non_null(place);
+    place[strlen(KEY) + 4] = 1;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/bos.gguf", folder);
+    write_text(path, gguf, n);
+    ModelFile *file;
+    Tokenizer *tok = open_model(path, &file);
+    Err err = {0};
+    assert_true(tokenizer_save(tok, model_file_conf(file), NULL, folder, &err));
+    unlink(path);
+    for (int round = 0; round < 2; round++) {
+        int before[4], after[4], n_before, n_after;
+        tokenizer_frame(tok, before, &n_before, after, &n_after);
+        assert_true(n_before == 1 && before[0] == 1 && n_after == 0);
+        tokenizer_close(tok);
+        snprintf(path, sizeof path, "%s/tokenizer.json", folder);
+        if (round == 0) tok = open_json(path);
+    }
+    unlink(path);
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", folder);
+    unlink(path);
+    rmdir(folder);
+    model_file_close(file);
+    free(gguf);
+}
+
 static void test_frame(void **state) {
     (void)state;
+    check_gguf_frame();
     int before[4], after[4], n_before, n_after;
     Tokenizer *tok = open_json(GOLDENS "tokenizer-llama3.json");
     tokenizer_frame(tok, before, &n_before, after, &n_after);
@@ -258,24 +309,6 @@ static void test_long(void **state) {
 }
 
 /* ---- broken files ---- */
-
-static void write_text(const char *path, const char *text, size_t n) {
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(text, 1, n, file), n);
-    fclose(file);
-}
-
-static char *read_text(const char *path, size_t *n) {
-    FILE *file = fopen(path, "rb");
-    assert_non_null(file);
-    Buf buf = {0};
-    char part[4096];
-    for (size_t k; (k = fread(part, 1, sizeof part, file)) > 0;) buf_add(&buf, part, k);
-    fclose(file);
-    *n = buf.n;
-    return buf.p;
-}
 
 /* One change to a good tokenizer.json and what the message has to say. */
 static const struct {

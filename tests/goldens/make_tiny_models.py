@@ -131,7 +131,7 @@ def random_weights(config, seed):
     return model
 
 
-def save_tokenizer(tok, folder):
+def save_tokenizer(tok, folder, model_max_length=512):
     tok.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -140,7 +140,7 @@ def save_tokenizer(tok, folder):
         "pad_token": "<|im_end|>",
         "unk_token": "<|endoftext|>",
         "clean_up_tokenization_spaces": False,
-        "model_max_length": 512,
+        "model_max_length": model_max_length,
         "chat_template": CHAT,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -195,7 +195,7 @@ def make_tiny_untied(tok):
         "transformers_version": "4.46.0", "use_cache": True, "attention_dropout": 0.0, "pretraining_tp": 1,
     }
     (folder / "config.json").write_text(json.dumps(spelling4, indent=2) + "\n")
-    save_tokenizer(tok, folder)
+    save_tokenizer(tok, folder, int(1e30))  # what transformers writes for "no limit"
 
 
 def make_tiny_biased(tok):
