@@ -156,13 +156,13 @@ static void speeds_fill(Conf *conf, const Scaling *scaling) {
 /* The scaling as config.json spells it, for saving. */
 static void scaling_spell(Conf *conf, const Scaling *s) {
     if (s->kind == SCALE_LINEAR)
-        snprintf(conf->rope_scaling, sizeof conf->rope_scaling, "{\"rope_type\": \"linear\", \"factor\": %.17g}",
+        snprintf(conf->rope_scaling, sizeof conf->rope_scaling, "{\"rope_type\": \"linear\", \"factor\": %#.15g}",
                  s->factor);
     if (s->kind == SCALE_LLAMA3)
         snprintf(
             conf->rope_scaling, sizeof conf->rope_scaling,
-            "{\"rope_type\": \"llama3\", \"factor\": %.17g, \"low_freq_factor\": %.17g, \"high_freq_factor\": "
-            "%.17g, \"original_max_position_embeddings\": %.0f}",
+            "{\"rope_type\": \"llama3\", \"factor\": %#.15g, \"low_freq_factor\": %#.15g, \"high_freq_factor\": "
+            "%#.15g, \"original_max_position_embeddings\": %.0f}",
             s->factor, s->low, s->high, s->original);
 }
 

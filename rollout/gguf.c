@@ -165,16 +165,6 @@ static bool pairs_read(Gguf *gguf, Cursor *c, uint64_t count, const char *path, 
 
 /* ---- tensors ---- */
 
-typedef struct {
-    uint64_t begin, end;
-    const char *name;
-} Span;
-
-static int by_begin(const void *a, const void *b) {
-    uint64_t x = ((const Span *)a)->begin, y = ((const Span *)b)->begin;
-    return (x > y) - (x < y);
-}
-
 /* One row of the table of tensors: name, axes (the first is a row's length), type, offset. */
 static bool take_tensor(Gguf *gguf, Cursor *c, StoredTensor *tensor, uint64_t *offset, const char *path,
                         Err *err) {
@@ -242,12 +232,8 @@ static bool tensors_read(Gguf *gguf, Cursor *c, uint64_t count, const char *path
     if (base > gguf->map.n) base = gguf->map.n;
     for (uint64_t i = 0; i < count; i++)
         if (!tensor_place(gguf, &gguf->tensors[i], offsets[i], base, &spans[i], path, err)) return false;
-    if (count) qsort(spans, count, sizeof *spans, by_begin);
-    for (uint64_t i = 1; i < count; i++)
-        if (spans[i].begin < spans[i - 1].end)
-            return err_set(err, "%s: the tensors %.100s and %.100s overlap: fetch the file again", path,
-                           spans[i - 1].name, spans[i].name);
-    return stored_sort(gguf->tensors, gguf->n_tensors, path, err);
+    return spans_check(spans, gguf->n_tensors, path, err) &&
+           stored_sort(gguf->tensors, gguf->n_tensors, path, err);
 }
 
 /* ---- opening ---- */

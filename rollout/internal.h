@@ -60,6 +60,13 @@ bool stored_row(const StoredTensor *tensor, int row, float *out);
 bool stored_sort(StoredTensor *tensors, int n, const char *where, Err *err);
 const StoredTensor *stored_find(const StoredTensor *tensors, int n, const char *name);
 
+/* Where a tensor lies in its file; overlapping ones are refused. Sorts the spans. */
+typedef struct {
+    uint64_t begin, end;
+    const char *name;
+} Span;
+bool spans_check(Span *spans, int n, const char *where, Err *err);
+
 /* ---- containers
  * -------------------------------------------------------------------------------------------------- */
 

@@ -26,16 +26,6 @@ struct Safetensors {
 
 /* ---- reading ---- */
 
-typedef struct {
-    uint64_t begin, end;
-    const char *name;
-} Span;
-
-static int by_begin(const void *a, const void *b) {
-    uint64_t x = ((const Span *)a)->begin, y = ((const Span *)b)->begin;
-    return (x > y) - (x < y);
-}
-
 static StoredType type_of(const char *dtype) {
     if (strcmp(dtype, "F32") == 0) return STORED_F32;
     if (strcmp(dtype, "F16") == 0) return STORED_F16;
@@ -100,12 +90,7 @@ static bool table_read(Safetensors *file, size_t base, Err *err) {
         if (!entry_read(file, name, entry, base, &file->tensors[file->n], &spans[file->n], err)) return false;
         file->n++;
     }
-    if (file->n) qsort(spans, (size_t)file->n, sizeof *spans, by_begin);
-    for (int i = 1; i < file->n; i++)
-        if (spans[i].begin < spans[i - 1].end)
-            return err_set(err, "%s: the tensors %.100s and %.100s overlap: fetch the file again", file->path,
-                           spans[i - 1].name, spans[i].name);
-    return stored_sort(file->tensors, file->n, file->path, err);
+    return spans_check(spans, file->n, file->path, err) && stored_sort(file->tensors, file->n, file->path, err);
 }
 
 static bool header_read(Safetensors *file, Err *err) {

@@ -263,3 +263,18 @@ const StoredTensor *stored_find(const StoredTensor *tensors, int n, const char *
     StoredTensor key = {.name = name};
     return n ? bsearch(&key, tensors, (size_t)n, sizeof *tensors, by_name) : NULL;
 }
+
+static int by_begin(const void *a, const void *b) {
+    const Span *x = a, *y = b;
+    if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
+    return (x->end > y->end) - (x->end < y->end);
+}
+
+bool spans_check(Span *spans, int n, const char *where, Err *err) {
+    if (n) qsort(spans, (size_t)n, sizeof *spans, by_begin);
+    for (int i = 1; i < n; i++)
+        if (spans[i].begin < spans[i - 1].end)
+            return err_set(err, "%s: the tensors %.100s and %.100s overlap: fetch the file again", where,
+                           spans[i - 1].name, spans[i].name);
+    return true;
+}

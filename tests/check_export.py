@@ -27,7 +27,8 @@ def main():
     wrong = [r["text"] for r in rows[1:] if tok(r["text"], add_special_tokens=False)["input_ids"] != r[key]]
     back = [r["text"] for r in rows[1:] if tok.decode(r[key], skip_special_tokens=False) != r.get(key + "_back", r["text"])]
     chat = tok.apply_chat_template([{"role": "user", "content": "What is 7 + 8?"}], tokenize=False, add_generation_prompt=True)
-    assert "What is 7 + 8?" in chat and tok.eos_token_id == (model.generation_config.eos_token_id or tok.eos_token_id)
+    eos = model.generation_config.eos_token_id
+    assert "What is 7 + 8?" in chat and tok.eos_token_id in (eos if isinstance(eos, list) else [eos])
     with torch.no_grad():
         logits = model(torch.tensor([tok("The answer is 15.")["input_ids"]])).logits
     assert torch.isfinite(logits).all()
