@@ -19,7 +19,7 @@ typedef struct {
     Ten logits;
     const Draw *draws;
     int used;        /* ids below it may be drawn */
-    Candidate *room; /* [threads][used], for filtered rows */
+    Candidate *room; /* [threads][used + 1], for filtered rows */
 } SampleJob;
 
 static void scaled_block(real z[HEAD_BLOCK], Row logits, int from, int n, real inv_temp) {
@@ -42,11 +42,13 @@ static Lse row_lse(Row logits, int cols, real inv_temp, Lse *masses) {
     return all;
 }
 
-static int row_largest(Row logits, int used) {
-    int best = 0;
-    for (int i = 1; i < used; i++)
-        if (row_one(logits, i) > row_one(logits, best)) best = i;
-    return best;
+/* The first column with the largest logit; masses are those of the blocks up to `used`, at inv_temp 1. */
+static int row_largest(Row logits, int used, const Lse *masses) {
+    int best = 0, from;
+    for (int b = 1; b < ceil_div(used, HEAD_BLOCK); b++)
+        if (masses[b].max > masses[best].max) best = b;
+    for (from = best * HEAD_BLOCK; from < used - 1 && row_one(logits, from) < masses[best].max;) from++;
+    return from;
 }
 
 /* The id at which the running sum of probabilities passes u. A rounding at the very end of a block takes the last
@@ -79,15 +81,32 @@ static int candidate_order(const void *a, const void *b) {
     return x->id < y->id ? -1 : 1;
 }
 
-/* All ids whose z is within `depth` of the maximum, sorted; depth < 0: all ids. */
-static int candidates_get(Candidate *list, Row logits, int used, real inv_temp, real max, real depth) {
+/* All ids whose z is within `depth` of the maximum, unsorted; depth < 0: all ids. */
+static int candidates_get(Candidate *list, Row logits, int used, real inv_temp, const Lse *masses, real max,
+                          real depth) {
+    real z[HEAD_BLOCK], low = depth < 0 ? LSE_LOW : max - depth;
     int n = 0;
-    for (int i = 0; i < used; i++) {
-        real z = inv_temp * row_one(logits, i);
-        if (depth < 0 || z >= max - depth) list[n++] = (Candidate){z, i};
+    for (int from = 0, b = 0; from < used; from += HEAD_BLOCK, b++) {
+        int width = least(HEAD_BLOCK, used - from);
+        if (depth >= 0 && masses[b].max < low) continue;
+        scaled_block(z, logits, from, width, inv_temp);
+        for (int i = 0; i < width; i++) {
+            list[n] = (Candidate){z[i], from + i};
+            n += depth < 0 || z[i] >= low;
+        }
     }
-    qsort(list, (size_t)n, sizeof *list, candidate_order);
     return n;
+}
+
+/* Whether it is worth sorting n candidates: they may hold all that is kept. */
+static bool candidates_enough(const Candidate *list, int n, const Draw *draw, double whole) {
+    double mass = 0;
+    if (n == 0 || (draw->top_k > 0 && n <= draw->top_k)) return false;
+    if (draw->top_k > 0 || draw->top_p >= 1) return true;
+    real max = list[0].z;
+    for (int i = 1; i < n; i++) max = list[i].z > max ? list[i].z : max;
+    for (int i = 0; i < n && mass < whole; i++) mass += (double)s_exp(list[i].z - max);
+    return mass >= (double)draw->top_p * whole;
 }
 
 /* How many of the n sorted candidates are kept, with their summed exp(z - max) in *mass; -1 if the answer may
@@ -118,13 +137,16 @@ static int candidates_keep(const Candidate *list, int n, int used, const Draw *d
 
 /* The candidates are looked for ever deeper below the maximum, since the kept ones are few as a rule. What is kept
  * does not depend on the depths tried. */
-static int draw_filtered(Candidate *list, Row logits, int used, const Draw *draw, Lse all, real *draw_logp) {
-    static const real depths[] = {6, 12, 24, -1};
-    double mass = 0, before = 0;
+static int draw_filtered(Candidate *list, Row logits, int used, const Draw *draw, Lse all, const Lse *masses,
+                         real *draw_logp) {
+    static const real depths[] = {1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, -1};
+    double mass = 0, before = 0, whole = (double)all.sum;
     int keep = -1, pick = 0;
     for (int i = 0; keep < 0; i++) {
-        int n = candidates_get(list, logits, used, draw->inv_temp, all.max, depths[i]);
-        if (n) keep = candidates_keep(list, n, used, draw, (double)all.sum, &mass);
+        int n = candidates_get(list, logits, used, draw->inv_temp, masses, all.max, depths[i]);
+        if (depths[i] >= 0 && !candidates_enough(list, n, draw, whole)) continue;
+        qsort(list, (size_t)n, sizeof *list, candidate_order);
+        keep = candidates_keep(list, n, used, draw, whole, &mass);
     }
     double target = draw->u * mass;
     for (; pick < keep - 1; pick++) {
@@ -142,17 +164,16 @@ static void sample_item(void *self, int item, int thread) {
     bool greedy = draw->inv_temp == 0;
     bool filtered = (draw->top_k > 0 && draw->top_k < job->used) || draw->top_p < 1 || draw->min_p > 0;
     real inv_temp = greedy ? 1 : draw->inv_temp, draw_logp = 0;
-    int cols = job->logits.cols, tok;
-    Lse *masses = MEM_ARRAY(Lse, ceil_div(cols, HEAD_BLOCK)), all = row_lse(logits, cols, inv_temp, masses),
-        kept = all;
-    if (job->used < cols && !greedy) kept = row_lse(logits, job->used, inv_temp, masses);
+    int cols = job->logits.cols, used = job->used, tok;
+    Lse *masses = MEM_ARRAY(Lse, ceil_div(cols, HEAD_BLOCK)), all = row_lse(logits, cols, inv_temp, masses);
+    Lse kept = used < cols ? row_lse(logits, used, inv_temp, masses) : all;
     if (greedy)
-        tok = row_largest(logits, job->used);
+        tok = row_largest(logits, used, masses);
     else if (filtered)
-        tok = draw_filtered(job->room + (size_t)thread * (size_t)job->used, logits, job->used, draw, kept,
+        tok = draw_filtered(job->room + (size_t)thread * (size_t)(used + 1), logits, used, draw, kept, masses,
                             &draw_logp);
     else
-        tok = draw_plain(logits, job->used, draw, kept, masses);
+        tok = draw_plain(logits, used, draw, kept, masses);
     real z = inv_temp * row_one(logits, tok);
     if (!greedy && !filtered) draw_logp = z - lse_value(kept);
     job->drawn[item] = (Drawn){tok, z - lse_value(all), draw_logp};
@@ -161,6 +182,6 @@ static void sample_item(void *self, int item, int thread) {
 
 static void op_sample(Dev *dev, Drawn *drawn, Ten logits, const Draw *draws, int vocab_used) {
     SampleJob job = {drawn, logits, draws, vocab_used, NULL};
-    job.room = dev_scratch(dev, 1, (size_t)dev->threads * (size_t)vocab_used * sizeof(Candidate));
+    job.room = dev_scratch(dev, 1, (size_t)dev->threads * (size_t)(vocab_used + 1) * sizeof(Candidate));
     pool_run(dev->pool, logits.rows, sample_item, &job);
 }
