@@ -5,7 +5,6 @@
  * safe to call from several threads. It knows nothing of tests, tokens or training.
  * Tested by tests/test_reward_math.c, tests/score.sh and tests/fuzz/.
  */
-#include <ctype.h>
 #include <math.h>
 #include <string.h>
 
@@ -75,13 +74,15 @@ static Node *words_node(Judging *j, const char *text) {
 
 /* ---- echoes ---- */
 
+static bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+
 /* Text without blanks, dollars and \left, \right: so that an echo of the problem is found however it is spaced. */
 static void squeeze(Buf *out, const char *text, size_t max) {
     for (const char *p = text; *p && out->n < max; p++) {
         if (strchr(" \t\n$", *p)) continue;
-        if (!strncmp(p, "\\left", 5) && !isalpha((unsigned char)p[5]))
+        if (!strncmp(p, "\\left", 5) && !is_letter(p[5]))
             p += 4;
-        else if (!strncmp(p, "\\right", 6) && !isalpha((unsigned char)p[6]))
+        else if (!strncmp(p, "\\right", 6) && !is_letter(p[6]))
             p += 5;
         else if (!strncmp(p, "\\,", 2) || !strncmp(p, "\\!", 2) || !strncmp(p, "\\;", 2))
             p++;
@@ -113,8 +114,9 @@ static bool is_echo(Judging *j) {
 
 static bool asks_rounding(const char *problem) {
     static const char *const words[] = {"round", "nearest", "decimal place", "approximat", "significant"};
-    for (size_t i = 0; problem && i < sizeof words / sizeof words[0]; i++)
-        if (strcasestr(problem, words[i])) return true;
+    for (const char *p = problem; p && *p; p++)
+        for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+            if ((*p | 32) == words[i][0] && text_alike(p, words[i], strlen(words[i]))) return true;
     return false;
 }
 
@@ -130,7 +132,9 @@ static bool speaks_of_i(const Node *node) {
 static Verdict pair_compare(Judging *j, const Node *gold, const Node *answer) {
     Compare compare = {.arena = &j->arena, .budget = &j->budget, .rounds = j->rounds};
     compare.complex = speaks_of_i(gold) || speaks_of_i(answer);
-    return math_equal(&compare, gold, answer);
+    Node *g = math_fold(&j->arena, &j->budget, (Node *)gold),
+         *a = math_fold(&j->arena, &j->budget, (Node *)answer);
+    return math_equal(&compare, g, a);
 }
 
 /* Compares under every reading that either text allows; the first that is right wins. */
@@ -200,6 +204,20 @@ static bool options_judge(Judging *j, char gold, const Candidates *candidates) {
     return true;
 }
 
+/* The gold answer is a small letter, and the completion's only letter stands alone as a capital: an option as
+ * well. */
+static bool small_letter_judge(Judging *j, const char *gold, const Candidates *candidates) {
+    if (gold[0] < 'a' || gold[0] > 'z' || gold[1] || j->conf->strict) return false;
+    const char *first = candidates->n ? candidates->c[0].text : NULL;
+    char letter = !first ? option_settled(j->item->completion) : first[1] ? 0 : first[0];
+    if (letter != gold[0] - 32) return false;
+    char text[2] = {letter, 0};
+    j->extracted = arena_text(&j->arena, text, 1);
+    j->how = "option";
+    conclude(j, SCORE_RIGHT, "equal-exact", "the same option");
+    return true;
+}
+
 /* ---- the judgement ---- */
 
 typedef struct {
@@ -264,6 +282,7 @@ static void item_judge(Judging *j) {
     answer_extract(&j->arena, j->item->completion, j->conf->strict, &candidates);
     char option = option_letter(gold.text);
     if (option && options_judge(j, option, &candidates)) return;
+    if (small_letter_judge(j, gold.text, &candidates)) return;
     if (!answer_read(j, &candidates, &answer)) return;
     Node *words = words_node(j, answer.text);
     if (words && answer.node->kind == NODE_MUL) answer.node = words, j->answer = words;

@@ -129,7 +129,7 @@ static Node *argument_read(Reader *r, bool digits) {
         while (digits && stop < r->end && is_digit(*stop)) stop++;
         node = node_text(r->arena, NODE_NUMBER, r->p, (size_t)(stop - r->p));
         r->p = stop;
-    } else if (is_alpha(c) && !digits) {
+    } else if (is_alpha(c) && (!digits || word_find(peek_word(r).p, peek_word(r).n).kind == WORD_NONE)) {
         node = c == 'e'                  ? node_const(r->arena, CONST_E)
                : c == 'i' && !r->bound_i ? node_const(r->arena, CONST_I)
                                          : node_text(r->arena, NODE_SYMBOL, r->p, 1);
@@ -272,13 +272,15 @@ static Node *read_function(Reader *r, Function fn, bool word) {
 static bool read_bound(Reader *r, Node **bound) {
     *bound = NULL;
     Span in;
-    const char *before = r->p;
+    const char *before = r->p, *p = r->p;
+    while (p < r->end && *p == ' ') p++;
+    if (p < r->end && *p == '{') {
+        for (p++; p < r->end && *p == ' '; p++) {
+        }
+        if (p < r->end && *p == '}') return r->p = p + 1, true;
+    }
     if (peek(r) == '{' && take_braces(r, &in)) {
-        bool empty = true;
-        for (size_t i = 0; i < in.n; i++) empty &= in.p[i] == ' ';
-        if (empty) return true;
         if (in.p[0] == 'i') r->bound_i = true;
-        r->p = before;
         r->p = in.p;
         *bound = read_item(r);
         if (*bound && !take_char(r, '}')) reader_fail(r, "a bound does not end");
@@ -390,6 +392,23 @@ static Node *read_words(Reader *r) {
 /* Letters in plain text: a function, a constant, or the first letter as a symbol. */
 static Node *symbol_read(Reader *r, const char *name, size_t n);
 
+bool take_differential(Reader *r) {
+    if (!r->integral || r->differential) return false;
+    Span word = peek_word(r);
+    if (!word.n || *word.p != 'd' || word.n > 2) return false;
+    const char *before = r->p;
+    r->p++;
+    Span name = word.n == 2 ? (Span){word.p + 1, 1} : peek_command(r);
+    if (word.n == 1 && !name.n) name = peek_word(r).n == 1 ? (Span){r->p, 1} : (Span){r->p, 0};
+    if (!name.n) {
+        r->p = before;
+        return false;
+    }
+    r->differential = arena_text(r->arena, name.p, name.n);
+    r->p = name.p + name.n;
+    return true;
+}
+
 static Node *read_plain_word(Reader *r) {
     Span word = peek_word(r);
     Word found = word_find(word.p, word.n);
@@ -414,18 +433,6 @@ static Node *read_plain_word(Reader *r) {
         r->p += n;
         return read_function(r, (Function)glued.value, true);
     }
-    if (r->integral && *word.p == 'd' && word.n == 2) {
-        r->differential = arena_text(r->arena, word.p + 1, 1);
-        r->p += 2;
-        return node_int(r->arena, 1);
-    }
-    if (r->integral && *word.p == 'd' && word.n == 1 && r->p + 1 < r->end && r->p[1] == '\\') {
-        r->p++;
-        Span command = peek_command(r);
-        r->differential = arena_text(r->arena, command.p, command.n);
-        r->p += 1 + command.n;
-        return node_int(r->arena, 1);
-    }
     r->p++;
     if (word.n == 3 && !memcmp(word.p, "bar", 3) && r->p + 2 < r->end && r->p[2] == '{') {
         r->p += 2;
@@ -444,6 +451,15 @@ static Node *read_plain_word(Reader *r) {
 static bool calls(const char *name, size_t n, bool marked) {
     if (n > 1) return (n == 5 && !memcmp(name, "Theta", 5)) || (n == 5 && !memcmp(name, "Omega", 5));
     return marked ? *name == 'f' || *name == 'g' || *name == 'h' : strchr("fghFGHPQTWO", *name) != NULL;
+}
+
+/* "(", or "{(" as SymPy prints it. */
+static bool at_call(Reader *r) {
+    if (peek(r) == '(') return true;
+    const char *before = r->p;
+    bool is = take_char(r, '{') && peek(r) == '(';
+    r->p = before;
+    return is;
 }
 
 static Node *call_node(Reader *r, const char *name, Node *in) {
@@ -473,8 +489,8 @@ static Node *symbol_read(Reader *r, const char *name, size_t n) {
         node = call_node(r, full, index);
         marked = true;
     }
-    if (peek(r) == '(' && calls(name, n, marked)) {
-        Node *in = read_arguments(r);
+    if (at_call(r) && calls(name, n, marked)) {
+        Node *in = peek(r) == '{' ? read_braced(r) : read_arguments(r);
         if (!in) return NULL;
         if (!node) return call_node(r, full, in);
         Node *both = node_two(r->arena, NODE_CALL, node, in);
@@ -566,12 +582,6 @@ static Node *read_over(Reader *r) {
     if (!in) return NULL;
     Node *node = node_one(r->arena, NODE_CALL, in);
     node->text = "bar";
-    if (take_char(r, '_')) {
-        Node *index = read_argument(r);
-        if (!index) return NULL;
-        node = node_two(r->arena, NODE_CALL, node, index);
-        node->text = "bar_";
-    }
     return node;
 }
 

@@ -420,6 +420,17 @@ static bool extreme_ball(const Node *node, acb_t out, Eval *eval) {
     return ok;
 }
 
+/* Adds the value of a tree, infinity included, to a hash. */
+static bool kid_hash(const Node *node, uint64_t *h, acb_t x, Eval *eval) {
+    bool minus = node->kind == NODE_NEG;
+    const Node *size = minus ? node->kids[0] : node;
+    if (size->kind == NODE_CONST && size->op == CONST_INF) {
+        *h = rng_mix(*h, 991 + minus);
+        return true;
+    }
+    return ball(node, x, eval) && value_hash(h, x);
+}
+
 /* A value made of a name and the values of the kids. */
 static bool opaque_ball(const char *name, const Node *node, acb_t out, Eval *eval) {
     uint64_t h = text_hash(name);
@@ -427,7 +438,7 @@ static bool opaque_ball(const char *name, const Node *node, acb_t out, Eval *eva
     acb_init(x);
     bool ok = true;
     for (int i = 0; i < node->n && ok; i++) {
-        ok = ball(node->kids[i], x, eval) && value_hash(&h, x);
+        ok = kid_hash(node->kids[i], &h, x, eval);
         h = rng_mix(h, 77);
     }
     acb_clear(x);
@@ -435,17 +446,19 @@ static bool opaque_ball(const char *name, const Node *node, acb_t out, Eval *eva
     return ok;
 }
 
+static bool number_ball(const Node *node, acb_t out, Eval *eval);
+
 static bool turns(Function fn) { return (fn >= FN_SIN && fn <= FN_CSC); }
 
 static bool function_ball(const Node *node, acb_t out, Eval *eval) {
     Function fn = (Function)node->op;
     if (fn == FN_MAX || fn == FN_MIN) return extreme_ball(node, out, eval);
     if (fn == FN_GCD || fn == FN_LCM || fn == FN_DET || fn == FN_FACT2)
-        return opaque_ball(fn == FN_GCD   ? "gcd"
-                           : fn == FN_LCM ? "lcm"
-                           : fn == FN_DET ? "det"
-                                          : "!!",
-                           node, out, eval);
+        return number_ball(node, out, eval) || opaque_ball(fn == FN_GCD   ? "gcd"
+                                                           : fn == FN_LCM ? "lcm"
+                                                           : fn == FN_DET ? "det"
+                                                                          : "!!",
+                                                           node, out, eval);
     if (out_of_work(eval, 8)) return false;
     acb_t x, y;
     acb_init(x);
@@ -496,8 +509,9 @@ static bool bind_ball(const Node *node, acb_t out, Eval *eval) {
     slong bounds[2] = {0, -1};
     bool ok = true, whole = node->n == 3 && (node->op == FN_SUM || node->op == FN_PROD);
     for (int i = 0; i + 1 < node->n && ok; i++) {
-        ok = ball(node->kids[i], x, eval) && value_hash(&h, x);
-        whole = whole && ok && acb_is_int(x) && smaller_than(x, 30);
+        acb_zero(x);
+        ok = kid_hash(node->kids[i], &h, x, eval);
+        whole = whole && ok && acb_is_int(x) && smaller_than(x, 30) && node->kids[i]->kind != NODE_CONST;
         if (whole) bounds[i] = arf_get_si(arb_midref(acb_realref(x)), ARF_RND_DOWN);
     }
     if (ok && whole && eval->env == NULL && node->kids[1]->kind != NODE_SYMBOL &&

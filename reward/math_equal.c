@@ -159,7 +159,21 @@ static Verdict ordered_equal(Compare *compare, const Node *gold, const Node *ans
     return unknown ? VERDICT_TOO_LARGE : weakest;
 }
 
+/* The list without items that are written alike: a set has each element once. */
+static const Node *repeats_dropped(Arena *arena, const Node *list) {
+    if (list->n > ITEMS_MAX) return list;
+    Node *kept[ITEMS_MAX];
+    int n = 0;
+    for (int i = 0; i < list->n; i++) {
+        bool again = false;
+        for (int k = 0; k < n; k++) again |= node_same(kept[k], list->kids[i]);
+        if (!again) kept[n++] = list->kids[i];
+    }
+    return n == list->n ? list : node_of(arena, (NodeKind)list->kind, n, kept);
+}
+
 static Verdict unordered_equal(Compare *compare, const Node *gold, const Node *answer) {
+    if (repeats_dropped(compare->arena, gold) == gold) answer = repeats_dropped(compare->arena, answer);
     if (gold->n != answer->n || gold->n > ITEMS_MAX)
         return gold->n > ITEMS_MAX && gold->n == answer->n ? ordered_equal(compare, gold, answer)
                                                            : VERDICT_DIFFERENT;

@@ -21,14 +21,17 @@ static bool starts(const char *p, const char *end, const char *word) {
     return (size_t)(end - p) >= n && !memcmp(p, word, n);
 }
 
-/* The last place of a word in a span, ASCII letters compared without case; NULL when it is not there. */
+static bool letter_is(char c, char pattern) { return pattern == ' ' ? is_space(c) : lower(c) == pattern; }
+
+/* The last place of a word in a span, ASCII letters compared without case, any blank for a blank; NULL when it is
+ * not there. */
 static const char *find_last(Span s, const char *word) {
     size_t n = strlen(word);
     char first = lower(word[0]);
     for (size_t i = s.n >= n ? s.n - n + 1 : 0; i-- > 0;) {
-        if (lower(s.p[i]) != first) continue;
+        if (!letter_is(s.p[i], first)) continue;
         size_t k = 1;
-        while (k < n && lower(s.p[i + k]) == word[k]) k++;
+        while (k < n && letter_is(s.p[i + k], word[k])) k++;
         if (k == n) return s.p + i;
     }
     return NULL;
@@ -78,6 +81,30 @@ static const char *braces_end(const char *p, const char *end) {
     }
     return NULL;
 }
+
+/* How many words are not mathematics? Such as stand in \text{} or after a backslash don't count. */
+static int prose_words(Span s) {
+    int words = 0;
+    for (const char *p = s.p, *end = s.p + s.n; p < end;) {
+        if ((unsigned char)*p >= 0xe3 && (unsigned char)*p <= 0xed) return 99; /* CJK and neighbours */
+        if (*p == '\\' && p + 1 < end && is_alpha(p[1])) {
+            bool text = starts(p, end, "\\text") || starts(p, end, "\\mbox");
+            for (p++; p < end && is_alpha(*p); p++) {
+            }
+            const char *close = text && p < end && *p == '{' ? braces_end(p, end) : NULL;
+            if (close) p = close;
+            continue;
+        }
+        const char *first = p;
+        while (p < end && is_alpha(*p)) p++;
+        size_t n = (size_t)(p - first);
+        if (n >= 2 && word_find(first, n).kind == WORD_NONE && !(p < end && *p == '(' && n < 3)) words++;
+        if (n == 0) p++;
+    }
+    return words;
+}
+
+static bool is_prose(Span s) { return prose_words(s) > 2; }
 
 typedef struct {
     const char *start, *end; /* the whole command */
@@ -158,11 +185,28 @@ static bool gap_joins(Span gap) {
 
 static bool span_same(Span a, Span b) { return a.n == b.n && !memcmp(a.p, b.p, a.n); }
 
+/* A sentence in a box with a box of its own: the inner one counts. */
+static Span box_inner(Span content) {
+    Box boxes[BOXES_MAX];
+    for (int depth = 0; depth < 4; depth++) {
+        const char *inner = memmem(content.p, content.n, "\\boxed", 6);
+        if (!inner || !prose_words(span_of(content.p, inner))) break;
+        int n = boxes_find(content, boxes);
+        if (!n) break;
+        content = boxes[n - 1].content;
+    }
+    return content;
+}
+
+static void sentence_extract(Arena *arena, Span s, Candidates *out);
+
 static void boxes_extract(Arena *arena, Span s, bool strict, Candidates *out) {
     Box boxes[BOXES_MAX];
     int n = boxes_find(s, boxes);
     if (!n) return;
+    for (int i = 0; i < n; i++) boxes[i].content = box_inner(boxes[i].content);
     Box last = boxes[n - 1];
+    if (is_prose(last.content) && last.content.n <= TEXT_MAX) sentence_extract(arena, last.content, out);
     if (strict) {
         if (last.closed) candidate_add(arena, out, last.content, "last box");
         return;
@@ -428,32 +472,12 @@ static void anchors_extract(Arena *arena, Span s, Candidates *out) {
 
 /* ---- whole texts ---- */
 
-/* Is it prose? Counts words that are not mathematics; such as stand in \text{} or after a backslash don't count.
- */
-static bool is_prose(Span s) {
-    int words = 0;
-    for (const char *p = s.p, *end = s.p + s.n; p < end;) {
-        if ((unsigned char)*p >= 0xe3 && (unsigned char)*p <= 0xed) return true; /* CJK and neighbours */
-        if (*p == '\\' && p + 1 < end && is_alpha(p[1])) {
-            bool text = starts(p, end, "\\text") || starts(p, end, "\\mbox");
-            for (p++; p < end && is_alpha(*p); p++) {
-            }
-            const char *close = text && p < end && *p == '{' ? braces_end(p, end) : NULL;
-            if (close) p = close;
-            continue;
-        }
-        const char *first = p;
-        while (p < end && is_alpha(*p)) p++;
-        size_t n = (size_t)(p - first);
-        if (n >= 2 && word_find(first, n).kind == WORD_NONE && !(p < end && *p == '(' && n < 3)) words++;
-        if (n == 0) p++;
-    }
-    return words > 2;
-}
-
 static void whole_extract(Arena *arena, Span s, Candidates *out) {
     Span t = trim_prose(s);
-    if (t.n <= 400 && !is_prose(t)) candidate_add(arena, out, t, "whole text");
+    if (t.n > 400) return;
+    Env envs[ENVS_MAX];
+    int words = prose_words(t);
+    if (words <= 2 && (words == 0 || !envs_find(t, envs))) candidate_add(arena, out, t, "whole text");
 }
 
 static void last_extract(Arena *arena, Span s, Candidates *out) {
@@ -464,6 +488,13 @@ static void last_extract(Arena *arena, Span s, Candidates *out) {
     if (numbered && (!n || number.p >= envs[n - 1].end)) candidate_add(arena, out, number, "last number");
     envs_extract(arena, s, true, "last formula", out);
     if (numbered) candidate_add(arena, out, number, "last number");
+}
+
+/* A sentence in a box: its formula or number, if it has one. */
+static void sentence_extract(Arena *arena, Span s, Candidates *out) {
+    anchors_extract(arena, s, out);
+    Env envs[ENVS_MAX];
+    if (envs_find(s, envs)) envs_extract(arena, s, true, "formula in a boxed sentence", out);
 }
 
 /* ---- responses ---- */
@@ -530,8 +561,8 @@ void gold_extract(Arena *arena, const char *gold, Candidates *out) {
         return;
     }
     const char *formula = memchr(s.p, '$', s.n);
-    if (!formula && !memmem(s.p, s.n, "\\(", 2) && s.n < 200) candidate_add(arena, out, s, "gold");
     anchors_extract(arena, s, out);
+    if (!formula && !memmem(s.p, s.n, "\\(", 2) && s.n < 200) candidate_add(arena, out, s, "gold");
     last_extract(arena, s, out);
 }
 

@@ -453,8 +453,9 @@ static bool take_space_command(Reader *r) {
     static const char *const names[] = {"\\hspace", "\\vspace", "\\phantom", "\\mspace"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (!starts(r, names[i])) continue;
-        const char *close = memchr(r->p, '}', (size_t)(r->end - r->p));
-        r->p = close ? close + 1 : r->end;
+        r->p += strlen(names[i]);
+        const char *close = r->p < r->end && *r->p == '{' ? memchr(r->p, '}', (size_t)(r->end - r->p)) : NULL;
+        if (close) r->p = close + 1;
         return true;
     }
     return false;
@@ -692,32 +693,58 @@ static Node *number_based(Reader *r, const Number *number) {
     return node;
 }
 
-/* 12:00 or 1:30 p.m.: a time of day, kept as text; 3:2 is a ratio. */
-static Node *number_time(Reader *r, const char *first) {
-    if (r->end - r->p < 3 || *r->p != ':' || r->p - first > 2 || digits_end(r, r->p + 1) - r->p != 3) return NULL;
-    const char *p = r->p + 3;
-    Buf text = {0};
-    buf_add(&text, first, (size_t)(p - first));
+/* a.m. or p.m. after a time, plain or in \text{}: 'a', 'p' or 0. */
+static char take_half_day(Reader *r) {
     const char *before = r->p;
+    Span in;
+    bool framed =
+        (take_command(r, "text") || take_command(r, "mathrm") || take_command(r, "mbox")) && take_braces(r, &in);
+    if (!framed) {
+        r->p = before;
+        skip_blank(r);
+        in = (Span){r->p, (size_t)(r->end - r->p)};
+    }
+    const char *p = in.p, *end = in.p + in.n;
+    while (p < end && *p == ' ') p++;
+    char half = p < end ? (char)(*p | 32) : 0;
+    if ((half != 'a' && half != 'p') || ++p >= end) return r->p = before, 0;
+    if (*p == '.') p++;
+    if (p >= end || (*p | 32) != 'm' || (p + 1 < end && is_alpha(p[1]))) return r->p = before, 0;
+    if (!framed) r->p = p + 1 < end && p[1] == '.' ? p + 2 : p + 1;
+    return half;
+}
+
+static const char *skip_thin(const Reader *r, const char *p) {
+    while (r->end - p >= 2 && p[0] == '\\' && p[1] == '!') p += 2;
+    return p;
+}
+
+/* 12:00, 4:51:06 or 1:30 p.m.: a time of day, kept as text; 3:2 is a ratio. */
+static Node *number_time(Reader *r, const char *first) {
+    const char *p = r->p, *before = r->p;
+    if (p - first > 2 || r->brackets) return NULL;
+    char text[16] = {0};
+    size_t n = 0;
+    bool zero = *first == '0' && p - first == 2;
+    for (const char *q = zero ? first + 1 : first; q < p; q++) text[n++] = *q;
+    int groups = 0;
+    while (groups < 2) {
+        const char *q = skip_thin(r, p);
+        if (q >= r->end || *q != ':') break;
+        q = skip_thin(r, q + 1);
+        if (digits_end(r, q) - q != 2) break;
+        zero |= *q == '0';
+        text[n++] = ':', text[n++] = q[0], text[n++] = q[1];
+        p = q + 2;
+        groups++;
+    }
+    if (!groups) return NULL;
     r->p = p;
-    Span in = {0};
-    const char *word = r->p;
-    if (take_command(r, "text") && take_braces(r, &in)) word = in.p;
-    const char *stop = in.p ? in.p + in.n : r->end;
-    while (word < stop && *word == ' ') word++;
-    bool half = stop - word >= 2 && strchr("apAP", *word) &&
-                memchr(word, (*word & 32) ? 'm' : 'M', (size_t)(stop - word > 4 ? 4 : stop - word));
-    bool zero = before[1] == '0';
-    if (half) {
-        buf_char(&text, (char)(*word | 32));
-        if (!in.p)
-            while (word < stop && (is_alpha(*word) || *word == '.')) word++, r->p = word;
-    } else
-        r->p = p;
-    Node *node = half || zero ? node_text(r->arena, NODE_TEXT, text.p, text.n) : NULL;
-    if (!node) r->p = before;
-    buf_free(&text);
-    return node;
+    char half = take_half_day(r);
+    if (half) text[n++] = half;
+    if (half || zero) return node_text(r->arena, NODE_TEXT, text, n);
+    r->p = before;
+    return NULL;
 }
 
 Node *read_number(Reader *r) {

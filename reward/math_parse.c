@@ -32,6 +32,10 @@ static void kids_add(Reader *r, Kids *kids, Node *node) {
     kids->kids[kids->n++] = node;
 }
 
+static bool is_letter(char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (unsigned char)c >= 0x80;
+}
+
 /* ---- products ---- */
 
 static bool is_integer(const Node *node) {
@@ -95,7 +99,7 @@ static bool take_text_unit(Reader *r, Span *words) {
         int letters = 0;
         bool digits = false;
         for (size_t k = 0; k < in.n; k++) {
-            letters += ((unsigned char)in.p[k] | 32) >= 'a';
+            letters += is_letter(in.p[k]);
             digits |= in.p[k] >= '0' && in.p[k] <= '9' && (k == 0 || in.p[k - 1] != '^');
         }
         Word word = word_find(in.p, in.n);
@@ -120,7 +124,7 @@ static bool unit_ends(const char *p, const char *end) {
 }
 
 /* Plain words after a value: "64 square feet", "9 m²" with a letter for a unit when that is asked for. */
-static bool take_plain_unit(Reader *r, const Node *value, Span *words) {
+static bool take_plain_unit(Reader *r, NodeKind kind, Span *words) {
     const char *before = r->p;
     bool blank = r->p < r->end && *r->p == ' ';
     skip_blank(r);
@@ -130,8 +134,7 @@ static bool take_plain_unit(Reader *r, const Node *value, Span *words) {
     bool known = true;
     while (p < r->end) {
         const char *start = p;
-        while (p < r->end && (((unsigned char)*p | 32) >= 'a' && *p != '{' && *p != '}' && *p != '|' && *p != '~'))
-            p++;
+        while (p < r->end && is_letter(*p)) p++;
         size_t n = (size_t)(p - start);
         if (!n) break;
         Word word = word_find(start, n);
@@ -154,17 +157,23 @@ static bool take_plain_unit(Reader *r, const Node *value, Span *words) {
         }
         while (p < r->end && (*p == ' ' || *p == '/')) p++;
     }
-    bool number = value->kind == NODE_NUMBER || value->kind == NODE_DIV || value->kind == NODE_MUL ||
-                  value->kind == NODE_ADD || value->kind == NODE_FN;
+    bool number = kind == NODE_NUMBER || kind == NODE_DIV || kind == NODE_MUL || kind == NODE_ADD ||
+                  kind == NODE_FN || kind == NODE_UNIT;
     bool letter =
         n_words == 1 && longest == 1 && blank && strchr("mshgLc", *first) && number && unit_ends(p, r->end);
     if (letter) r->parse->could |= READ_LETTER_UNITS;
     bool is = n_words && number && unit_ends(p, r->end) &&
-              (known || (longest >= 3 && blank) || (letter && (r->parse->reading & READ_LETTER_UNITS)));
+              (known || (longest >= 4 && blank) || (letter && (r->parse->reading & READ_LETTER_UNITS)));
     if (!is) return r->p = before, false;
     *words = (Span){first, (size_t)(p - first)};
     r->p = p;
     return true;
+}
+
+/* Words that follow a value of this kind. */
+static bool take_unit(Reader *r, NodeKind kind, Span *words) {
+    if (kind == NODE_TEXT || kind == NODE_SYMBOL || kind == NODE_TUPLE || kind == NODE_CALL) return false;
+    return take_text_unit(r, words) || take_plain_unit(r, kind, words);
 }
 
 /* A value and the words after it. */
@@ -177,7 +186,7 @@ static Node *with_unit(Reader *r, Node *value) {
         return value;
     }
     Span words;
-    while (!at_separator(r, false) && (take_text_unit(r, &words) || take_plain_unit(r, value, &words))) {
+    while (!at_separator(r, false) && take_unit(r, (NodeKind)value->kind, &words)) {
         while (words.n && words.p[0] == ' ') words.p++, words.n--;
         int64_t scale = scale_word(words);
         if (scale) value = node_two(r->arena, NODE_MUL, value, node_int(r->arena, scale));
@@ -190,6 +199,13 @@ Node *read_product(Reader *r) {
     Kids kids = {0};
     do {
         if (kids.n && at_separator(r, false)) break;
+        if (take_differential(r)) break;
+        Span words;
+        const char *before = r->p;
+        if (kids.n && take_unit(r, kids.n == 1 ? kids.kids[0]->kind : NODE_MUL, &words)) {
+            r->p = before;
+            break;
+        }
         Node *factor = read_factor(r);
         if (!factor) return NULL;
         Node *last = kids.n ? kids.kids[kids.n - 1] : NULL;
@@ -204,6 +220,7 @@ Node *read_product(Reader *r) {
         if (r->integral && r->differential) break;
     } while (kids.n < KIDS_MAX && at_atom(r));
     if (kids.n == KIDS_MAX) return reader_fail(r, "too many factors");
+    if (!kids.n) kids_add(r, &kids, node_int(r->arena, 1)); /* the differential alone */
     return with_unit(r, kids.n == 1 ? kids.kids[0] : node_of(r->arena, NODE_MUL, kids.n, kids.kids));
 }
 
@@ -314,6 +331,13 @@ static Node *pm_node(Reader *r, char sign, Node *left, Node *right) {
     return node;
 }
 
+/* A leading minus belongs to the number before mod. */
+static Node *node_negated(Reader *r, Node *term) {
+    if (term->kind != NODE_FN || term->op != FN_MOD) return node_one(r->arena, NODE_NEG, term);
+    term->kids[0] = node_negated(r, term->kids[0]);
+    return term;
+}
+
 Node *read_sum(Reader *r) {
     bool both;
     Kids kids = {0};
@@ -323,7 +347,7 @@ Node *read_sum(Reader *r) {
     if (sign && both)
         term = pm_node(r, sign, NULL, term);
     else if (sign == '-')
-        term = node_one(r->arena, NODE_NEG, term);
+        term = node_negated(r, term);
     kids_add(r, &kids, term);
     while (!at_separator(r, false) && !(r->integral && r->differential) && (sign = take_sign(r, &both))) {
         term = read_term(r);
@@ -497,7 +521,7 @@ Node *read_list(Reader *r) {
         bool more = false;
         while (at_separator(r, true)) more = true;
         char c = peek(r);
-        if (!more || !c || strchr(".)]}", c)) break;
+        if (!more || !c || strchr(")]}", c) || (c == '.' && !at_atom(r))) break;
         if (c == '\\' && r->p + 1 < r->end && (r->p[1] == '}' || r->p[1] == '%')) break;
     }
     r->depth--;
@@ -540,6 +564,8 @@ Node *math_parse(Parse *parse, const char *text, size_t n) {
         return NULL;
     }
     Reader r = {.parse = parse, .arena = parse->arena, .start = text, .p = text, .end = text + n, .commas = true};
+    Relation about;
+    if (peek(&r) == '=' || at_command(&r, "approx")) take_relation(&r, &about); /* "= 5": the name is left out */
     if (!peek(&r)) return reader_fail(&r, "nothing there");
     Node *node = read_list(&r);
     if (!node) return NULL;

@@ -165,6 +165,9 @@ bool node_is(const Node *node, NodeKind kind);
 /* The letters of a product of one-letter symbols, or of a text, joined; false when it is neither. */
 bool node_letters(const Node *node, Buf *buf);
 
+/* The first n characters are the same, ASCII letters compared without case (whatever the locale). */
+bool text_alike(const char *a, const char *b, size_t n);
+
 /* ---- words ---- */
 
 typedef enum {
@@ -244,6 +247,9 @@ typedef struct {
     int depth;
 } Point;
 bool ball_value(const Node *node, acb_t out, Point *point);
+
+/* The tree with matrices joined and gcd, lcm of monomials computed. */
+Node *math_fold(Arena *arena, Budget *budget, Node *node);
 
 /* ---- comparison ---- */
 

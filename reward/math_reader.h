@@ -47,8 +47,9 @@ Node *read_braced(Reader *r);  /* {list} */
 
 /* math_atom.c */
 bool at_atom(Reader *r);
-Node *read_factor(Reader *r);   /* an atom with its powers, factorials, primes, percent signs */
-Node *read_argument(Reader *r); /* of \frac, ^ and _: braces, one digit or one atom */
+Node *read_factor(Reader *r);      /* an atom with its powers, factorials, primes, percent signs */
+bool take_differential(Reader *r); /* dx, inside an integral */
+Node *read_argument(Reader *r);    /* of \frac, ^ and _: braces, one digit or one atom */
 
 /* math_group.c */
 Node *read_bracket(Reader *r); /* ( [ \{ */

@@ -325,7 +325,7 @@ Verdict chain_equal(Compare *compare, const Node *gold, const Node *answer) {
         }
     }
     Node *g = chain_set(compare, gold), *a = chain_set(compare, answer);
-    if (g && a && gold->ops[0] != REL_IN && answer->ops[0] != REL_IN) {
+    if (g && a && (gold->ops[0] == REL_IN) <= (answer->ops[0] == REL_IN)) {
         const Node *x = gold->kids[gold->n == 3 || gold->kids[0]->kind != NODE_SYMBOL],
                    *y = answer->kids[answer->n == 3 || answer->kids[0]->kind != NODE_SYMBOL];
         return node_same(x, y) ? set_equal(compare, g, a) : VERDICT_DIFFERENT;

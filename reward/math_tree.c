@@ -5,6 +5,20 @@
 
 #include "reward/math_parts.h"
 
+static bool is_letter(char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (unsigned char)c >= 0x80;
+}
+
+static char lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c; }
+
+bool text_alike(const char *a, const char *b, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (lower(a[i]) != lower(b[i])) return false;
+        if (!a[i]) return true;
+    }
+    return true;
+}
+
 Node *node_new(Arena *arena, NodeKind kind) {
     Node *node = arena_alloc(arena, 1, sizeof *node);
     node->kind = (uint8_t)kind;
@@ -86,8 +100,7 @@ bool node_letters(const Node *node, Buf *buf) {
         return true;
     case NODE_TEXT:
         for (const char *p = node->text; *p; p++)
-            if (((unsigned char)*p | 32) >= 'a' || (*p >= '0' && *p <= ':') || (*p == '-' && p[1]))
-                buf_char(buf, *p);
+            if (is_letter(*p) || (*p >= '0' && *p <= ':')) buf_char(buf, *p);
         return buf->n > 0;
     case NODE_CONST:
         if (node->op == CONST_E)

@@ -8,7 +8,6 @@
  * tests/test_reward_math.c.
  */
 #include <string.h>
-#include <strings.h>
 
 #include <acb.h>
 
@@ -245,7 +244,7 @@ static const UnitRow *unit_find(const char *text) {
     size_t stem = n > 1 && text[n - 1] == 's' ? n - 1 : n;
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
         if ((strlen(units[i].name) == stem || strlen(units[i].name) == n) &&
-            !strncasecmp(units[i].name, text, strlen(units[i].name)))
+            text_alike(units[i].name, text, strlen(units[i].name)))
             return &units[i];
     return NULL;
 }
@@ -291,10 +290,38 @@ static Verdict degree_equal(Compare *compare, const Node *gold, const Node *answ
 
 /* ---- text ---- */
 
+/* A time of day as text: "8:34p"; a ratio of two or three whole numbers may be one. */
+static bool time_text(const Node *node, Buf *buf) {
+    if (node->kind == NODE_TEXT && node->text[0] >= '0' && node->text[0] <= '9' && strchr(node->text, ':')) {
+        buf_text(buf, node->text);
+        return true;
+    }
+    if (node->kind != NODE_RATIO) return false;
+    for (int i = 0; i < node->n; i++) {
+        if (node->kids[i]->kind != NODE_NUMBER || node->kids[i]->scale) return false;
+        buf_format(buf, i && strlen(node->kids[i]->text) == 1 ? ":0%s" : i ? ":%s" : "%s", node->kids[i]->text);
+    }
+    return true;
+}
+
+/* The same time; where one side doesn't say whether before noon or after, that is left open. */
+static bool times_equal(const Node *a, const Node *b) {
+    Buf x = {0}, y = {0};
+    bool same = time_text(a, &x) && time_text(b, &y);
+    if (same) {
+        size_t n = x.n < y.n ? x.n : y.n;
+        same = !memcmp(x.p, y.p, n) &&
+               (x.n == y.n || (x.n == n + 1 && strchr("ap", x.p[n])) || (y.n == n + 1 && strchr("ap", y.p[n])));
+    }
+    buf_free(&x);
+    buf_free(&y);
+    return same;
+}
+
 static bool letters_equal(const Node *a, const Node *b) {
     Buf x = {0}, y = {0};
     bool same = node_letters(a, &x) && node_letters(b, &y) && x.n == y.n && x.n > 0 &&
-                (x.n > 1 ? !strcasecmp(x.p, y.p) : x.p[0] == y.p[0]);
+                (x.n > 1 ? text_alike(x.p, y.p, x.n) : x.p[0] == y.p[0]);
     buf_free(&x);
     buf_free(&y);
     return same;
@@ -304,12 +331,23 @@ static bool is_based(const Node *node) {
     return node->kind == NODE_BASE || (node->kind == NODE_NEG && is_based(node->kids[0]));
 }
 
+/* A percentage, an angle in degrees and a number with some other unit are three kinds of things. */
+static bool kinds_clash(const Node *gold, const char *unit_gold, const Node *answer, const char *unit_answer) {
+    if (unit_gold && answer->kind == NODE_PERCENT) return true;
+    if (unit_answer && gold->kind == NODE_PERCENT) return true;
+    if (unit_gold && answer->kind == NODE_DEGREE) return !text_alike(unit_gold, "deg", 3);
+    if (unit_answer && gold->kind == NODE_DEGREE) return !text_alike(unit_answer, "deg", 3);
+    return (gold->kind == NODE_PERCENT && answer->kind == NODE_DEGREE) ||
+           (gold->kind == NODE_DEGREE && answer->kind == NODE_PERCENT);
+}
+
 Verdict value_equal(Compare *compare, const Node *gold, const Node *answer) {
     const char *unit_gold, *unit_answer;
     gold = without_unit(gold, &unit_gold);
     answer = without_unit(answer, &unit_answer);
     if (gold->kind == NODE_TEXT || answer->kind == NODE_TEXT)
-        return letters_equal(gold, answer) ? VERDICT_EXACT : VERDICT_DIFFERENT;
+        return letters_equal(gold, answer) || times_equal(gold, answer) ? VERDICT_EXACT : VERDICT_DIFFERENT;
+    if (kinds_clash(gold, unit_gold, answer, unit_answer)) return VERDICT_DIFFERENT;
     if (is_based(gold) != is_based(answer)) return VERDICT_DIFFERENT; /* the base was asked for */
     if (units_clash(unit_gold, unit_answer)) {
         const UnitRow *g = unit_find(unit_gold), *a = unit_find(unit_answer);
