@@ -182,11 +182,16 @@ static utf8proc_int32_t char_before(const char *text, size_t at, size_t *begin) 
     return -1;
 }
 
+/* \w of the regular expressions that Hugging Face uses here: letters, marks, decimal and letter numbers,
+ * connectors, joiners, and the circled and squared letters, which are symbols by category. */
 static bool is_word_char(utf8proc_int32_t c) {
+    static const utf8proc_int32_t RANGES[][2] = {
+        {0x200c, 0x200d}, {0x24b6, 0x24e9}, {0x1f130, 0x1f149}, {0x1f150, 0x1f169}, {0x1f170, 0x1f189}};
     if (c < 0) return false;
+    for (size_t i = 0; i < sizeof RANGES / sizeof *RANGES; i++)
+        if (c >= RANGES[i][0] && c <= RANGES[i][1]) return true;
     utf8proc_category_t kind = utf8proc_category(c);
-    return (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_NL) || kind == UTF8PROC_CATEGORY_PC ||
-           (c >= 0x24b6 && c <= 0x24e9) || c == 0x200c || c == 0x200d;
+    return (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_NL) || kind == UTF8PROC_CATEGORY_PC;
 }
 
 static bool is_space(utf8proc_int32_t c) {
