@@ -1,20 +1,21 @@
 """box.py: the warm Python that forks one cell per run. Runs inside the namespaces that sandbox.c made.
 
 A request comes over the control socket with the descriptors of the run: 0, 1, 2 and the payload. Each run gets a
-cell: its own PID and mount namespace and its own /tmp of limited size. Process 1 of the cell is ours: it reaps, reports how
-process 2 (the run) ended, and by ending takes every process of the cell with it. Process 2 puts on the jail (limits,
+cell: its own PID and mount namespace and its own /tmp of limited size. Process 1 of the cell is the keeper: it reaps, and by
+ending takes every process of the cell with it. Process 2, the run, is a fork of this Python; it puts on the jail (limits,
 Landlock, no capabilities, system call filter) and only then touches what it was given. This file never sees a test: it and
 the candidate share one memory. Tested by tests/test_reward_sandbox.c.
 """
-import array, collections, ctypes, gc, io, itertools, json, os, random, resource, signal, socket, struct, sys, time
+import array, collections, ctypes, gc, io, itertools, json, os, random, resource, shutil, signal, socket, struct, sys, time
 import bisect, copy, dataclasses, datetime, decimal, enum, fractions, functools, heapq, math, operator, re, statistics
 import string, threading, types, typing, traceback
 
-CLONE_NEWNS, CLONE_NEWPID = 0x20000, 0x20000000
-SYS_CLONE, SYS_CAPSET, SYS_EXECVEAT = 56, 126, 322
+CLONE_VM, CLONE_NEWNS, CLONE_NEWPID = 0x100, 0x20000, 0x20000000
+CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID = 0x200000, 0x1000000
+SYS_CLONE, SYS_CAPSET, SYS_EXECVEAT, SYS_PIDFD_OPEN = 56, 126, 322, 434
 SYS_LANDLOCK = 444
 PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS = 4, 22, 24, 28, 38
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_GET_TID_ADDRESS = 1, 36, 40
 EXIT_MEMORY, EXIT_PROCESSES, EXIT_COMPILE = 81, 82, 83  # how a run names its end; all of them are failures
 
 # PyDLL keeps the interpreter lock: nothing else runs in these processes, and a raw clone must not give it up.
@@ -42,54 +43,64 @@ class Box:
         self.own_pid_ns = 4 if self.namespaces else -1
         self.setuid = conf["setuid"]  # the identity to take where there is no user namespace, or 0
         self.tmp = conf["tmp"]
+        self.home = self.tmp if self.namespaces else os.path.join(self.tmp, "cell")
         self.landlock = syscall(SYS_LANDLOCK, 0, 0, 1) if conf["landlock"] else 0  # the ABI, or < 1
         code = bytes.fromhex(conf["filter"])
         self.filter_code = ctypes.create_string_buffer(code, len(code))
         self.filter = ctypes.create_string_buffer(
             struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(self.filter_code)), 16)
-        self.readable = [p for p in ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/alternatives",
-                                     "/etc/passwd", "/dev/null", "/dev/zero", "/dev/full", "/dev/random",
-                                     "/dev/urandom") if os.path.exists(p)]
+        self.stack = ctypes.create_string_buffer(32 << 10)  # of the keeper
+        self.stack_top = (ctypes.addressof(self.stack) + len(self.stack)) & ~15
+        address = ctypes.c_uint64(0)
+        libc.prctl(PR_GET_TID_ADDRESS, ctypes.byref(address), 0, 0, 0)
+        self.tid_address = address.value
+        self.rules = landlock_rules(self) if self.landlock >= 1 else -1
+
+
+READABLE = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/alternatives", "/etc/passwd",
+            "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 
 def lower_privileges():
     """Once per box: what the children inherit. Our own effective capabilities stay: cells need them to be made."""
     must(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    for what, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 256), (resource.RLIMIT_MEMLOCK, 0),
+                       (resource.RLIMIT_MSGQUEUE, 0), (resource.RLIMIT_SIGPENDING, 256),
+                       (resource.RLIMIT_STACK, 64 << 20)):
+        resource.setrlimit(what, (most, most))
     if libc.prctl(PR_SET_SECUREBITS, 0x2F, 0, 0, 0) == 0:  # root is nobody special, locked
         for cap in range(64):
             libc.prctl(PR_CAPBSET_DROP, cap, 0, 0, 0)
 
 
-def landlock_wear(box):
-    """Only the system may be read and only the cell's tmp written; no connections, no signals or sockets outward."""
+def landlock_rules(box):
+    """Only the system may be read and only the cell's folder written; no connections, no signals or sockets outward.
+    The rule for the cells stands at the folder above their /tmp: a rule below a mount point would not be seen."""
     abi = box.landlock
     fs = (1 << (13 if abi == 1 else 14 if abi == 2 else 15 if abi < 5 else 16)) - 1
     attr = struct.pack("QQQ", fs, 3 if abi >= 4 else 0, 3 if abi >= 6 else 0)
     rules = must(syscall(SYS_LANDLOCK, attr, 8 if abi < 4 else 16 if abi < 6 else 24, 0), "landlock ruleset")
-    for path in box.readable + [os.getcwd()]:
+    above = os.path.dirname(box.tmp) if box.namespaces else box.tmp
+    for path in filter(os.path.exists, READABLE + (above,)):
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        allowed = fs if path == os.getcwd() else 0b1101 if os.path.isdir(path) else 0b111 & fs
+        allowed = fs if path == above else 0b1101 if os.path.isdir(path) else 0b111
         must(syscall(SYS_LANDLOCK + 1, rules, 1, struct.pack("=Qi", allowed, fd), 0), "landlock rule")
         os.close(fd)
-    must(syscall(SYS_LANDLOCK + 2, rules, 0), "landlock")
-    os.close(rules)
+    return rules
 
 
 def jail_wear(box, limits):
-    """The last steps before a run: after this nothing can be taken back."""
+    """The last steps before a run: after this nothing can be taken back. What is the same for all runs was done by
+    lower_privileges; here every line costs each candidate."""
     for what, most in ((resource.RLIMIT_AS, limits["as"]), (resource.RLIMIT_CPU, limits["cpu"]),
-                       (resource.RLIMIT_FSIZE, limits["file"]), (resource.RLIMIT_CORE, 0),
-                       (resource.RLIMIT_NOFILE, 256), (resource.RLIMIT_MEMLOCK, 0), (resource.RLIMIT_MSGQUEUE, 0),
-                       (resource.RLIMIT_SIGPENDING, 256), (resource.RLIMIT_STACK, 64 << 20)):
+                       (resource.RLIMIT_FSIZE, limits["file"])):
         resource.setrlimit(what, (most, most))
-    if box.landlock >= 1:
-        landlock_wear(box)
     if box.setuid:
         os.setgroups([])
         os.setresgid(box.setuid, box.setuid, box.setuid)
         os.setresuid(box.setuid, box.setuid, box.setuid)
-    resource.setrlimit(resource.RLIMIT_NPROC, (limits["procs"] + 2,) * 2)  # the two are the box and process 1
+    resource.setrlimit(resource.RLIMIT_NPROC, (limits["procs"] + 2,) * 2)  # the two are the box and the keeper
     must(syscall(SYS_CAPSET, struct.pack("Ii", 0x20080522, 0), bytes(24)), "capset")
     must(libc.prctl(PR_SET_SECCOMP, 2, box.filter, 0, 0), "seccomp")
 
@@ -123,7 +134,7 @@ def run_exec(request):
     """A compiled program: the payload is the program itself, which is never a file of this system."""
     signals_default()
     argv = (ctypes.c_char_p * 2)(b"main", None)
-    envp = (ctypes.c_char_p * 4)(b"PATH=/usr/bin:/bin", b"HOME=/tmp", b"LANG=C.UTF-8", None)
+    envp = (ctypes.c_char_p * 4)(b"PATH=/usr/bin:/bin", b"HOME=" + os.environ["HOME"].encode(), b"LANG=C.UTF-8", None)
     syscall(SYS_EXECVEAT, 3, b"", argv, envp, 0x1000)
     os._exit(127)
 
@@ -139,7 +150,7 @@ def run_compile(request):
     os.set_inheritable(out, False)
     os.dup2(2, 1)
     child = os.posix_spawn(request["argv"][0], request["argv"] + ["-o", "main.out", name] + request["libs"],
-                           {"PATH": "/usr/bin:/bin", "TMPDIR": os.getcwd(), "LANG": "C.UTF-8", "HOME": os.getcwd()})
+                           dict(os.environ, TMPDIR=os.getcwd()))
     status = os.waitpid(child, 0)[1]
     if status:
         os._exit(EXIT_COMPILE)
@@ -150,13 +161,31 @@ def run_compile(request):
     os._exit(0)
 
 
-def run_enter(box, request, fds):
-    """Process 2 of the cell, from its birth to the run. Whatever fails here is the sandbox's failure: exit 126."""
+def cell_furnish(box, limits):
+    """The cell's own /tmp. Without a mount namespace: a folder, removed by cell_clear."""
+    if box.namespaces:
+        must(libc.unshare(CLONE_NEWNS), "unshare mounts")
+        size = b"size=%d,nr_inodes=2048,mode=1777" % limits["tmp"]
+        must(libc.mount(b"tmp", box.home.encode(), b"tmpfs", ctypes.c_ulong(2 | 4 | 8), size), "mount tmp")
+    else:
+        os.mkdir(box.home, 0o700)
+        if box.setuid:
+            os.chown(box.home, box.setuid, box.setuid)
+    os.chdir(box.home)
+    if box.rules >= 0:  # here, because after it nothing can be mounted
+        must(syscall(SYS_LANDLOCK + 2, box.rules, 0), "landlock")
+
+
+def cell_run(box, request, fds):
+    """The run's process, from its birth on. Whatever fails before the run is the sandbox's failure: exit 126."""
     try:
+        box.control.send(b"R")  # the kernel adds our process id, as the worker sees it
+        if not box.namespaces:
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        cell_furnish(box, request["limits"])
         descriptors_take(fds)
         os.setsid()
-        os.environ.clear()
-        os.environ.update(PATH="/usr/bin:/bin", HOME=os.getcwd(), LANG="C.UTF-8")
+        random.seed()
         run = RUNS[request["kind"]]
         jail_wear(box, request["limits"])
     except BaseException as error:
@@ -166,45 +195,7 @@ def run_enter(box, request, fds):
         run(request)
     except BaseException:
         os.write(2, traceback.format_exc().encode("utf-8", "replace"))
-        os._exit(125)
     os._exit(125)
-
-
-def cell_furnish(box, request):
-    """The cell's own /tmp. Without a mount namespace: a folder, removed by cell_clear."""
-    if box.namespaces:
-        must(libc.unshare(CLONE_NEWNS), "unshare mounts")
-        size = b"size=%d,nr_inodes=2048,mode=1777" % request["limits"]["tmp"]
-        must(libc.mount(b"tmp", box.tmp.encode(), b"tmpfs", ctypes.c_ulong(2 | 4 | 8), size), "mount tmp")
-        os.chdir(box.tmp)
-    else:
-        folder = os.path.join(box.tmp, "cell")
-        os.mkdir(folder, 0o700)
-        if box.setuid:
-            os.chown(folder, box.setuid, box.setuid)
-        os.chdir(folder)
-
-
-def cell_run(box, request, fds):
-    """Process 1 of the cell. The raw clone that made it spares the interpreter's work after a fork."""
-    try:
-        if not box.namespaces:
-            libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        cell_furnish(box, request)
-        box.control.send(b"R")  # the kernel adds our process id, as the worker sees it
-        if request["kind"] == "judge":
-            run_enter(box, request, fds)
-        run = os.fork()
-        if run == 0:
-            run_enter(box, request, fds)
-        os.closerange(4, 1 << 20)
-        pid = 0
-        while pid != run:
-            pid, status, usage = os.wait4(-1, 0)
-        box.control.send(b"X %d %.6f %d" % (status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss))
-    except BaseException as error:
-        box.control.send(b"E " + repr(error).encode()[:400])
-    os._exit(0)
 
 
 def cell_clear(box):
@@ -219,24 +210,59 @@ def cell_clear(box):
             break
         except ProcessLookupError:
             continue
-    import shutil
-    shutil.rmtree(os.path.join(box.tmp, "cell"), ignore_errors=True)
+    shutil.rmtree(box.home, ignore_errors=True)
+
+
+def keeper_start(box):
+    """Process 1 of a new PID namespace. It shares our memory, so that making it costs nothing, and touches none of it: all
+    it does is pause(), with SIGCHLD ignored so that the kernel reaps. When it dies, its whole namespace dies."""
+    must(libc.setns(box.own_pid_ns, CLONE_NEWPID), "setns")
+    libc.signal(signal.SIGCHLD, ctypes.c_void_p(1))
+    keeper = libc.clone(ctypes.cast(libc.pause, ctypes.c_void_p), ctypes.c_void_p(box.stack_top),
+                        CLONE_VM | CLONE_NEWPID | signal.SIGCHLD, None)
+    libc.signal(signal.SIGCHLD, ctypes.c_void_p(0))
+    must(keeper, "clone")
+    fd = must(syscall(SYS_PIDFD_OPEN, keeper, 0), "pidfd")
+    must(libc.setns(fd, CLONE_NEWPID), "setns")  # of the children that we make from now on
+    os.close(fd)
+    box.control.sendmsg([b"K"], [(socket.SOL_SOCKET, 2, struct.pack("iII", keeper, os.getuid(), os.getgid()))])
+    return keeper
 
 
 def cell_start(box, request, fds):
-    flags = signal.SIGCHLD
-    if box.namespaces:
-        must(libc.setns(box.own_pid_ns, CLONE_NEWPID), "setns")
-        must(libc.unshare(CLONE_NEWPID), "unshare pids")
-    pid = must(syscall(SYS_CLONE, flags, 0, 0, 0, 0), "clone")
+    """One run, to its end. The raw clone does what fork() does, without the interpreter's work around it."""
+    keeper = keeper_start(box) if box.namespaces else 0
+    pid = syscall(SYS_CLONE, CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | signal.SIGCHLD, 0, 0, box.tid_address, 0)
     if pid == 0:
         cell_run(box, request, fds)
     for fd in fds:
         os.close(fd)
-    status = os.waitpid(pid, 0)[1]
-    if not box.namespaces:
+    if pid > 0:
+        _, status, usage = os.wait4(pid, 0)
+        box.control.send(b"X %d %.6f %d" % (status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss))
+    else:
+        box.control.send(b"E cannot fork: " + os.strerror(ctypes.get_errno()).encode())
+    if keeper:
+        os.kill(keeper, signal.SIGKILL)
+        os.waitpid(keeper, 0)
+    else:
         cell_clear(box)
-    box.control.send(b"D %d" % status)
+    box.control.send(b"D 0")
+
+
+def judge_start(box, limits):
+    """The judge is one process for many rows: what it runs comes from the data set. It wears the same jail, once."""
+    cell_furnish(box, limits)
+    os.setsid()
+    jail_wear(box, limits)
+
+
+def judge_serve(box, request, fds):
+    box.control.send(b"R")
+    run_judge(fds)
+    for fd in fds:
+        os.close(fd)
+    box.control.send(b"D 0")
 
 
 def box_main():
@@ -244,10 +270,17 @@ def box_main():
     conf = json.loads(control.recv(1 << 17))
     control.detach()
     box = Box(conf)
+    serve = cell_start
     if not box.namespaces:
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     lower_privileges()
     sys.argv, sys.orig_argv = ["main.py"], ["python3"]
+    os.environ.clear()
+    os.environ.update(PATH="/usr/bin:/bin", HOME=box.home, LANG="C.UTF-8")
+    if "judge" in conf:
+        judge_start(box, conf["judge"])
+        serve = judge_serve
+    warm_up()
     gc.collect()
     gc.freeze()
     box.control.send(b"B")
@@ -259,16 +292,7 @@ def box_main():
         for level, kind, part in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(part)
-        try:
-            cell_start(box, json.loads(data), list(fds))
-        except OSError as error:
-            for fd in fds:
-                try:
-                    os.close(fd)
-                except OSError:
-                    pass
-            box.control.send(b"E " + repr(error).encode()[:400])
-            box.control.send(b"D 256")
+        serve(box, json.loads(data), list(fds))
 
 
 RUNS = {"exec": run_exec, "compile": run_compile}

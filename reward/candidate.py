@@ -39,10 +39,25 @@ def refused_process(error):
 
 
 def streams_make():
+    """The streams of a run, made once: they are bound to the numbers 0, 1 and 2, not to what is behind them now."""
+    ends = os.pipe()
+    os.dup2(ends[1], 1), os.dup2(ends[1], 2)  # pipes while the streams are made, which look at what they stand on
+    os.close(ends[0]), os.close(ends[1])
+    sys.stdin = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8", errors="surrogateescape")
     sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8", errors="surrogateescape")
     sys.stderr = io.TextIOWrapper(open(2, "wb", closefd=False), encoding="utf-8", errors="backslashreplace",
                                   line_buffering=True)
-    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+
+
+def warm_up():
+    """Runs what every candidate runs, so that it is compiled, cached and specialised before the first fork."""
+    streams_make()
+    for _ in range(20):
+        module_run(b"import sys\nx = 1\ndef f(a): return a\ny = f(x)\n", "warm")
+        peer = CandidatePeer(0, bytes(8))
+        Decoder(peer, peer.encode(("call", [1, 2.5, "a", None, True, (3,), {"k": 4}], {}))).value()
+    del sys.modules["warm"]
 
 
 def module_run(source, name):
@@ -61,9 +76,6 @@ def module_run(source, name):
 
 def run_script(request):
     source = payload_read()
-    streams_make()
-    sys.stdin = sys.__stdin__ = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8",
-                                                 errors="surrogateescape")
     status = module_run(source, "__main__")
     try:
         threading._shutdown()
@@ -190,7 +202,6 @@ OPS = {"call": lambda peer, f, args, kwargs: f(*args, **kwargs),
 def run_serve(request):
     data = payload_read()
     peer = CandidatePeer(0, data[:8])
-    streams_make()
     sys.stdin = sys.__stdin__ = io.StringIO("")
     status = module_run(data[8:], "solution")
     if status is not None:

@@ -109,6 +109,7 @@ typedef struct {
     int program;   /* of the compile: where it goes */
     int test;      /* which one runs */
     double next_watch;
+    int judged; /* rows that the judge's process has done */
     char nonce[33];
     Job *job;
     Cache *cache;

@@ -21,6 +21,7 @@
 enum { PIPE_OUT, PIPE_ERR, PIPE_VERDICT };
 enum { EXIT_MEMORY = 81, EXIT_PROCESSES = 82, EXIT_COMPILE = 83 }; /* as box.py has them */
 enum { KEEP_ERR = 2048, KEEP_VERDICT = 8 << 20, ATTEMPTS = 2 };
+enum { JUDGE_ROWS = 500 }; /* then a new judge process: what tests may leave behind in it stays small */
 
 static const Limits compiler_limits = {.wall_s = 10,
                                        .cpu_s = 10,
@@ -183,6 +184,7 @@ static void stage_calls(Slot *slot) {
     int channel[2] = {-1, -1};
     stage_clear(slot);
     slot->phase = SLOT_CALLS;
+    slot->judged++;
     CHECK(getrandom(token, sizeof token, 0) == sizeof token, "getrandom: %d", errno);
     for (int i = 0; i < 8; i++) sprintf(hex + 2 * i, "%02x", token[i]);
     json_t *payload = json_pack("{s:s}", "token", hex);
@@ -479,6 +481,7 @@ static void calls_settle(Slot *slot, double now) {
 }
 
 static bool boxes_renew(Slot *slot, Err *err) {
+    if (slot->judged > JUDGE_ROWS) box_close(&slot->boxes[BOX_JUDGE]), slot->judged = 0;
     for (int i = 0; i < 2; i++) {
         BoxConf conf = slot->boxes[i].conf;
         if (slot->boxes[i].control < 0 && !box_open(&slot->boxes[i], &conf, err)) return false;

@@ -103,7 +103,10 @@ static void root_make(int report) {
          "tmpfs");
     must(report, chdir("/tmp") == 0, "chdir");
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) root_add_folder(report, folders[i]);
-    must(report, mkdir("dev", 0755) == 0 && mkdir("etc", 0755) == 0 && mkdir("tmp", 0755) == 0, "mkdir");
+    must(report,
+         mkdir("dev", 0755) == 0 && mkdir("etc", 0755) == 0 && mkdir("cell", 0755) == 0 &&
+             mkdir("cell/tmp", 0755) == 0 && symlink("cell/tmp", "tmp") == 0,
+         "making folders");
     for (size_t i = 0; i < sizeof devices / sizeof *devices; i++) root_add_file(report, devices[i], true);
     must(report, symlink("/tmp", "dev/shm") == 0, "/dev/shm");
     root_add_file(report, "/etc/ld.so.cache", false);
@@ -180,7 +183,7 @@ _Noreturn static void child_main(const Box *box, int control, int source, int go
                     "s=os.pread(5,1<<20,0);os.close(5)\n"
                     "exec(compile(s,'box','exec'),{'__builtins__':dict(vars(b)),'__name__':'box'})",
                     NULL};
-    char *envp[] = {"PATH=/usr/bin:/bin", "PYTHONHASHSEED=0", "LANG=C.UTF-8", "HOME=/tmp", NULL};
+    char *envp[] = {"PATH=/usr/bin:/bin", "PYTHONHASHSEED=0", "LANG=C.UTF-8", "HOME=/tmp", "LD_BIND_NOW=1", NULL};
     execve(box->conf.python, argv, envp);
     _exit(127);
 }
@@ -244,9 +247,13 @@ static bool conf_send(Box *box, Err *err) {
     Buf text = {0};
     int id = geteuid() == 0 && !box->user ? FIRST_BOX_ID + box->conf.number : 0;
     buf_format(&text, "{\"namespaces\": %s, \"setuid\": %d, \"tmp\": \"%s\", \"landlock\": true, \"filter\": \"",
-               box->namespaces ? "true" : "false", id, box->namespaces ? "/tmp" : box->folder);
+               box->namespaces ? "true" : "false", id, box->namespaces ? "/cell/tmp" : box->folder);
     bool ok = filter_build(&text, err);
-    buf_text(&text, "\"}");
+    buf_text(&text, "\"");
+    if (box->conf.role == BOX_JUDGE)
+        buf_format(&text, ", \"judge\": {\"as\": %lld, \"cpu\": 100000, \"file\": %d, \"tmp\": %d, \"procs\": 4}",
+                   2ll << 30, 1 << 20, 1 << 20);
+    buf_char(&text, '}');
     if (ok && send(box->control, text.p, text.n, MSG_NOSIGNAL) < 0)
         ok = err_set(err, "code sandbox: the box does not listen: %s", strerror(errno));
     buf_free(&text);

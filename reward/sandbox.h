@@ -84,8 +84,9 @@ typedef struct {
     CellEnd end;
     bool active;     /* from cell_start until the box has said that all its processes are gone */
     bool reported;   /* process 1 told how the run ended */
-    pid_t pid;       /* process 1 of the cell, as seen from here; 0 before it is known */
+    pid_t keeper;    /* whose end ends all of the cell, as seen from here; 0 before it is known */
     int pidfd;       /* of the same, -1 before */
+    pid_t pid;       /* the run itself; 0 before it is known */
     int status;      /* as wait() gives it, of the run itself */
     double started;  /* clock */
     double killed;   /* clock, 0 while it lives */

@@ -78,7 +78,7 @@ static void cell_report(Cell *cell, const char *text) {
         cell->end = END_EXIT;
 }
 
-/* All processes of the cell are gone. A judge has no process 1 beside it and tells only this. */
+/* All processes of the cell are gone. A judge tells only this: it lives on. */
 static void cell_done(Cell *cell, int status) {
     if (cell->pidfd >= 0) close(cell->pidfd);
     cell->pidfd = -1;
@@ -89,7 +89,14 @@ static void cell_done(Cell *cell, int status) {
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && !cell->reported)
         cell->end = END_EXIT;
     else
-        cell_broke(cell, "process 1 of the cell was killed");
+        cell_broke(cell, "the cell was killed");
+}
+
+/* The process by whose death the cell ends; it may be wanted dead before it was known. */
+static void cell_keeper(Cell *cell, pid_t pid) {
+    cell->keeper = pid;
+    cell->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (cell->end != END_NONE) cell_kill(cell, cell->end);
 }
 
 bool box_read(Box *box, Cell *cell) {
@@ -114,13 +121,14 @@ bool box_read(Box *box, Cell *cell) {
     struct cmsghdr *head = CMSG_FIRSTHDR(&message);
     if (text[0] == 'B') box->ready = true;
     if (!cell || !cell->active) return true;
-    if (text[0] == 'R' && head && head->cmsg_type == SCM_CREDENTIALS) {
-        struct ucred who;
-        memcpy(&who, CMSG_DATA(head), sizeof who);
+    struct ucred who = {0};
+    if (head && head->cmsg_type == SCM_CREDENTIALS) memcpy(&who, CMSG_DATA(head), sizeof who);
+    if (text[0] == 'K') {
+        cell_keeper(cell, who.pid);
+    } else if (text[0] == 'R') {
+        if (cell->pidfd < 0) cell_keeper(cell, who.pid);
         cell->pid = who.pid;
-        cell->pidfd = (int)syscall(SYS_pidfd_open, who.pid, 0);
         cell->started = clock_seconds();
-        if (cell->end != END_NONE) cell_kill(cell, cell->end); /* it was wanted dead before it was known */
     } else if (text[0] == 'X') {
         cell->seconds = clock_seconds() - cell->started;
         cell_report(cell, text + 2);
@@ -204,9 +212,11 @@ void cell_watch(Cell *cell, double now) {
     if (!cell->active || cell->killed > 0) return;
     double lived = now - cell->started;
     if (lived > cell->limits.wall_s) return cell_kill(cell, END_WALL);
-    if (cell->pid == 0 || cell->reported || lived < 0.02) return;
+    if (cell->pid == 0 || cell->pid == cell->box->pid || cell->reported || lived < 0.02) return;
     Usage u = {0};
+    usage_add_one(&u, cell->pid);
     usage_add_children(&u, cell->pid, 0);
+    if (cell->keeper != cell->pid) usage_add_children(&u, cell->keeper, 0); /* what lost its parent */
     if (u.memory > cell->peak) cell->peak = u.memory;
     if (u.cpu_s > cell->cpu_s) cell->cpu_s = u.cpu_s;
     if (u.procs >= cell->limits.procs) cell->crowded = true;

@@ -64,19 +64,19 @@ static void allow_masked(Filter *f, const char *name, unsigned arg, uint64_t mas
 
 /* Allows a call unless the low 32 bits of argument `arg` are `not_value`: one rule for each bit that may differ.
  */
-static void allow_unless(Filter *f, const char *name, unsigned arg, uint32_t not_value) {
-    for (int bit = 0; bit < 32; bit++) {
+static void allow_unless(Filter *f, const char *name, unsigned arg, int bits, uint32_t not_value) {
+    for (int bit = 0; bit < bits; bit++) {
         uint64_t mask = 1ull << bit;
         allow_masked(f, name, arg, mask, ~(uint64_t)not_value & mask);
     }
 }
 
 static void rules_signals(Filter *f) {
-    allow_unless(f, "kill", 1, 9);
-    allow_unless(f, "tkill", 1, 9);
-    allow_unless(f, "tgkill", 2, 9);
-    allow_unless(f, "rt_sigqueueinfo", 1, 9);
-    allow_unless(f, "fcntl", 1, 10); /* F_SETSIG */
+    allow_unless(f, "kill", 1, 7, 9);
+    allow_unless(f, "tkill", 1, 7, 9);
+    allow_unless(f, "tgkill", 2, 7, 9);
+    allow_unless(f, "rt_sigqueueinfo", 1, 7, 9);
+    allow_unless(f, "fcntl", 1, 11, 10); /* F_SETSIG */
     /* No new namespaces; a child ends with SIGCHLD or with nothing. */
     uint64_t spaces =
         CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP;

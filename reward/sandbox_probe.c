@@ -64,7 +64,7 @@ static bool probe_run(Box *box, const int fds[4], unsigned *spaces, Err *err) {
     while (cell.active && clock_seconds() < give_up) {
         box_wait(box, 20);
         if (!box_read(box, &cell)) return err_set(err, "code sandbox: the box died while it was measured");
-        if (cell.pid && *spaces == 0) *spaces = namespaces_measure(cell.pid);
+        if (cell.pid) *spaces |= namespaces_measure(cell.pid);
         cell_watch(&cell, clock_seconds());
     }
     if (cell.active) return err_set(err, "code sandbox: the measurement hangs");
