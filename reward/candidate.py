@@ -92,12 +92,13 @@ def run_script(request):
 def stdlib_place(v):
     """(module, name) where v is a public thing of a module that both sides have, else None. The judge then uses its
     own: a candidate's `isclose` that is not math's must never decide an assert."""
-    if isinstance(v, types.ModuleType):
-        return (v.__name__, "")
-    name, module = getattr(v, "__name__", None), getattr(v, "__module__", None)
-    if type(name) is str and type(module) is str and getattr(sys.modules.get(module), name, None) is v:
-        return (module, name)
-    return None
+    if type(v) is types.ModuleType:
+        module, name = v.__name__, ""
+    else:
+        module, name = getattr(v, "__module__", None), getattr(v, "__name__", None)
+        if type(name) is not str or type(module) is not str or getattr(sys.modules.get(module), name, None) is not v:
+            return None
+    return (module, name) if is_shared(module) else None
 
 
 class CandidatePeer(Peer):

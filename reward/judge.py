@@ -7,10 +7,6 @@ another Handle. So an object that claims to equal everything equals nothing.
 """
 import ast, importlib
 
-SHARED_MODULES = {"math", "cmath", "itertools", "functools", "collections", "operator", "re", "string", "random", "heapq",
-                  "bisect", "statistics", "fractions", "decimal", "datetime", "copy", "json", "typing", "enum", "numbers",
-                  "collections.abc", "calendar", "types", "_heapq", "_bisect", "_collections", "_functools", "_operator"}
-
 
 class RemoteError(Exception):
     """An exception of the candidate that has no harmless class here."""
@@ -209,7 +205,7 @@ def names_used(trees):
 def names_fetch(wanted, entry):
     """What the tests use and the candidate defines. What it merely imported comes from our own library."""
     for name, told in peer.request("names", wanted, entry).items():
-        if told[0] == "stdlib" and told[1] in SHARED_MODULES:
+        if told[0] == "stdlib" and is_shared(told[1]):
             module = importlib.import_module(told[1])
             peer.space[name] = getattr(module, told[2]) if told[2] else module
         elif told[0] == "exception":

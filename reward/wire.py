@@ -5,13 +5,21 @@ standard library. Everything else crosses as a handle: a number that only its ow
 decoded can run code of the other side. Both sides use this file; judge.py and candidate.py say what each allows.
 Tested by tests/test_reward_sandbox.c and the hostile programs.
 """
-import builtins, collections, datetime, decimal, fractions, os
+import builtins, collections, datetime, decimal, fractions, os, sys
 from struct import pack, unpack
 
 os_read, os_write = os.read, os.write  # the candidate may replace os.read; the channel does not care
 MOST_BYTES, MOST_DEPTH, RECORD = 16 << 20, 800, 60000
 PLAIN_CLASSES = {c.__name__: c for c in (datetime.date, datetime.time, datetime.datetime, datetime.timedelta)}
 BUILTIN_TYPES = {n: t for n, t in vars(builtins).items() if isinstance(t, type)}
+
+
+STDLIB = frozenset(sys.stdlib_module_names) - {"antigravity", "this", "test", "idlelib", "turtledemo"}
+
+
+def is_shared(module):
+    """Modules of the standard library: both sides have them, so that only their names need to cross."""
+    return type(module) is str and module.partition(".")[0] in STDLIB
 
 
 class Gone(BaseException):
