@@ -153,7 +153,7 @@ static void word_long(Encoder *e, const char *p, size_t n) {
 static void word_encode(void *self, const char *p, size_t n) {
     Encoder *e = self;
     if (e->tok->n_words) {
-        int id = word_find(e->tok, p, n);
+        int id = token_find(e->tok, p, n);
         if (id >= 0) {
             id_add(e, id);
             return;

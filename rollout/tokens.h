@@ -102,7 +102,7 @@ int builder_find(const Builder *builder, const char *text, size_t n); /* id or -
 /* After all: the tables that encoding uses. */
 bool builder_finish(Builder *builder, Err *err);
 /* The id of a piece by its bytes, when whole_words is set; or -1. */
-int word_find(const Tokenizer *tok, const char *p, size_t n);
+int token_find(const Tokenizer *tok, const char *p, size_t n);
 /* Appends bytes in the spelling of the byte alphabet. */
 void alphabet_spell(Buf *out, const char *p, size_t n);
 

@@ -206,7 +206,7 @@ static size_t word_slot(const Tokenizer *tok, const char *p, size_t n) {
     return slot;
 }
 
-int word_find(const Tokenizer *tok, const char *p, size_t n) { return tok->words[word_slot(tok, p, n)]; }
+int token_find(const Tokenizer *tok, const char *p, size_t n) { return tok->words[word_slot(tok, p, n)]; }
 
 /* ---- the end ---- */
 
