@@ -1,8 +1,13 @@
 # whet: `make` builds ./whet, `make demo` trains a real model, `make test` runs the tests, `make help` lists the rest.
+# Settings, as in `make demo SEED=2`: SEED and STEPS of the demo; MODEL, a model for demo and tests instead of the one
+# that is fetched; PYTHON, one with torch and transformers for test-all; V=1 shows the commands.
 
 ROOMS   := rl rollout reward datasets kernels
 VARIANT ?= plain
 BUILD   := build/$(VARIANT)
+SEED    ?= 1
+MODEL   ?= build/model/SmolLM2-135M-Instruct.Q4_1.gguf
+PYTHON  ?= build/venv/bin/python
 
 CC      ?= gcc
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith -Wundef -Werror
@@ -18,6 +23,12 @@ ifeq ($(VARIANT),double)
 CFLAGS  += -DWHET_DOUBLE
 endif
 
+# One job a core, unless this is a make inside a make; commands are shown as one short line each.
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(shell nproc)
+endif
+say = $(if $(V),,@echo "  $(1)";)
+
 SOURCES := $(foreach room,$(ROOMS),$(wildcard $(room)/*.c $(room)/*/*.c))
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
 LIBS    := $(foreach room,$(ROOMS),$(BUILD)/lib$(room).a)
@@ -26,10 +37,18 @@ TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 .PHONY: all help deps demo test test-all tests-built clean
 all: whet
 
+help:
+	@echo 'make            build ./whet'
+	@echo 'make demo       train SmolLM2-135M on sums and products, into demo-run/ (SEED=1, STEPS=40)'
+	@echo 'make test       the tests, plain and with sanitizers, in minutes and without a network'
+	@echo 'make test-all   these and the long ones: real models, the demo, comparisons with transformers'
+	@echo 'make deps       install what is missing (apt, as root or with sudo); demo and test do it first'
+	@echo 'make clean      remove what was built; the fetched model and the Python of test-all stay'
+
 whet: build/plain/whet
 	@cp -f $< $@
 $(BUILD)/whet: $(BUILD)/rl/main.o $(LIBS)
-	$(CC) $(LDFLAGS) -o $@ $< $(LIBS) $(LDLIBS)
+	$(call say,LD $@)$(CC) $(LDFLAGS) -o $@ $< $(LIBS) $(LDLIBS)
 
 # Each room is a static library, linked in the order of the arrows: a wrong arrow does not link.
 define room_rule
@@ -48,7 +67,7 @@ $(BUILD)/reward/sandbox_python.o: $(wildcard reward/*.py)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC $@)$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 # The store's schema, a documented SQL file, becomes a string in the program.
 $(BUILD)/rl/schema.inc: rl/schema.sql
 	@mkdir -p $(@D)
@@ -64,11 +83,45 @@ USES_rl       := rl rollout reward datasets kernels
 define test_rule
 $(BUILD)/tests/test_$(1)_%: tests/test_$(1)_%.c $(USES_$(1):%=$(BUILD)/lib%.a)
 	@mkdir -p $$(@D)
-	$(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $$@ $$< $(USES_$(1):%=$(BUILD)/lib%.a) -lcmocka $(LDLIBS)
+	$$(call say,CC $$@)$(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $$@ $$< $(USES_$(1):%=$(BUILD)/lib%.a) -lcmocka $(LDLIBS)
 endef
 $(foreach room,$(ROOMS),$(eval $(call test_rule,$(room))))
 tests-built: $(TESTS)
 -include $(OBJECTS:.o=.d) $(TESTS:=.d)
 
+deps:
+	@tests/deps.sh
+
+# The demo's model, kept over `make clean`: demo and tests need the network once.
+build/model/%.gguf:
+	@rl/recipes/fetch_model.sh $@
+
+demo: deps
+	@$(MAKE) --no-print-directory whet $(MODEL)
+	@rl/recipes/demo.sh $(MODEL) demo-run $(SEED) $(STEPS)
+
+# The double build is there for the gradients: its tests of ops and of learning compare to 1e-6.
+DOUBLE_TESTS := $(filter build/double/tests/test_kernels_% build/double/tests/test_rl_learn,\
+                  $(patsubst tests/%.c,build/double/tests/%,$(wildcard tests/test_*.c)))
+define build_for_tests
+	@$(MAKE) --no-print-directory whet tests-built
+	@$(MAKE) --no-print-directory VARIANT=double $(DOUBLE_TESTS)
+	@$(MAKE) --no-print-directory VARIANT=asan build/asan/whet tests-built
+endef
+test: deps
+	$(build_for_tests)
+	@MODEL=$(MODEL) tests/run.sh
+test-all: deps
+	@$(MAKE) --no-print-directory $(MODEL) $(filter build/venv/%,$(PYTHON))
+	$(build_for_tests)
+	@MODEL=$(MODEL) PYTHON=$(PYTHON) tests/run.sh --all
+
+# torch and transformers, which test-all compares with; they are never a part of whet.
+build/venv/bin/python: build/venv/ready ;
+build/venv/ready: tests/requirements.txt
+	@rm -rf build/venv && python3 -m venv build/venv
+	@build/venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -qr $< && touch $@
+
 clean:
-	rm -rf build whet
+	@mkdir -p build && find build -mindepth 1 -maxdepth 1 ! -name model ! -name venv -exec rm -rf {} +
+	rm -f whet

@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# run.sh: runs what `make test` has built, counts, and ends with `N passed, N failed`; status 1 when anything failed
+# or nothing ran. With --all also tests/long_*, which need the model and a Python with torch and transformers.
+#
+# Three kinds of tests:  tests/test_*.c     cmocka programs: plain, in double where built, with ASan and UBSan
+#                        tests/*.sh         scripts, run with the plain and then with the sanitized program
+#                        tests/long_*       scripts of --all (.sh, or .py where there is no .sh of that name)
+# A script finds in its environment WHET (the program), WHET_MODEL (a GGUF, unset when not fetched), WHET_DATA and
+# PYTHON; it is one test, or as many as its last line `N passed, N failed[, N skipped]` says.
+cd "$(dirname "$0")/.." || exit 1
+export WHET_DATA=${WHET_DATA:-../shared/data} PYTHON=${PYTHON:-python3}
+[ -n "${WHET_MODEL:-}" ] || { [ -f "${MODEL:-}" ] && export WHET_MODEL=$MODEL; }
+export UBSAN_OPTIONS=print_stacktrace=1
+logs=build/test-logs passed=0 failed=0 skipped=0 failures=()
+rm -rf $logs && mkdir -p $logs
+
+# run NAME SECONDS COMMAND...: one line for it, its whole output where it failed, and what it skipped.
+run() {
+    local name=$1 limit=$2 log status p f s begin=$EPOCHREALTIME
+    log=$logs/${name//[\/ ]/-}.log
+    shift 2
+    timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null
+    status=$?
+    read -r p f s < <(awk '
+        /^\[  PASSED  \] [0-9]+ test/ { p += $4 } /^\[  FAILED  \] [0-9]+ test/ { f += $4 }
+        /^\[  SKIPPED \] [0-9]+ test/ { s += $4 }
+        /^[0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?$/ { lp = $1; lf = $3; ls = $5; line = NR }
+        END { if (line && line == NR) { p += lp; f += lf; s += ls } print p + 0, f + 0, s + 0 }' "$log")
+    if [ $status != 0 ] && [ "$f" = 0 ]; then
+        f=1 # a crash, a leak, the time: no test of its own says so
+        [ $status -lt 124 ] || echo "run.sh: status $status (124 and 137: more than $limit s)" >>"$log"
+    elif [ $status = 0 ] && [ $((p + f + s)) = 0 ]; then
+        case $name in *.sh | *.py) p=1 ;; *) f=1 && echo "run.sh: no test ran" >>"$log" ;; esac
+    fi
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    printf '%-46s %4d passed' "$name" "$p"
+    [ "$f" = 0 ] || printf ', %d FAILED' "$f"
+    [ "$s" = 0 ] || printf ', %d skipped' "$s"
+    awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN { printf "  (%.1f s)\n", b - a }'
+    if [ "$f" = 0 ]; then
+        grep -h '^SKIPPED' "$log" | sort | uniq -c | sed 's/^ */    /'
+    else
+        failures+=("$name") && sed 's/^/    /' "$log" | tail -n 200
+    fi
+}
+
+for variant in plain double asan; do
+    for source in tests/test_*.c; do
+        test=$(basename "$source" .c)
+        [ $variant = double ] && [ ! -x build/double/tests/"$test" ] && continue
+        run "$variant $test" 300 build/$variant/tests/"$test"
+    done
+    [ $variant = double ] && continue
+    for script in tests/*.sh; do
+        case $script in tests/run.sh | tests/deps.sh | tests/long_*) continue ;; esac
+        [ $variant = asan ] && ! grep -q WHET "$script" && continue # it does not run the program
+        WHET=build/$variant/whet run "$variant $(basename "$script")" 300 bash "$script"
+    done
+done
+if [ "${1:-}" = --all ]; then
+    for script in tests/long_*; do
+        case $script in
+            *.sh) WHET=./whet run "$(basename "$script")" 1800 bash "$script" ;;
+            *.py) [ -f "${script%.py}.sh" ] || WHET=./whet run "$(basename "$script")" 1800 "$PYTHON" "$script" ;;
+        esac
+    done
+fi
+
+[ ${#failures[@]} = 0 ] || printf 'failed: %s\n' "${failures[@]}"
+[ $skipped = 0 ] || echo "skipped: $skipped (see SKIPPED above)"
+[ $passed -gt 0 ] || failed=$((failed + 1))
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
