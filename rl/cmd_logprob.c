@@ -96,7 +96,7 @@ static void batch_score(Scorer *scorer, const Model *model, const Ids *ids, int 
         scorer->index[i] = i;
         scorer->target[i] = at + i + 1 < ids->n ? ids->ids[at + i + 1] : -1;
     }
-    KvSpan span = {0, m, at, 0, 0};
+    KvSpan span = {.n = m, .pos0 = at};
     Rows rows = {.m = m,
                  .tok = ids->ids + at,
                  .pos = scorer->pos,
