@@ -61,22 +61,23 @@ def warm_up():
 
 
 def module_run(source, name):
-    """None, or the exit status that the end of the program asks for."""
+    """(its names, None), or (None, the exit status that its end asks for)."""
     try:
         code = compile(source, "main.py", "exec", dont_inherit=True)
     except BaseException as error:
         exit_status(error)
-        return EXIT_MEMORY if isinstance(error, MemoryError) else EXIT_COMPILE
+        return None, EXIT_MEMORY if isinstance(error, MemoryError) else EXIT_COMPILE
+    space = module_make(name).__dict__
     try:
-        exec(code, module_make(name).__dict__)
+        exec(code, space)
     except BaseException as error:
-        return exit_status(error)
-    return None
+        return None, exit_status(error)
+    return space, None
 
 
 def run_script(request):
     source = payload_read()
-    status = module_run(source, "__main__")
+    space, status = module_run(source, "__main__")
     try:
         threading._shutdown()
         atexit._run_exitfuncs()
@@ -204,10 +205,9 @@ def run_serve(request):
     data = payload_read()
     peer = CandidatePeer(0, data[:8])
     sys.stdin = sys.__stdin__ = io.StringIO("")
-    status = module_run(data[8:], "solution")
+    peer.space, status = module_run(data[8:], "solution")
     if status is not None:
         os_exit(status or 1)
-    peer.space = sys.modules["solution"].__dict__ if "solution" in sys.modules else {}
     peer.send(b"L")
     try:
         while True:

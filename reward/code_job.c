@@ -72,7 +72,9 @@ static void limits_read(Job *job) {
     l->disk = 4 * l->file + (64 << 10);
     /* Python refuses what it can't have, and says so. Compiled programs seldom look at what malloc gives, so they
      * may ask for more and are stopped when they use it. */
-    l->space = job->language && job->language->suffix ? 2 * l->memory + (256 << 20) : l->memory + (64 << 20);
+    bool compiled = job->language && job->language->suffix;
+    l->space = compiled ? 2 * l->memory + (256 << 20) : l->memory + (64 << 20);
+    if (!compiled) l->memory = l->space;
 }
 
 static const char *compare_read(Job *job) {
