@@ -11,6 +11,7 @@ typedef struct {
 } Command;
 
 static const Command commands[] = {
+    {"train", cmd_train, "train a model from a recipe"},
     {"sample", cmd_sample, "answers of a model to one prompt"},
     {"logprob", cmd_logprob, "log-probabilities of the tokens of a text"},
     {"score", cmd_score, "judge JSON lines of completions and expected answers"},

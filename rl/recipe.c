@@ -203,7 +203,7 @@ static bool scalar_put(Recipe *recipe, const RecipeKey *key, void *field, const 
 static bool list_put(Recipe *recipe, const RecipeKey *key, void *field, const TextList *texts, const char *where,
                      Err *err) {
     if (key->type == KEY_TEXTS) {
-        const char **at = arena_alloc(&recipe->arena, (size_t)texts->n, sizeof *at);
+        const char **at = arena_alloc(&recipe->arena, (size_t)texts->n + 1, sizeof *at);
         for (int i = 0; i < texts->n; i++) at[i] = arena_text(&recipe->arena, texts->at[i], strlen(texts->at[i]));
         *(TextList *)field = (TextList){at, texts->n};
         return true;

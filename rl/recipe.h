@@ -12,7 +12,7 @@
 #include "kernels/base.h"
 
 typedef struct {
-    const char **at; /* [n] */
+    const char **at; /* [n]; in a Recipe, a NULL follows */
     int n;
 } TextList;
 
@@ -52,6 +52,7 @@ typedef struct {
     /* rewards and loss */
     TextList reward_funcs;
     NumberList reward_weights; /* as many as reward_funcs */
+    bool allow_weak_sandbox;
     double max_unjudged;       /* share of unjudged scores above which the run stops */
     const char *scale_rewards; /* group, batch, none */
     const char *loss_type;     /* grpo, dr_grpo, dapo */
@@ -71,11 +72,11 @@ typedef struct {
     const char *metric_for_best_model; /* eval_accuracy, eval_reward */
 
     /* the machine */
-    const char *dtype;    /* float32, bfloat16: what is computed in */
-    const char *device;   /* cpu */
-    const char *cpu_path; /* auto, plain, avx2, avx512, avx512_bf16 */
-    long threads;         /* 0: as many as cores */
-    long slots;           /* sequences decoded at once */
+    const char *dtype;       /* float32, bfloat16: what is computed in */
+    const char *device;      /* cpu */
+    const char *cpu_path;    /* auto, plain, avx2, avx512, avx512_bf16 */
+    long threads;            /* 0: as many as cores */
+    long slots;              /* sequences decoded at once */
     long micro_batch_tokens; /* 0: as the memory plan says */
     int64_t max_memory;      /* bytes; 0: what the machine has free */
 
@@ -112,6 +113,9 @@ long recipe_updates(const Recipe *recipe, long problems);
  * reads back to the same recipe. */
 void recipe_yaml(const Recipe *recipe, Buf *out);
 void recipe_json(const Recipe *recipe, Buf *out);
+/* Between two recipe_json texts, the name of the first key that differs and changes what is learnt; NULL when
+ * there is none. The caller's. */
+char *recipe_difference(const char *before, const char *now);
 void recipe_help(Buf *out); /* every honoured key with its default and its meaning */
 
 /* ---- the table ---- */
@@ -134,19 +138,19 @@ typedef struct {
     const char *fallback; /* honoured: the default; NULL: none. Alias: the key that it names */
     /* Values apart by "|", NULL: any; a=b reads a as b. Refused: the values that change nothing. */
     const char *allowed;
-    double low, high;     /* of whole and other numbers */
-    const char *trl;      /* where TRL has the name: "GRPOConfig", ...; NULL: whet's own */
-    const char *help;     /* honoured: what it does. Unneeded: why. Refused: why, and what to do */
+    double low, high; /* of whole and other numbers */
+    const char *trl;  /* where TRL has the name: "GRPOConfig", ...; NULL: whet's own */
+    const char *help; /* honoured: what it does. Unneeded: why. Refused: why, and what to do */
 } RecipeKey;
 
 extern const RecipeKey recipe_keys[];
-extern const int recipe_n_keys;            /* at most RECIPE_KEYS_MAX */
-int recipe_key_find(const char *name);      /* its row, or -1; a heading is no key */
-const char *recipe_key_near(const char *name); /* the known name that is nearest, or NULL */
+extern const int recipe_n_keys;                                      /* at most RECIPE_KEYS_MAX */
+int recipe_key_find(const char *name);                               /* its row, or -1; a heading is no key */
+const char *recipe_key_near(const char *name);                       /* the known name that is nearest, or NULL */
 void recipe_key_words(const RecipeKey *key, char *out, size_t room); /* its values: "grpo, dr_grpo, dapo" */
 
 /* What flags of other commands share with a recipe's. */
-int name_distance(const char *a, const char *b);    /* Levenshtein's; both shorter than 80 bytes */
-bool bytes_read(const char *text, int64_t *out);    /* 8G, 500M, 12345 */
+int name_distance(const char *a, const char *b); /* Levenshtein's; both shorter than 80 bytes */
+bool bytes_read(const char *text, int64_t *out); /* 8G, 500M, 12345 */
 
 #endif

@@ -103,6 +103,8 @@ const RecipeKey recipe_keys[] = {
     LIST(reward_funcs, KEY_TEXTS, SCRIPT, "math", "judges: math, format, ...; their weighted sum is the reward"),
     LIST(reward_weights, KEY_NUMBERS, GRPO, NULL, "a weight for each of reward_funcs; default: 1 each"),
     NUMBER(max_unjudged, NULL, "0.1", 0, 1, "stop when a larger share of a step's answers could not be judged"),
+    SWITCH(allow_weak_sandbox, NULL, "false",
+           "run candidate programs also where the machine isolates them less than asked"),
     TEXT(scale_rewards, GRPO, "group", "group|batch|none|true=group|false=none",
          "what advantages are divided by: the standard deviation of the group, of the batch, or nothing"),
     TEXT(loss_type, GRPO, "dapo", "grpo|dr_grpo|dapo",

@@ -99,6 +99,27 @@ static Policy *policy_plan(Dev *dev, const Conf *model, const PolicyConf *conf) 
     return policy;
 }
 
+static void policy_free_plan(Policy *policy) {
+    free(policy->params.items);
+    free(policy->layers);
+    free(policy->conf.layers);
+    free(policy->conf.inv_freq);
+    free(policy);
+}
+
+Params params_of(const Conf *model, const PolicyConf *conf) {
+    Policy *policy = policy_plan(NULL, model, conf);
+    Params params = policy->params;
+    policy->params.items = NULL;
+    policy_free_plan(policy);
+    return params;
+}
+
+void params_free(Params *params) {
+    free(params->items);
+    *params = (Params){0};
+}
+
 Ten params_view(const Params *params, int param, Ten buffer) {
     const Param *p = &params->items[param];
     CHECK(p->trained && ten_is(buffer), "%s has no place in the trained buffers", p->name);
@@ -134,14 +155,6 @@ static int vectors_size(const Policy *policy) {
     for (int i = 0; i < policy->params.n; i++)
         if (policy->params.items[i].is_vector) n += policy->params.items[i].cols;
     return n;
-}
-
-static void policy_free_plan(Policy *policy) {
-    free(policy->params.items);
-    free(policy->layers);
-    free(policy->conf.layers);
-    free(policy->conf.inv_freq);
-    free(policy);
 }
 
 size_t policy_bytes(const Dev *dev, const Conf *conf, const PolicyConf *policy_conf) {

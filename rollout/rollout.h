@@ -175,6 +175,9 @@ Policy *policy_random(Dev *dev, const Conf *model, const PolicyConf *conf, uint6
                       Err *err);  /* benches, tests */
 void policy_pack(Policy *policy); /* makes the compute copies of all trained rows from the masters */
 Ten policy_master(const Policy *policy, int param); /* view [rows, cols] of a trained row */
+/* The table alone, without any weights. */
+Params params_of(const Conf *model, const PolicyConf *conf);
+void params_free(Params *params);
 /* A trained row's view inside another buffer of the same layout (gradients, moments). */
 Ten params_view(const Params *params, int param, Ten buffer);
 /* Reads any parameter as float32: trained ones from the master, frozen ones from the model's file, which must

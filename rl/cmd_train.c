@@ -1,0 +1,63 @@
+/* cmd_train.c: whet train RECIPE [--key value ...]. Tested by tests/cmd_train.sh. */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "rl/cmd.h"
+#include "rl/train.h"
+
+static volatile int stop_asked;
+
+/* The first Ctrl-C lets the step end and saves; the second ends at once, which loses no more than the step. */
+static void on_signal(int number) {
+    static const char first[] = "\nwhet: ending after this step (again: at once)\n";
+    if (stop_asked++) {
+        signal(number, SIG_DFL);
+        raise(number);
+        return;
+    }
+    ssize_t unused = write(STDERR_FILENO, first, sizeof first - 1);
+    (void)unused;
+}
+
+static void watch_signals(void) {
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+static void print_recipe(const Recipe *recipe) {
+    Buf text = {0};
+    recipe_yaml(recipe, &text);
+    printf("%s", text.p);
+    for (int i = 0; i < recipe->notes.n; i++) printf("# %s\n", recipe->notes.at[i]);
+    fflush(stdout);
+    buf_free(&text);
+}
+
+int cmd_train(int argc, char **argv) {
+    const char *path = argc > 1 && argv[1][0] != '-' ? argv[1] : NULL;
+    int first = path ? 2 : 1;
+    Recipe recipe = {0};
+    Err err = {0};
+    if (!recipe_load(&recipe, path, argc - first, argv + first, &err)) die("train: %s", err.msg);
+    if (!recipe.model_name_or_path)
+        die("train: model_name_or_path is needed: a Hugging Face folder or a .gguf file");
+    if (!recipe.dataset_name) die("train: dataset_name is needed: a .jsonl file or generate:SPEC");
+    if (!recipe.output_dir) die("train: output_dir is needed: the folder that takes the run");
+    print_recipe(&recipe);
+    watch_signals();
+    Trainer *trainer = train_open(&recipe, stdout, &stop_asked, &err);
+    if (!trainer) die("train: %s", err.msg);
+    bool finished = false, good = train_run(trainer, &finished, &err);
+    train_end(trainer, !good ? "failed" : finished ? "finished" : "interrupted");
+    if (finished) train_summary(trainer);
+    train_close(trainer);
+    if (!good) die("train: %s", err.msg);
+    if (!finished)
+        printf("interrupted; go on with: whet train%s%s ... --resume_from_checkpoint last\n", path ? " " : "",
+               path ? path : "");
+    recipe_free(&recipe);
+    return finished ? 0 : 130;
+}

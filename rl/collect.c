@@ -1,0 +1,170 @@
+/* collect.c: see collect.h. */
+#include "rl/collect.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rl/prompt.h"
+
+/* ---- problems ---- */
+
+static void *arena_copy(Arena *arena, const void *from, size_t count, size_t size) {
+    void *to = arena_alloc(arena, count, size);
+    if (count) memcpy(to, from, count * size);
+    return to;
+}
+
+/* The next problem whose prompt is short enough, as a group without samples. */
+static bool next_group(Collector *c, StoreGroup *group, Arena *arena, Err *err) {
+    Prompt prompt = {0};
+    const Recipe *recipe = c->recipe;
+    bool good = true, found = false;
+    for (long tries = 0; good && !found; tries++, c->next_place++) {
+        if (tries > source_size(c->source)) {
+            good = err_set(err, "%s: every prompt is longer than max_prompt_length %ld; raise it",
+                           recipe->dataset_name, recipe->max_prompt_length);
+            break;
+        }
+        const Problem *problem = source_at(c->source, c->next_place);
+        good = prompt_make(&prompt, c->tok, c->prompt_template, problem->problem, err);
+        if (!good || prompt.n > recipe->max_prompt_length) continue;
+        found = true;
+        *group = (StoreGroup){.problem = *problem,
+                              .source = recipe->dataset_name,
+                              .place = c->next_place,
+                              .prompt = arena_text(arena, prompt.text.p, prompt.text.n),
+                              .prompt_tok = arena_copy(arena, prompt.ids, (size_t)prompt.n, sizeof(int)),
+                              .n_prompt = prompt.n,
+                              .n_samples = (int)recipe->num_generations};
+        group->samples = arena_alloc(arena, (size_t)group->n_samples, sizeof *group->samples);
+    }
+    prompt_free(&prompt);
+    return good;
+}
+
+/* ---- samples ---- */
+
+static bool submit_group(Collector *c, const StoreGroup *group, int64_t ticket, Err *err) {
+    const Recipe *r = c->recipe;
+    Request request = {.ticket = ticket,
+                       .prompt = group->prompt_tok,
+                       .n_prompt = group->n_prompt,
+                       .group = group->n_samples,
+                       .key = group->key,
+                       .temperature = (real)r->temperature,
+                       .top_k = (int)r->top_k,
+                       .top_p = (real)r->top_p,
+                       .min_p = (real)r->min_p,
+                       .max_new = (int)r->max_completion_length,
+                       .stop = r->stop_strings.n ? r->stop_strings.at : NULL};
+    return engine_submit(c->engine, &request, err);
+}
+
+/* Moves a finished sample into its group, decodes it and hands it to the judges. */
+static bool take_sample(Collector *c, Sample *from, StoreGroup *groups, int parts, Arena *arena, Err *err) {
+    StoreGroup *group = &groups[from->ticket];
+    StoreSample *s = &group->samples[from->index];
+    s->sample = *from;
+    size_t n = (size_t)from->n;
+    s->sample.tok = arena_copy(arena, from->tok, n, sizeof *from->tok);
+    s->sample.logp = arena_copy(arena, from->logp, n, sizeof *from->logp);
+    s->sample.draw_logp = arena_copy(arena, from->draw_logp, n, sizeof *from->draw_logp);
+    Buf text = {0};
+    int new_tokens = from->n - from->n_prompt;
+    tokenizer_decode(c->tok, s->sample.tok + from->n_prompt, new_tokens, true, &text);
+    s->text = arena_text(arena, text.p ? text.p : "", text.n);
+    s->text_n = text.n;
+    s->stage = "train";
+    s->advantage = NAN;
+    s->scores = arena_alloc(arena, (size_t)parts, sizeof *s->scores);
+    buf_free(&text);
+    RewardItem item = {.problem = group->problem.problem,
+                       .kind = group->problem.kind,
+                       .prompt = group->prompt,
+                       .completion = s->text,
+                       .answer = group->problem.answer,
+                       .fields = group->problem.fields,
+                       .group = from->ticket,
+                       .index = from->index,
+                       .n_tokens = new_tokens,
+                       .finish = finish_name(from->finish)};
+    int64_t ticket = from->ticket * group->n_samples + from->index;
+    sample_free(from);
+    return reward_submit(c->reward, &item, 1, ticket, err);
+}
+
+/* ---- scores ---- */
+
+/* Takes the scores that are ready, waiting up to `seconds` for the first one. False and err when a judge fails. */
+static bool take_scores(Collector *c, double seconds, StoreGroup *groups, Arena *arena, Err *err) {
+    int64_t ticket;
+    int part, got;
+    RewardScore score;
+    while ((got = reward_poll(c->reward, seconds, &ticket, &part, &score, err)) > 0) {
+        int size = (int)c->recipe->num_generations;
+        RewardScore *to = &groups[ticket / size].samples[ticket % size].scores[part];
+        *to = score;
+        to->reason = score.reason ? arena_text(arena, score.reason, strlen(score.reason)) : NULL;
+        to->detail = score.detail ? arena_text(arena, score.detail, strlen(score.detail)) : NULL;
+        reward_score_free(&score);
+        seconds = 0;
+    }
+    return got == 0;
+}
+
+/* The sample's reward: the weighted sum of its parts, unjudged when one of them is. Its class is the first part's.
+ */
+static void total_reward(const Recipe *recipe, StoreSample *s) {
+    s->reward = 0;
+    s->class = s->scores[0].class;
+    for (int part = 0; part < recipe->reward_funcs.n; part++) {
+        if (s->scores[part].class == SCORE_UNJUDGED) s->class = SCORE_UNJUDGED;
+        s->reward += recipe->reward_weights.at[part] * s->scores[part].value;
+    }
+    if (s->class == SCORE_UNJUDGED) s->reward = NAN;
+}
+
+bool collect(Collector *c, uint64_t key, StoreGroup *groups, int n, Arena *arena, Err *err) {
+    int parts = reward_parts(c->reward);
+    long done = 0, total = 0;
+    for (int g = 0; g < n; g++) {
+        if (!next_group(c, &groups[g], arena, err)) return false;
+        groups[g].key = rng_mix(key, groups[g].place);
+        total += groups[g].n_samples;
+        if (!submit_group(c, &groups[g], g, err)) return false;
+    }
+    while (!engine_idle(c->engine)) {
+        Sample sample;
+        engine_step(c->engine);
+        for (; engine_take(c->engine, &sample); done++)
+            if (!take_sample(c, &sample, groups, parts, arena, err)) return false;
+        if (!take_scores(c, 0, groups, arena, err)) return false;
+        if (c->progress) c->progress(c->self, done, total);
+    }
+    while (reward_pending(c->reward) > 0)
+        if (!take_scores(c, 1, groups, arena, err)) return false;
+    for (int g = 0; g < n; g++)
+        for (int i = 0; i < groups[g].n_samples; i++) total_reward(c->recipe, &groups[g].samples[i]);
+    return true;
+}
+
+PartStats part_stats(const StoreGroup *groups, int n, int part) {
+    PartStats stats = {0};
+    double sum = 0, squares = 0; /* about the mean, in a second pass */
+    for (int pass = 0; pass < 2; pass++) {
+        for (int g = 0; g < n; g++)
+            for (int i = 0; i < groups[g].n_samples; i++) {
+                const RewardScore *score = &groups[g].samples[i].scores[part];
+                if (pass == 0) stats.unjudged += score->class == SCORE_UNJUDGED;
+                if (score->class == SCORE_UNJUDGED) continue;
+                if (pass == 0)
+                    stats.judged++, stats.right += score->class == SCORE_RIGHT, sum += score->value;
+                else
+                    squares += (score->value - stats.mean) * (score->value - stats.mean);
+            }
+        stats.mean = stats.judged ? sum / stats.judged : NAN;
+    }
+    stats.std = stats.judged > 1 ? sqrt(squares / (stats.judged - 1)) : 0;
+    return stats;
+}

@@ -1,0 +1,37 @@
+/* collect.h: from problems to judged groups: draws problems, samples answers, has them judged.
+ *
+ * Knows: source, template, engine, judges. Must never know: losses, the policy's weights, the store's tables (it
+ * fills the store's structs, which are the record of a sample). Ownership: what it fills lies in the caller's
+ * arena. Judging overlaps with sampling: an answer is handed to the judges as soon as it ends. Tested by
+ * tests/test_rl_train.c.
+ */
+#ifndef WHET_RL_COLLECT_H
+#define WHET_RL_COLLECT_H
+
+#include "rl/recipe.h"
+#include "rl/store.h"
+
+typedef struct {
+    const Recipe *recipe;
+    const Tokenizer *tok;
+    const char *prompt_template; /* NULL: the problem is the prompt */
+    Engine *engine;
+    Reward *reward;
+    Source *source;
+    uint64_t next_place;                                 /* in the source: part of the state of a run */
+    void (*progress)(void *self, long done, long total); /* NULL: none */
+    void *self;
+} Collector;
+
+/* The next n problems with recipe->num_generations answers each. `key` seeds the random numbers of all of them.
+ * Problems whose prompt is longer than max_prompt_length are passed over. */
+bool collect(Collector *collector, uint64_t key, StoreGroup *groups, int n, Arena *arena, Err *err);
+
+/* Mean and standard deviation of one part's values, and counts over all samples. */
+typedef struct {
+    double mean, std;
+    int judged, right, unjudged;
+} PartStats;
+PartStats part_stats(const StoreGroup *groups, int n, int part);
+
+#endif

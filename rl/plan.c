@@ -1,0 +1,85 @@
+/* plan.c: see plan.h. */
+#include "rl/plan.h"
+
+static size_t sum_of(const Plan *p) {
+    return p->policy_bytes + p->reference_bytes + p->learner_bytes + p->engine_bytes + p->workspace_bytes;
+}
+
+/* Elements of the rows that are trained. */
+static int64_t trained_elements(const Conf *conf, const PolicyConf *policy) {
+    Params params = params_of(conf, policy);
+    int64_t n = params.n_trained;
+    params_free(&params);
+    return n;
+}
+
+static void plan_rows(Plan *p, const Model *model, int rows, bool recompute, int64_t trained) {
+    const Conf *conf = model_file_conf(model->file);
+    p->learn.rows = rows, p->learn.recompute = recompute;
+    p->learner_bytes = learner_bytes(model->dev, conf, model->type, trained, &p->learn);
+    int most = batch_limits(rows, p->learn.max_prompt, p->learn.max_completion, p->learn.group).max_head;
+    p->workspace_bytes = k_workspace_bytes(model->dev, most, conf->dim, conf->hidden, conf->vocab,
+                                           conf->n_heads * conf->head_dim, conf->n_kv_heads * conf->head_dim);
+    p->total = sum_of(p);
+}
+
+/* The most rows that an update can have: more would be room for nothing. */
+static int rows_of_update(const Recipe *r) {
+    long prompt = (r->max_prompt_length + 31) / 32 * 32,
+         samples = (r->max_completion_length + 31) * r->num_generations;
+    long all = r->batch_groups * (prompt + samples);
+    return all > 1 << 30 ? 1 << 30 : (int)all;
+}
+
+bool plan_make(Plan *p, const Recipe *r, const Model *model, Err *err) {
+    static const int sizes[] = {2048, 1024, 512};
+    const Conf *conf = model_file_conf(model->file);
+    long longest = r->max_prompt_length + r->max_completion_length;
+    if (longest > conf->max_positions)
+        return err_set(
+            err,
+            "max_prompt_length %ld and max_completion_length %ld are together more than the model's %d positions",
+            r->max_prompt_length, r->max_completion_length, conf->max_positions);
+    *p = (Plan){.policy = {.type = model->type, .train = true, .max_positions = (int)longest},
+                .reference = {.type = model->type, .max_positions = (int)longest},
+                .learn = {.max_prompt = (int)r->max_prompt_length,
+                          .max_completion = (int)r->max_completion_length,
+                          .group = (int)r->num_generations,
+                          .temperature = r->temperature > 0 ? r->temperature : 1,
+                          .beta1 = r->adam_beta1,
+                          .beta2 = r->adam_beta2,
+                          .eps = r->adam_epsilon,
+                          .weight_decay = r->weight_decay,
+                          .max_grad_norm = r->max_grad_norm},
+                .engine = {.slots = (int)r->slots, .max_tokens = (int)longest}};
+    p->policy.frozen = r->frozen.n ? (const char *const *)r->frozen.at : NULL;
+    p->policy_bytes = policy_bytes(model->dev, conf, &p->policy);
+    if (r->beta != 0) p->reference_bytes = policy_bytes(model->dev, conf, &p->reference);
+    p->engine_bytes = engine_bytes(model->dev, conf, model->type, &p->engine);
+    int64_t trained = trained_elements(conf, &p->policy);
+    if (trained == 0)
+        return err_set(err, "frozen: every parameter of the model is frozen, nothing is left to train");
+    int most = rows_of_update(r), fixed = (int)r->micro_batch_tokens;
+    for (int recompute = 0; recompute < 2; recompute++)
+        for (int i = 0; i < 3; i++) {
+            int rows = fixed ? fixed : sizes[i] < most ? sizes[i] : most;
+            plan_rows(p, model, rows, recompute, trained);
+            if (p->total <= (size_t)model->memory) return true;
+        }
+    return err_set(
+        err,
+        "%.2f GB of memory are needed at the least (weights %.2f, learning %.2f, sampling %.2f) and %.2f GB may "
+        "be taken: lower max_prompt_length, max_completion_length or slots, or freeze parameters",
+        (double)p->total * 1e-9, (double)(p->policy_bytes + p->reference_bytes) * 1e-9,
+        (double)(p->learner_bytes + p->workspace_bytes) * 1e-9, (double)p->engine_bytes * 1e-9,
+        (double)model->memory * 1e-9);
+}
+
+void plan_print(const Plan *p, Buf *out) {
+    buf_format(out, "memory: weights %.2f GB", (double)p->policy_bytes * 1e-9);
+    if (p->reference_bytes) buf_format(out, ", reference %.2f GB", (double)p->reference_bytes * 1e-9);
+    buf_format(out, ", learning %.2f GB (%d rows%s), sampling %.2f GB (%d slots): %.2f GB in all",
+               (double)(p->learner_bytes + p->workspace_bytes) * 1e-9, p->learn.rows,
+               p->learn.recompute ? ", recomputed" : "", (double)p->engine_bytes * 1e-9, p->engine.slots,
+               (double)p->total * 1e-9);
+}

@@ -1,0 +1,405 @@
+/* train.c: see train.h. Here: one step after the other. Not here: opening and closing (train_open.c). */
+#include "rl/train_parts.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- where a step stands ---- */
+
+/* Updates come in rounds: each draws samples once and learns from them updates_per_generation times, a slice of
+ * the groups at a time, num_iterations times around. */
+typedef struct {
+    long first;        /* the round's first step */
+    int slice, slices; /* of this step */
+} Round;
+
+static Round round_of(const Recipe *r, long step) {
+    long at = (step - 1) % r->updates_per_generation, slices = r->generation_groups / r->batch_groups;
+    return (Round){step - at, (int)(at % slices), (int)slices};
+}
+
+/* ---- the round's samples ---- */
+
+static void round_free(Trainer *t) {
+    arena_free(&t->round_arena);
+    store_step_free(&t->stored);
+    t->groups = NULL;
+    t->n_groups = 0;
+}
+
+static void show_progress(void *self, long done, long total) {
+    report_progress(((Trainer *)self)->report, "sampling", done, total);
+}
+
+/* Samples the groups of the round that begins at `step`, or reads them from the store where that has them. */
+static bool round_begin(Trainer *t, long step, Err *err) {
+    const Recipe *r = t->recipe;
+    int n = (int)r->generation_groups;
+    if (step <= t->state.step && step > t->stored_last)
+        return err_set(err, "%s: the samples of step %ld, which step %ld goes on with, are not there; begin anew with "
+                       "--overwrite_output_dir", t->store_path, step, t->state.step + 1);
+    round_free(t);
+    t->round = step;
+    if (step <= t->stored_last) {
+        if (!store_step_read(t->store, t->run.id, step, &t->stored, err)) return false;
+        if (t->stored.n_groups != n)
+            return err_set(err, "%s: step %ld holds %d groups where the recipe asks for %d", t->store_path, step,
+                           t->stored.n_groups, n);
+        t->groups = t->stored.groups, t->n_groups = n;
+        t->collector.next_place = t->groups[n - 1].place + 1;
+    } else {
+        t->groups = arena_alloc(&t->round_arena, (size_t)n, sizeof *t->groups);
+        t->n_groups = n;
+        t->collector.progress = show_progress, t->collector.self = t;
+        uint64_t key = rng_mix(rng_mix((uint64_t)r->seed, 0x73616d706c65), (uint64_t)step);
+        if (!collect(&t->collector, key, t->groups, n, &t->round_arena, err)) return false;
+    }
+    t->advantages = arena_alloc(&t->round_arena, (size_t)n * (size_t)r->num_generations, sizeof(double));
+    return true;
+}
+
+/* Advantages of the round's samples, and what its groups' rewards look like. */
+static void round_advantages(Trainer *t, AdvantageReport *report) {
+    int n = t->n_groups, size = (int)t->recipe->num_generations;
+    double *rewards = MEM_ARRAY(double, (size_t)n *(size_t)size);
+    GroupStats *stats = MEM_ARRAY(GroupStats, n);
+    for (int g = 0; g < n; g++)
+        for (int i = 0; i < size; i++) rewards[g * size + i] = t->groups[g].samples[i].reward;
+    advantages_compute(t->advantages, stats, report, rewards, n, size, t->scale);
+    for (int g = 0; g < n; g++) {
+        t->groups[g].reward_mean = stats[g].mean, t->groups[g].reward_std = stats[g].std;
+        t->groups[g].judged = stats[g].judged, t->groups[g].signal = stats[g].signal;
+    }
+    free(rewards);
+    free(stats);
+}
+
+/* Too many samples that could not be judged: a reward that is broken must not teach. */
+static bool judged_enough(const Trainer *t, Err *err) {
+    long unjudged = 0, all = 0;
+    const StoreSample *example = NULL;
+    for (int g = 0; g < t->n_groups; g++)
+        for (int i = 0; i < t->groups[g].n_samples; i++, all++)
+            if (t->groups[g].samples[i].class == SCORE_UNJUDGED) unjudged++, example = &t->groups[g].samples[i];
+    if (!example || (double)unjudged <= t->recipe->max_unjudged * (double)all) return true;
+    const RewardScore *score = &example->scores[0];
+    for (int p = 0; p < t->recipe->reward_funcs.n; p++)
+        if (example->scores[p].class == SCORE_UNJUDGED) score = &example->scores[p];
+    return err_set(
+        err,
+        "%ld of %ld answers could not be judged (%s%s%s), more than max_unjudged %g: look at the expected answers "
+        "and the judge",
+        unjudged, all, score->verdict, score->reason ? ": " : "", score->reason ? score->reason : "",
+        t->recipe->max_unjudged);
+}
+
+/* ---- learning ---- */
+
+typedef struct {
+    BatchGroup *groups;
+    LearnSample **extra;
+    int n, group0; /* groups of the round */
+    Arena arena;
+} Slice;
+
+static Slice slice_of(Trainer *t, Round round) {
+    int n = t->n_groups / round.slices;
+    Slice slice = {.n = n, .group0 = round.slice * n};
+    slice.groups = arena_alloc(&slice.arena, (size_t)n, sizeof *slice.groups);
+    slice.extra = arena_alloc(&slice.arena, (size_t)n, sizeof *slice.extra);
+    for (int g = 0; g < n; g++) {
+        const StoreGroup *from = &t->groups[slice.group0 + g];
+        slice.groups[g] =
+            (BatchGroup){.n_prompt = from->n_prompt, .n = from->n_samples, .prompt = from->prompt_tok};
+        slice.groups[g].samples = arena_alloc(&slice.arena, (size_t)from->n_samples, sizeof(BatchSample));
+        slice.extra[g] = arena_alloc(&slice.arena, (size_t)from->n_samples, sizeof(LearnSample));
+        for (int i = 0; i < from->n_samples; i++) {
+            const StoreSample *s = &from->samples[i];
+            int count = s->sample.n - s->sample.n_prompt;
+            real *numbers = arena_alloc(&slice.arena, 4 * (size_t)count, sizeof(real));
+            slice.groups[g].samples[i] = (BatchSample){count, s->sample.tok + s->sample.n_prompt, numbers,
+                                                       numbers + count, numbers + 2 * count};
+            LearnSample *x = &slice.extra[g][i];
+            x->seq = (LossSeq){.n = count,
+                               .advantage = t->advantages[(slice.group0 + g) * from->n_samples + i],
+                               .truncated = s->sample.finish == FINISH_LENGTH,
+                               .unjudged = s->class == SCORE_UNJUDGED};
+            x->old_logp = s->sample.logp + s->sample.n_prompt;
+            x->ref_logp = t->loss.beta != 0 ? numbers + 3 * count : NULL;
+        }
+    }
+    return slice;
+}
+
+/* The sampler's log-probabilities and the learner's are one computation: any difference is a bug, and a run that
+ * has it would learn from something else than it sampled. */
+static bool same_logp(const Trainer *t, const LearnReport *report, long step, Err *err) {
+    if (step != t->round || report->diff_max == 0 || !t->same_path) return true;
+    return err_set(
+        err,
+        "step %ld: the learner's log-probabilities differ from the sampler's by up to %g; this is a bug of "
+        "whet: please report it with the recipe",
+        step, report->diff_max);
+}
+
+/* ---- metrics ---- */
+
+typedef struct {
+    StoreNumber at[80];
+    int n;
+    Arena arena;
+} Numbers;
+
+static void number_add(Numbers *numbers, const char *name, double value) {
+    CHECK(numbers->n < 80, "more than 80 numbers, at %s", name);
+    numbers->at[numbers->n++] = (StoreNumber){name, value};
+}
+
+static void length_metrics(Numbers *out, const StoreGroup *groups, int n) {
+    double sum = 0, least = INFINITY, most = 0, ended_sum = 0, ended_least = INFINITY, ended_most = 0;
+    long all = 0, ended = 0;
+    for (int g = 0; g < n; g++)
+        for (int i = 0; i < groups[g].n_samples; i++) {
+            const Sample *s = &groups[g].samples[i].sample;
+            double length = s->n - s->n_prompt;
+            all++, sum += length, least = fmin(least, length), most = fmax(most, length);
+            if (s->finish != FINISH_STOP) continue;
+            ended++, ended_sum += length, ended_least = fmin(ended_least, length),
+                                          ended_most = fmax(ended_most, length);
+        }
+    number_add(out, "completions/mean_length", sum / (double)all);
+    number_add(out, "completions/min_length", least);
+    number_add(out, "completions/max_length", most);
+    number_add(out, "completions/clipped_ratio", 1 - (double)ended / (double)all);
+    number_add(out, "completions/mean_terminated_length", ended ? ended_sum / (double)ended : 0);
+    number_add(out, "completions/min_terminated_length", ended ? ended_least : 0);
+    number_add(out, "completions/max_terminated_length", ended_most);
+}
+
+static void step_metrics(Numbers *out, Trainer *t, const AdvantageReport *advantage, const LearnReport *learn,
+                         double learning_rate, long step) {
+    const Recipe *r = t->recipe;
+    LossMetrics loss = loss_metrics(&learn->loss);
+    double tokens = learn->tokens > 0 ? (double)learn->tokens : 1;
+    number_add(out, "loss", loss.loss);
+    number_add(out, "grad_norm", learn->grad_norm);
+    number_add(out, "learning_rate", learning_rate);
+    number_add(out, "epoch", (double)t->collector.next_place / (double)source_size(t->source));
+    number_add(out, "num_tokens", (double)t->state.num_tokens);
+    number_add(out, "reward", advantage->reward);
+    number_add(out, "reward_std", advantage->reward_std);
+    number_add(out, "frac_reward_zero_std", advantage->frac_reward_zero_std);
+    for (int p = 0; p < r->reward_funcs.n; p++) {
+        PartStats part = part_stats(t->groups, t->n_groups, p);
+        number_add(out, arena_format(&out->arena, "rewards/%s/mean", r->reward_funcs.at[p]), part.mean);
+        number_add(out, arena_format(&out->arena, "rewards/%s/std", r->reward_funcs.at[p]), part.std);
+        if (p == 0) number_add(out, "accuracy", part.judged ? (double)part.right / part.judged : NAN);
+        number_add(out, arena_format(&out->arena, "rewards/%s/unjudged", r->reward_funcs.at[p]), part.unjudged);
+    }
+    length_metrics(out, t->groups, t->n_groups);
+    number_add(out, "entropy", learn->entropy_sum / tokens);
+    if (t->loss.beta != 0) number_add(out, "kl", loss.kl);
+    number_add(out, "policy_loss", loss.policy_loss);
+    number_add(out, "clip_ratio/low_mean", loss.clip_low_mean);
+    number_add(out, "clip_ratio/low_min", loss.clip_low_min);
+    number_add(out, "clip_ratio/high_mean", loss.clip_high_mean);
+    number_add(out, "clip_ratio/high_max", loss.clip_high_max);
+    number_add(out, "clip_ratio/region_mean", loss.clip_region_mean);
+    if (step == t->round) { /* later updates of a round are meant to differ */
+        number_add(out, "sampling/sampling_logp_difference/mean", learn->diff_sum / tokens);
+        number_add(out, "sampling/sampling_logp_difference/max", learn->diff_max);
+    }
+}
+
+static double number_of(const Numbers *numbers, const char *name) {
+    for (int i = 0; i < numbers->n; i++)
+        if (strcmp(numbers->at[i].name, name) == 0) return numbers->at[i].value;
+    return NAN;
+}
+
+/* ---- storing ---- */
+
+/* The record of a fresh step. A round's first step brings its groups; the samples that other steps of the round
+ * consume are named as uses there. */
+static bool store_step(Trainer *t, long step, const Slice *slice, const Numbers *metrics, const Numbers *seconds,
+                       Err *err) {
+    const Recipe *r = t->recipe;
+    StoreStep row = {.step = step,
+                     .version = t->state.version,
+                     .weight_hash = t->state.weight_hash,
+                     .parts = r->reward_funcs.at,
+                     .n_parts = r->reward_funcs.n,
+                     .metrics = (StoreNumber *)metrics->at,
+                     .n_metrics = metrics->n,
+                     .seconds = (StoreNumber *)seconds->at,
+                     .n_seconds = seconds->n};
+    StoreUse *uses = NULL;
+    for (int g = 0; g < slice->n; g++)
+        for (int i = 0; i < slice->groups[g].n; i++) {
+            StoreSample *s = &t->groups[slice->group0 + g].samples[i];
+            double advantage = s->class == SCORE_UNJUDGED ? NAN : slice->extra[g][i].seq.advantage;
+            if (step == t->round) {
+                s->advantage = advantage;
+            } else if (!isnan(advantage)) {
+                uses = mem_grow(uses, (size_t)row.n_uses + 1, sizeof *uses);
+                uses[row.n_uses++] = (StoreUse){s->id, advantage};
+            }
+        }
+    if (step == t->round) row.groups = t->groups, row.n_groups = t->n_groups;
+    row.uses = uses;
+    bool good = store_step_write(t->store, t->run.id, &row, err);
+    free(uses);
+    return good;
+}
+
+/* A step that the store holds was learnt again: it must have reached the same weights. */
+static bool same_weights(Trainer *t, long step, Err *err) {
+    StoreStep stored = {0};
+    const StoreStep *row = step == t->round ? &t->stored : &stored;
+    if (step != t->round && !store_step_read(t->store, t->run.id, step, &stored, err)) return false;
+    uint64_t hash = row->weight_hash;
+    store_step_free(&stored);
+    if (hash == t->state.weight_hash) return true;
+    if (!t->same_path) {
+        report_note(t->report, "step %ld: other weights than stored, as the instruction set is another", step);
+        return true;
+    }
+    return err_set(err,
+                   "step %ld was learnt again and reached weights %016" PRIx64 " where the store has %016" PRIx64
+                   ": the store or the checkpoint was changed; begin anew with --overwrite_output_dir",
+                   step, t->state.weight_hash, hash);
+}
+
+/* ---- one step ---- */
+
+static void report_of_step(Trainer *t, long step, const Numbers *m, double sampled, double seconds) {
+    ReportStep line = {.step = step,
+                       .reward = number_of(m, "reward"),
+                       .accuracy = number_of(m, "accuracy"),
+                       .length = number_of(m, "completions/mean_length"),
+                       .seconds = seconds,
+                       .tokens_per_second = seconds > 0 ? sampled / seconds : 0};
+    long every = t->recipe->logging_steps;
+    if (every > 0 && (step % every == 0 || step == t->steps)) report_step(t->report, &line);
+}
+
+static long round_tokens(const Trainer *t) {
+    long n = 0;
+    for (int g = 0; g < t->n_groups; g++)
+        for (int i = 0; i < t->groups[g].n_samples; i++) n += t->groups[g].samples[i].sample.n;
+    return n;
+}
+
+bool train_step(Trainer *t, long step, Err *err) {
+    const Recipe *r = t->recipe;
+    Round round = round_of(r, step);
+    double t0 = clock_seconds();
+    if (round.first != t->round && !round_begin(t, round.first, err)) return false;
+    double t1 = clock_seconds();
+    AdvantageReport advantage;
+    round_advantages(t, &advantage);
+    if (step == t->round) t->state.num_tokens += round_tokens(t);
+    if (!judged_enough(t, err)) return false;
+    Slice slice = slice_of(t, round);
+    double rate = r->learning_rate * schedule_factor(&t->schedule, step - 1);
+    LearnReport learn;
+    report_progress(t->report, "learning", 0, 0);
+    bool good =
+        learner_update(t->learner, slice.groups, slice.extra, slice.n, &t->loss, rate, step, &learn, err) &&
+        same_logp(t, &learn, step, err);
+    double t2 = clock_seconds();
+    Numbers metrics = {0}, seconds = {0};
+    if (good) {
+        t->state.step = step, t->state.version = t->model.policy->version,
+        t->state.next_place = t->collector.next_place;
+        t->state.weight_hash = weights_hash(t->model.policy);
+        step_metrics(&metrics, t, &advantage, &learn, rate, step);
+        number_add(&seconds, "sample", t1 - t0);
+        number_add(&seconds, "forward", learn.forward_seconds);
+        number_add(&seconds, "head", learn.head_seconds);
+        number_add(&seconds, "backward", learn.backward_seconds);
+        number_add(&seconds, "optimizer", learn.optimizer_seconds);
+        number_add(&seconds, "learn", t2 - t1);
+        number_add(&seconds, "step", clock_seconds() - t0);
+        good = step <= t->stored_last ? same_weights(t, step, err)
+                                      : store_step(t, step, &slice, &metrics, &seconds, err);
+    }
+    if (good) good = metrics_write(t->metrics, step, metrics.at, metrics.n, seconds.at, seconds.n, err);
+    if (good)
+        report_of_step(t, step, &metrics,
+                       step == t->round ? number_of(&metrics, "completions/mean_length") *
+                                              (double)(t->n_groups * r->num_generations)
+                                        : 0,
+                       clock_seconds() - t0);
+    arena_free(&slice.arena);
+    arena_free(&metrics.arena);
+    return good;
+}
+
+/* ---- the run ---- */
+
+static bool save(Trainer *t, Err *err) {
+    CheckpointParts parts = {t->model.policy, t->learner, t->model.tok, model_file_chat_template(t->model.file),
+                             t->prompt_template};
+    report_progress(t->report, "saving", 0, 0);
+    if (!checkpoint_save(t->recipe->output_dir, &t->state, &parts, err)) return false;
+    checkpoint_prune(t->recipe->output_dir, t->recipe->save_total_limit, t->state.best_step);
+    t->saved = t->state.step;
+    return true;
+}
+
+/* What the best checkpoint is chosen by. */
+static double eval_value(const Trainer *t, const StoreEval *eval) {
+    if (strcmp(t->recipe->metric_for_best_model, "eval_reward") != 0) return eval->accuracy;
+    double sum = 0;
+    int n = 0;
+    for (int i = 0; i < eval->n_answers; i++)
+        if (!isnan(eval->answers[i].reward)) sum += eval->answers[i].reward, n++;
+    return n ? sum / n : 0;
+}
+
+/* An evaluation at the present weights; where the store has it already, it is read. */
+static bool measure(Trainer *t, Err *err) {
+    if (!t->eval_source) return true;
+    long step = t->state.step;
+    StoreEval *eval = step == 0 ? &t->before : &t->after;
+    bool found;
+    store_eval_free(eval);
+    *eval = (StoreEval){0};
+    if (!store_eval_read(t->store, t->run.id, step, t->eval_name, eval, &found, err)) return false;
+    if (!found && (!train_evaluate(t, eval, err) || !store_eval_write(t->store, t->run.id, eval, err)))
+        return false;
+    report_note(t->report,
+                "%s: accuracy %.1f %% on %d unseen problems (95 %%: %.1f to %.1f), %.1f tokens an answer",
+                step == 0 ? "before" : "evaluation", 100 * eval->accuracy, eval->n, 100 * eval->ci_low,
+                100 * eval->ci_high, eval->mean_length);
+    double value = eval_value(t, eval);
+    if (step > 0 && (t->state.best_step == 0 || value > t->state.best_value))
+        t->state.best_step = step, t->state.best_value = value;
+    return true;
+}
+
+bool train_run(Trainer *t, bool *finished, Err *err) {
+    const Recipe *r = t->recipe;
+    *finished = false;
+    if (t->state.step == 0 && r->eval_on_start && !measure(t, err)) return false;
+    for (long step = t->state.step + 1; step <= t->steps; step++) {
+        if (*t->stop) return t->saved == t->state.step || t->state.step == 0 || save(t, err);
+        if (!train_step(t, step, err)) return false;
+        bool last = step == t->steps;
+        if ((last || (r->eval_steps > 0 && step % r->eval_steps == 0)) && !measure(t, err)) return false;
+        if ((last || (r->save_steps > 0 && step % r->save_steps == 0) || t->state.best_step == step) &&
+            !save(t, err))
+            return false;
+    }
+    *finished = true;
+    return true;
+}
+
+void train_summary(Trainer *t) {
+    char *checkpoint = arena_format(&t->arena, "%s/checkpoint-%ld", t->recipe->output_dir, t->state.step);
+    bool both = t->eval_source && t->before.n > 0 && t->after.n > 0;
+    report_summary(t->report, both ? &t->before : NULL, both ? &t->after : NULL, t->recipe->output_dir, checkpoint);
+}

@@ -1,0 +1,245 @@
+/* train_open.c: opening and closing a training run. The steps are in train.c. */
+#include "rl/train_parts.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "rl/version.h"
+
+static char *path_in(Trainer *t, const char *folder, const char *name) {
+    return arena_format(&t->arena, "%s/%s", folder, name);
+}
+
+/* ---- the folder: a new run, or one that goes on ---- */
+
+static bool exists(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0;
+}
+
+/* Makes the output folder and finds the checkpoint to go on from: *folder is NULL for a new run. */
+static bool open_folder(Trainer *t, char **folder, Err *err) {
+    const Recipe *r = t->recipe;
+    *folder = NULL;
+    t->store_path = path_in(t, r->output_dir, "run.db");
+    if (!folder_make(r->output_dir, err)) return false;
+    if (access(r->output_dir, W_OK) != 0)
+        return err_set(err, "%s: the folder cannot be written; choose another --output_dir", r->output_dir);
+    if (r->resume_from_checkpoint) {
+        *folder = checkpoint_find(r->output_dir, r->resume_from_checkpoint, err);
+        return *folder && checkpoint_state(*folder, &t->state, err);
+    }
+    if (exists(t->store_path) && r->overwrite_output_dir) return run_remove(r->output_dir, err);
+    if (exists(t->store_path))
+        return err_set(err,
+                       "%s holds a run already: go on with it (--resume_from_checkpoint last), replace it "
+                       "(--overwrite_output_dir) or choose another --output_dir",
+                       r->output_dir);
+    return true;
+}
+
+/* ---- model, engine, learner ---- */
+
+static bool open_model(Trainer *t, const char *folder, Err *err) {
+    const Recipe *r = t->recipe;
+    OpenConf conf = {.model = folder ? folder : r->model_name_or_path,
+                     .dtype = r->dtype,
+                     .device = r->device,
+                     .cpu_path = r->cpu_path,
+                     .threads = r->threads,
+                     .max_memory = r->max_memory};
+    if (!model_open(&t->model, &conf, err) || !plan_make(&t->plan, r, &t->model, err)) return false;
+    Buf line = {0};
+    plan_print(&t->plan, &line);
+    fprintf(t->out, "device: %s, %s, %d threads\n%s\n", r->device, dev_path(t->model.dev),
+            dev_threads(t->model.dev), line.p);
+    fflush(t->out);
+    buf_free(&line);
+    size_t more = t->plan.total - t->plan.policy_bytes;
+    if (!model_load(&t->model, &t->plan.policy, more, err)) return false;
+    t->model.policy->version = t->state.version;
+    if (r->beta != 0) {
+        t->reference_file = model_file_open(r->model_name_or_path, err);
+        if (t->reference_file)
+            t->reference = policy_load(t->model.dev, t->reference_file, &t->plan.reference, err);
+        if (!t->reference) return false;
+    }
+    t->engine = engine_open(t->model.policy, t->model.tok, &t->plan.engine, err);
+    if (t->engine) t->learner = learner_open(t->model.policy, t->reference, &t->plan.learn, err);
+    if (!t->learner) return false;
+    return !folder || checkpoint_moments(folder, t->model.policy, t->learner, err);
+}
+
+/* ---- data and judges ---- */
+
+static bool open_data(Trainer *t, Err *err) {
+    const Recipe *r = t->recipe;
+    SourceConf conf = {.name = r->dataset_name,
+                       .problem_key = r->problem_key,
+                       .answer_key = r->answer_key,
+                       .seed = (uint64_t)r->seed,
+                       .shuffle = r->shuffle_dataset,
+                       .max_problems = r->max_train_samples,
+                       .max_skipped = r->max_skipped};
+    t->source = source_open(&conf, err);
+    if (!t->source) return false;
+    if (source_skipped_note(t->source)) fprintf(t->out, "%s\n", source_skipped_note(t->source));
+    if (r->eval_dataset_name) {
+        conf.name = r->eval_dataset_name, conf.held_out = r->eval_held_out;
+        conf.shuffle = false, conf.max_problems = r->max_eval_samples;
+        t->eval_source = source_open(&conf, err);
+        if (!t->eval_source) return false;
+        t->eval_name = r->eval_held_out ? arena_format(&t->arena, "%s (held out)", r->eval_dataset_name)
+                                        : r->eval_dataset_name;
+    }
+    t->prompt_template = r->prompt_template ? r->prompt_template : model_file_prompt_template(t->model.file);
+    return true;
+}
+
+static bool open_maths(Trainer *t, Err *err) {
+    const Recipe *r = t->recipe;
+    t->loss = (LossConf){.epsilon = r->epsilon,
+                         .epsilon_high = r->epsilon_high,
+                         .beta = r->beta,
+                         .max_completion_length = (int)r->max_completion_length,
+                         .mask_truncated_completions = r->mask_truncated_completions};
+    if (!loss_find(r->loss_type, &t->loss.kind)) return err_set(err, "loss_type %s is not known", r->loss_type);
+    if (!scale_rewards_find(r->scale_rewards, &t->scale))
+        return err_set(err, "scale_rewards %s is not known", r->scale_rewards);
+    t->steps = recipe_updates(r, source_size(t->source));
+    if (t->steps < 1)
+        return err_set(err, "%s: %ld problems do not fill one batch of %ld", r->dataset_name,
+                       source_size(t->source), r->generation_groups);
+    t->schedule.total = t->steps;
+    t->schedule.warmup = schedule_warmup(r->warmup_steps, r->warmup_ratio, t->steps);
+    if (!schedule_find(r->lr_scheduler_type, &t->schedule.kind))
+        return err_set(err, "lr_scheduler_type %s is not known", r->lr_scheduler_type);
+    return true;
+}
+
+/* ---- the store ---- */
+
+/* A run that goes on must be the run that is stored: every key that changes results has the same value. */
+static bool same_recipe(const Trainer *t, const char *now, Err *err) {
+    if (strcmp(now, t->run.recipe) == 0) return true;
+    char *key = recipe_difference(t->run.recipe, now);
+    if (!key) return true;
+    err_set(err, "%s: the run was begun with another %s; go on with the recipe that it has, or begin anew",
+            t->store_path, key);
+    free(key);
+    return false;
+}
+
+static bool open_store(Trainer *t, bool resumed, Err *err) {
+    const char *path = dev_path(t->model.dev);
+    Buf recipe = {0};
+    bool found = false;
+    recipe_json(t->recipe, &recipe);
+    char *text = arena_text(&t->arena, recipe.p, recipe.n);
+    buf_free(&recipe);
+    t->store = store_open(t->store_path, 0, err);
+    if (!t->store || !store_run_last(t->store, &t->arena, &t->run, &found, err)) return false;
+    uint64_t hash = weights_hash(t->model.policy);
+    if (resumed) {
+        if (t->state.weight_hash != hash)
+            return err_set(err,
+                           "the checkpoint's weights are not those that were saved (%016" PRIx64
+                           ", not %016" PRIx64 "): the files were changed",
+                           hash, t->state.weight_hash);
+        if (found && !same_recipe(t, text, err)) return false;
+    }
+    if (!found) { /* a new run, or one whose store was lost: the checkpoint is the truth */
+        t->run = (StoreRun){.recipe = text, .path = path, .version = WHET_VERSION, .weight_hash = hash};
+        if (!store_run_begin(t->store, &t->run, err)) return false;
+    }
+    if (!store_step_last(t->store, t->run.id, &t->stored_last, err)) return false;
+    t->same_path = !resumed || strcmp(t->state.path, path) == 0;
+    snprintf(t->state.path, sizeof t->state.path, "%s", path);
+    t->state.weight_hash = hash;
+    return store_attempt_begin(t->store, t->run.id, t->state.step, path, WHET_VERSION, dev_threads(t->model.dev),
+                               &t->attempt, err);
+}
+
+/* The curve of the rewards so far. */
+static bool show_past(Trainer *t, Err *err) {
+    for (long step = 1; step <= t->state.step && step <= t->stored_last; step++) {
+        StoreStep row;
+        if (!store_step_read(t->store, t->run.id, step, &row, err)) return false;
+        for (int i = 0; i < row.n_metrics; i++)
+            if (strcmp(row.metrics[i].name, "reward") == 0) report_past(t->report, row.metrics[i].value);
+        store_step_free(&row);
+    }
+    if (t->state.step) report_note(t->report, "going on after step %ld of %ld", t->state.step, t->steps);
+    if (t->state.step && !t->same_path)
+        report_note(
+            t->report,
+            "the run so far was computed on another instruction set: it goes on, but not to the same bits");
+    if (t->stored_last > t->state.step)
+        report_note(t->report, "steps %ld to %ld are learnt again from their stored answers", t->state.step + 1,
+                    t->stored_last);
+    return true;
+}
+
+/* ---- all of it ---- */
+
+static bool open_all(Trainer *t, Err *err) {
+    const Recipe *r = t->recipe;
+    char *folder = NULL;
+    RewardConf judges = {.allow_weak_sandbox = r->allow_weak_sandbox};
+    bool good = open_folder(t, &folder, err);
+    /* Judges come before the weights: those that work in processes of their own begin small. */
+    if (good) t->reward = reward_open(r->reward_funcs.at, r->reward_funcs.n, &judges, err);
+    good = good && t->reward && open_model(t, folder, err) && open_data(t, err) && open_maths(t, err) &&
+           open_store(t, folder != NULL, err);
+    free(folder);
+    if (!good) return false;
+    t->metrics = metrics_open(path_in(t, r->output_dir, "metrics.jsonl"), t->state.step, err);
+    t->report = report_open(t->out, t->steps);
+    t->collector = (Collector){.recipe = r,
+                               .tok = t->model.tok,
+                               .prompt_template = t->prompt_template,
+                               .engine = t->engine,
+                               .reward = t->reward,
+                               .source = t->source,
+                               .next_place = t->state.next_place};
+    return t->metrics && show_past(t, err);
+}
+
+Trainer *train_open(const Recipe *recipe, FILE *out, const volatile int *stop, Err *err) {
+    Trainer *t = MEM_NEW(Trainer);
+    t->recipe = recipe, t->out = out, t->stop = stop;
+    if (open_all(t, err)) return t;
+    train_close(t);
+    return NULL;
+}
+
+void train_end(Trainer *t, const char *outcome) {
+    Err err = {0};
+    if (t->store && t->attempt && !store_attempt_end(t->store, t->attempt, outcome, &err))
+        report_note(t->report, "%s", err.msg);
+}
+
+void train_close(Trainer *t) {
+    if (!t) return;
+    report_close(t->report);
+    metrics_close(t->metrics);
+    store_close(t->store);
+    store_eval_free(&t->before);
+    store_eval_free(&t->after);
+    store_step_free(&t->stored);
+    arena_free(&t->round_arena);
+    learner_close(t->learner);
+    engine_close(t->engine);
+    policy_close(t->reference);
+    if (t->reference_file) model_file_close(t->reference_file);
+    model_close(&t->model);
+    if (t->source) source_close(t->source);
+    if (t->eval_source) source_close(t->eval_source);
+    reward_close(t->reward);
+    arena_free(&t->arena);
+    free(t);
+}
