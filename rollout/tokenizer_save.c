@@ -2,7 +2,7 @@
  * the same ids.
  *
  * What came from a tokenizer.json is saved as it was; what came from a GGUF is spelled out from the tables.
- * Tested by tests/test_rollout_tokenizer.c and tests/check_export.py.
+ * Tested by tests/test_rollout_tokenizer.c and tests/long_export.sh.
  */
 #include "rollout/tokens.h"
 

@@ -1,6 +1,6 @@
 /* test_rollout_model.c: the real model, SmolLM2-135M-Instruct as a GGUF: opened and read within a second, tensors
  * and ids equal to the references, and with WHET_EXPORT=FOLDER saved there as a Hugging Face folder for
- * check_export.py.
+ * long_export.sh (and nothing else done).
  *
  * The model is WHET_MODEL or the one .gguf file in build/model/; where there is none, the tests are skipped
  * loudly. Goldens: tests/goldens/make_smollm2_goldens.py.
@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <zlib.h>
 
 static char *model_path(void) {
@@ -154,34 +155,46 @@ static bool give_tensor(void *self, int index, float *out, Err *err) {
     return model_file_read(source->file, spec->name, spec->rows, spec->cols, out, err);
 }
 
-static void test_export(void **state) {
-    (void)state;
-    const char *folder = getenv("WHET_EXPORT");
-    if (!folder) skip();
-    char *path = model_path();
-    if (!path) skip();
+static void export(const char *path, const char *folder, const char *name) {
     Err err = {0};
-    Source source = {.file = model_open(path)};
+    Arena arena = {0};
+    char *target = arena_format(&arena, "%s/%s", folder, name);
+    assert_int_equal(mkdir(target, 0777), 0);
+    Source source = {.file = model_open(mem_text(path))};
     const Conf *conf = model_file_conf(source.file);
     Tokenizer *tok = tokenizer_of(source.file);
     int n = conf_tensors(conf, &source.specs);
     TensorEntry *entries = MEM_ARRAY(TensorEntry, n);
-    for (int i = 0; i < n; i++)
-        entries[i] = (TensorEntry){source.specs[i].name, source.specs[i].rows, source.specs[i].cols,
-                                   source.specs[i].is_vector};
-    if (!model_save(folder, conf, tok, model_file_chat_template(source.file), NULL, entries, n, false, give_tensor,
+    for (int i = 0; i < n; i++) {
+        const TensorSpec *spec = &source.specs[i];
+        entries[i] = (TensorEntry){spec->name, spec->rows, spec->cols, spec->is_vector};
+    }
+    if (!model_save(target, conf, tok, model_file_chat_template(source.file), NULL, entries, n, false, give_tensor,
                     &source, &err))
         fail_msg("%s", err.msg);
     free(entries), free(source.specs);
     tokenizer_close(tok);
     model_file_close(source.file);
+    arena_free(&arena);
+}
+
+static void test_export(void **state) {
+    (void)state;
+    static const char *const TINY[] = {"tiny.gguf", "tiny-llama", "tiny-untied", "tiny-biased"};
+    const char *folder = getenv("WHET_EXPORT");
+    for (int i = 0; i < 4; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "tests/goldens/%s", TINY[i]);
+        export(path, folder, TINY[i]);
+    }
+    char *path = model_path();
+    if (path) export(path, folder, "smollm2");
+    free(path);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_speed),
-        cmocka_unit_test(test_goldens),
-        cmocka_unit_test(test_export),
-    };
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_speed), cmocka_unit_test(test_goldens)};
+    const struct CMUnitTest exports[] = {cmocka_unit_test(test_export)};
+    if (getenv("WHET_EXPORT")) return cmocka_run_group_tests(exports, NULL, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,7 @@
 /* test_rollout_tokenizer.c: ids equal to Hugging Face's on the goldens, bytes back, long words in good time, saved
  * tokenizers that open to the same ids, and broken tokenizer files that cost one clear line.
  *
- * Goldens: tests/goldens/make_tokenizer_goldens.py. The real model: tests/check_model.py.
+ * Goldens: tests/goldens/make_tokenizer_goldens.py. The real model: test_rollout_model.c.
  */
 #include "rollout/rollout.h"
 
