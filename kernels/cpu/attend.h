@@ -247,7 +247,7 @@ static inline void pairs_load_n(Row row, size_t at, int n, Vec *even, Vec *odd) 
 
 /* R chains times V vectors: c[r][v] += sum over pairs of a[r][2 i], a[r][2 i + 1] times the pairs of b. */
 INLINE void chain_tile(const int R, const int V, real *c, size_t c_row, const real *a, size_t a_row, size_t a_step,
-                       Row b, size_t b_step, int pairs, int tail) {
+                       Row b, size_t b_step, int pairs, int tail, ptrdiff_t ahead) {
     Vec acc[CHAIN_TILE][VEC_TILE];
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) acc[r][v] =
         v_load(c + (size_t)r * c_row + 16 * v);
@@ -255,6 +255,7 @@ INLINE void chain_tile(const int R, const int V, real *c, size_t c_row, const re
         Vec even[VEC_TILE], odd[VEC_TILE];
         UNROLL for (int v = 0; v < V; v++) {
             size_t at = (size_t)i * b_step + 32 * (size_t)v;
+            __builtin_prefetch((const char *)(b.f ? (const void *)(b.f + at) : b.h + at) + ahead);
             if (tail)
                 pairs_load_n(b, at, tail, &even[v], &odd[v]);
             else
@@ -272,66 +273,69 @@ INLINE void chain_tile(const int R, const int V, real *c, size_t c_row, const re
 
 /* Scores: a = q [dim][CHAINS], b = keys. Output: a = probabilities [chain][32], b = values. Each with its constant
  * steps, for keys and values of either type. */
-INLINE void score_tile(const int R, real *p, const real *q, Row k, int dim) {
+INLINE void score_tile(const int R, real *p, const real *q, Row k, int dim, ptrdiff_t ahead) {
     for (int v = 0; v < KV_PAGE / 16; v += VEC_TILE) {
         Row b = row_skip(k, 32 * v);
         if (k.f)
-            chain_tile(R, VEC_TILE, p + 16 * v, KV_PAGE, q, 1, CHAINS, (Row){b.f, NULL}, 2 * KV_PAGE, dim / 2, 0);
+            chain_tile(R, VEC_TILE, p + 16 * v, KV_PAGE, q, 1, CHAINS, (Row){b.f, NULL}, 2 * KV_PAGE, dim / 2, 0,
+                       ahead);
         else
-            chain_tile(R, VEC_TILE, p + 16 * v, KV_PAGE, q, 1, CHAINS, (Row){NULL, b.h}, 2 * KV_PAGE, dim / 2, 0);
+            chain_tile(R, VEC_TILE, p + 16 * v, KV_PAGE, q, 1, CHAINS, (Row){NULL, b.h}, 2 * KV_PAGE, dim / 2, 0,
+                       ahead);
     }
 }
-INLINE void value_tile(const int R, real *out, size_t out_row, const real *p, Row value, int dim, int pairs) {
+INLINE void value_tile(const int R, real *out, size_t out_row, const real *p, Row value, int dim, int pairs,
+                       ptrdiff_t ahead) {
     int e = 0;
     size_t step = 2 * (size_t)dim;
     for (; e + 16 * VEC_TILE <= dim; e += 16 * VEC_TILE) {
         Row b = row_skip(value, 2 * e);
         if (b.f)
-            chain_tile(R, VEC_TILE, out + e, out_row, p, KV_PAGE, 1, (Row){b.f, NULL}, step, pairs, 0);
+            chain_tile(R, VEC_TILE, out + e, out_row, p, KV_PAGE, 1, (Row){b.f, NULL}, step, pairs, 0, ahead);
         else
-            chain_tile(R, VEC_TILE, out + e, out_row, p, KV_PAGE, 1, (Row){NULL, b.h}, step, pairs, 0);
+            chain_tile(R, VEC_TILE, out + e, out_row, p, KV_PAGE, 1, (Row){NULL, b.h}, step, pairs, 0, ahead);
     }
     for (; e < dim; e += 16)
         chain_tile(R, 1, out + e, out_row, p, KV_PAGE, 1, row_skip(value, 2 * e), step, pairs,
-                   dim - e < 16 ? dim - e : 0);
+                   dim - e < 16 ? dim - e : 0, ahead);
 }
 
 /* The largest tile that n chains fill. */
 static inline int tile_of(int n) { return n >= CHAIN_TILE ? CHAIN_TILE : n >= 4 ? 4 : n; }
 
-static void chain_scores(Chains *s, int from, int to, Row k, int dim) {
+static void chain_scores(Chains *s, int from, int to, Row k, int dim, ptrdiff_t ahead) {
     for (int i = from * KV_PAGE; i < to * KV_PAGE; i += 16) v_store(s->p + i, v_set(0));
     for (int c = from, n; c < to; c += n) {
         real *p = s->p + c * KV_PAGE;
         n = tile_of(to - c);
         if (n > 4)
-            score_tile(CHAIN_TILE, p, s->q + c, k, dim);
+            score_tile(CHAIN_TILE, p, s->q + c, k, dim, ahead);
         else if (n == 4)
-            score_tile(4, p, s->q + c, k, dim);
+            score_tile(4, p, s->q + c, k, dim, ahead);
         else if (n == 3)
-            score_tile(3, p, s->q + c, k, dim);
+            score_tile(3, p, s->q + c, k, dim, ahead);
         else if (n == 2)
-            score_tile(2, p, s->q + c, k, dim);
+            score_tile(2, p, s->q + c, k, dim, ahead);
         else
-            score_tile(1, p, s->q + c, k, dim);
+            score_tile(1, p, s->q + c, k, dim, ahead);
     }
 }
 
-static void chain_values(Chains *s, int from, int to, size_t wide, Row v, int dim, int pairs) {
+static void chain_values(Chains *s, int from, int to, size_t wide, Row v, int dim, int pairs, ptrdiff_t ahead) {
     for (int c = from, n; c < to; c += n) {
         real *out = s->out + (size_t)c * wide;
         const real *p = s->p + c * KV_PAGE;
         n = tile_of(to - c);
         if (n > 4)
-            value_tile(CHAIN_TILE, out, wide, p, v, dim, pairs);
+            value_tile(CHAIN_TILE, out, wide, p, v, dim, pairs, ahead);
         else if (n == 4)
-            value_tile(4, out, wide, p, v, dim, pairs);
+            value_tile(4, out, wide, p, v, dim, pairs, ahead);
         else if (n == 3)
-            value_tile(3, out, wide, p, v, dim, pairs);
+            value_tile(3, out, wide, p, v, dim, pairs, ahead);
         else if (n == 2)
-            value_tile(2, out, wide, p, v, dim, pairs);
+            value_tile(2, out, wide, p, v, dim, pairs, ahead);
         else
-            value_tile(1, out, wide, p, v, dim, pairs);
+            value_tile(1, out, wide, p, v, dim, pairs, ahead);
     }
 }
 
@@ -375,20 +379,21 @@ static inline void chain_softmax(Chains *s, int c, size_t wide, real scale, int 
 
 /* The rows of a tile whose first is at position pos, against one block of keys. A row to which the block is masked
  * as a whole, from the right or from the left, does not see it at all. */
-static void tile_block(const AttendJob *job, Chains *s, int pos, int n, int block, int g, int page) {
+static void tile_block(const AttendJob *job, Chains *s, int pos, int n, int block, int g, int page, int next) {
     const Kv *kv = job->kv;
     int dim = kv->head_dim, key0 = block * KV_PAGE, heads = job->heads;
     size_t wide = (size_t)ceil_div(dim, 16) * 16;
     int first = most(0, key0 - pos), end = job->window ? least(n, key0 + KV_PAGE - 1 + job->window - pos) : n;
     if (first >= end) return;
-    chain_scores(s, first * heads, end * heads, kv_block(kv, job->layer, page, g), dim);
+    ptrdiff_t ahead = (next - page) * 2 * (ptrdiff_t)kv->heads * dim * KV_PAGE * (ptrdiff_t)dtype_size(kv->type);
+    chain_scores(s, first * heads, end * heads, kv_block(kv, job->layer, page, g), dim, ahead);
     for (int c = first * heads; c < end * heads; c++) {
         int at = pos + c / heads, low = job->window ? most(0, at - job->window + 1 - key0) : 0;
         chain_softmax(s, c, wide, job->scale, low, least(KV_PAGE, at - key0 + 1), kv->type == K_BF16);
     }
     int keys = least(KV_PAGE, pos + end - key0);
     chain_values(s, first * heads, end * heads, wide, kv_block(kv, job->layer, page, kv->heads + g), dim,
-                 (keys + 1) / 2);
+                 (keys + 1) / 2, ahead);
 }
 
 static void tile_begin(const AttendJob *job, Chains *s, int row0, int n, int h0) {
@@ -434,8 +439,9 @@ static void attend_item(void *self, int item, int thread) {
     int pos = span->pos0 + row, first = job->window ? most(0, pos - job->window + 1) / KV_PAGE : 0;
     Chains s;
     tile_begin(&mine, &s, span->row0 + row, n, h);
-    for (int block = first; block <= (pos + n - 1) / KV_PAGE; block++)
-        tile_block(&mine, &s, pos, n, block, g, job->rows->table[span->table + block]);
+    const int *table = job->rows->table + span->table;
+    for (int block = first, last = (pos + n - 1) / KV_PAGE; block <= last; block++)
+        tile_block(&mine, &s, pos, n, block, g, table[block], table[least(block + 1, last)]);
     tile_end(&mine, &s, span->row0 + row, n, h);
 }
 

@@ -7,7 +7,7 @@
  * over the chains of a chunk (scores, dp, dq) or over features (dk, dv): all five products are plain ones on fp32
  * scratch. */
 
-enum { BACK_CHAINS = 48 };
+enum { BACK_CHAINS = 96 };
 
 typedef struct {
     Ten dq, dout, o, lse, q;
@@ -177,14 +177,14 @@ static void page_store(const BackJob *job, const Back *b, int page, int g) {
 static inline int clamp(int x, int low, int high) { return x < low ? low : x > high ? high : x; }
 
 /* p holds q k and ds holds dout v: they become probabilities and the gradients of q k. */
-static void page_softmax(const BackJob *job, Back *b, int pos, int key0, int keys, int c0) {
+static void page_softmax(const BackJob *job, Back *b, int pos, int key0, int keys, int c0, int c1) {
     int wide = job->wide_c;
     Vec scale = v_set(job->scale);
     for (int i = 0; i < keys; i++) {
         int first = clamp((key0 + i - pos) * job->group, 0, wide), end = wide;
         if (job->window) end = clamp((key0 + i + job->window - pos) * job->group, 0, wide);
         const real *low = job->mask + wide - first, *high = job->mask + 2 * wide - end;
-        for (int c = c0; c < wide; c += 16) {
+        for (int c = c0; c < c1; c += 16) {
             real *p = b->p + i * wide + c, *ds = b->ds + i * wide + c;
             Vec s = v_min(v_min(v_mul(v_load(p), scale), v_load(low + c)), v_load(high + c));
             s = v_exp(v_sub(s, v_load(b->lse + c)));
@@ -196,15 +196,16 @@ static void page_softmax(const BackJob *job, Back *b, int pos, int key0, int key
 
 /* One chunk of rows, the first of which is at pos, against one block of keys. */
 static void chunk_block(const BackJob *job, Back *b, int pos, int n, int block, int page, int g) {
-    int dim = job->kv->head_dim, key0 = block * KV_PAGE, count = n * job->group, wide = job->wide_c;
+    int dim = job->kv->head_dim, key0 = block * KV_PAGE, count = n * job->group;
     int keys = least(KV_PAGE, (pos + n - key0 + 7) / 8 * 8); /* whole tiles; keys past the last row are masked */
     int c0 = most(0, key0 - pos) * job->group / 16 * 16;     /* chains before it see nothing of the block */
-    size_t C = (size_t)wide, E = (size_t)job->wide_e;
+    int c1 = ceil_div(count, 16) * 16;
+    size_t C = (size_t)job->wide_c, E = (size_t)job->wide_e;
     page_load(job, b, page, g);
-    plain_product(b->p + c0, C, (Strided){b->keys, 1, KV_PAGE}, b->qt + c0, C, keys, wide - c0, dim, true);
-    plain_product(b->ds + c0, C, (Strided){b->values, E, 1}, b->dot + c0, C, keys, wide - c0, dim, true);
-    page_softmax(job, b, pos, key0, keys, c0);
-    plain_product(b->dqt + c0, C, (Strided){b->keys, KV_PAGE, 1}, b->ds + c0, C, dim, wide - c0, keys, false);
+    plain_product(b->p + c0, C, (Strided){b->keys, 1, KV_PAGE}, b->qt + c0, C, keys, c1 - c0, dim, true);
+    plain_product(b->ds + c0, C, (Strided){b->values, E, 1}, b->dot + c0, C, keys, c1 - c0, dim, true);
+    page_softmax(job, b, pos, key0, keys, c0, c1);
+    plain_product(b->dqt + c0, C, (Strided){b->keys, KV_PAGE, 1}, b->ds + c0, C, dim, c1 - c0, keys, false);
     Strided ds = {b->ds + c0, C, 1}, p = {b->p + c0, C, 1};
     plain_product(b->dk, E, ds, b->q + (size_t)c0 * E, E, keys, job->wide_e, count - c0, false);
     plain_product(b->dv, E, p, b->dout + (size_t)c0 * E, E, keys, job->wide_e, count - c0, false);
