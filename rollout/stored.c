@@ -102,7 +102,7 @@ bool file_write(const char *path, const void *bytes, size_t n, Err *err) {
         if (k > 0)
             done += (size_t)k;
         else if (k < 0 && errno != EINTR)
-            ok = err_set(err, "%s: writing failed (%s)", path, strerror(errno));
+            ok = err_set(err, "%s: writing failed (%s): make room and run again", path, strerror(errno));
     }
     if (ok && fsync(fd) != 0) ok = err_set(err, "%s: syncing failed (%s)", path, strerror(errno));
     if (close(fd) != 0 && ok) ok = err_set(err, "%s: closing failed (%s)", path, strerror(errno));
