@@ -205,6 +205,7 @@ def run_serve(request):
     data = payload_read()
     peer = CandidatePeer(0, data[:8])
     sys.stdin = sys.__stdin__ = io.StringIO("")
+    os.set_inheritable(0, False)  # the channel is for us, not for programs that the candidate starts
     peer.space, status = module_run(data[8:], "solution")
     if status is not None:
         os_exit(status or 1)

@@ -109,7 +109,8 @@ typedef struct {
     int program;   /* of the compile: where it goes */
     int test;      /* which one runs */
     double next_watch;
-    int judged; /* rows that the judge's process has done */
+    int judged;        /* rows that the judge's process has done */
+    double judge_seen; /* when the judge last was at work */
     char nonce[33];
     Job *job;
     Cache *cache;

@@ -390,8 +390,9 @@ static void finish_calls(Slot *slot, json_t *told) {
         if (n < job->n_tests && state && !strcmp(state, "judged") && n > 0) {
             job_set_rest(job, n, job->results[n - 1].verdict, job->results[n - 1].reason);
         } else if (n < job->n_tests) {
-            end_reason(slot, cell, text, sizeof text);
-            job_set_rest(job, n, cell->end == END_TAKEN ? VERDICT_TIME : end_verdict(slot, cell), text);
+            const char *why = cell->end == END_TAKEN ? "the program closed its channel"
+                                                     : end_reason(slot, cell, text, sizeof text);
+            job_set_rest(job, n, end_verdict(slot, cell), why);
         }
     }
     slot->phase = SLOT_FINISHED;
@@ -469,11 +470,21 @@ static void boxes_rescue(Slot *slot, double now) {
     }
 }
 
+/* The judge says that the program closed the channel: mostly because it ended, and its own end says more. */
+static bool judge_says_gone(const Slot *slot) {
+    const Buf *text = &slot->texts[PIPE_VERDICT];
+    return text->n && strstr(text->p, "\"state\": \"gone\"");
+}
+
 /* The two cells of a calls stage end together: the verdict ends the candidate; the candidate's end leaves the
  * judge just the time to say so. */
 static void calls_settle(Slot *slot, double now) {
     Cell *run = &slot->cells[BOX_CANDIDATE], *judge = &slot->cells[BOX_JUDGE];
-    if (!judge->active && run->active && run->killed == 0) cell_kill(run, END_TAKEN);
+    if (judge->active) slot->judge_seen = now;
+    if (!judge->active && run->active && run->killed == 0) {
+        pipe_read(slot, PIPE_VERDICT, 1 << 10);
+        if (!judge_says_gone(slot) || now - slot->judge_seen > 0.2) cell_kill(run, END_TAKEN);
+    }
     bool over = !run->active || run->end != END_NONE;
     if (!over || !judge->active) return;
     if (run->killed == 0) run->killed = now; /* from here the judge's time counts */

@@ -16,8 +16,14 @@ def refused(call, *numbers):
 
 
 def layer(name, *conditions):
-    if all(conditions):
-        held.append(name)
+    """Held when every condition is true; a condition is a value, or a call that may itself be refused."""
+    for condition in conditions:
+        try:
+            if not (condition() if callable(condition) else condition):
+                return
+        except OSError:
+            return
+    held.append(name)
 
 
 def forks_are_limited():
@@ -48,15 +54,15 @@ def fill(files, mib):
 
 hold = os.pipe()
 # What only mounts can hide: without a mount namespace these are there (or the root can be listed in full).
-layer("mount", refused(lambda: open("/usr/probe", "w")), not os.path.exists("/root"), not os.path.exists("/home"),
+layer("mount", lambda: refused(lambda: open("/usr/probe", "w")), not os.path.exists("/root"), not os.path.exists("/home"),
       not os.path.exists("/proc/self"), os.path.exists("/unlisted"))
 layer("pid", os.getppid() == 0, os.getpid() == 2)
-layer("tmp", os.path.samefile(".", "/tmp"), os.listdir("/tmp") == [], refused(lambda: fill(64, 1), errno.ENOSPC))
+layer("tmp", lambda: os.path.samefile(".", "/tmp") and os.listdir("/tmp") == [], lambda: refused(lambda: fill(64, 1), errno.ENOSPC))
 layer("seccomp", libc.prctl(21, 0, 0, 0, 0) == 2, refused(lambda: socket.socket(socket.AF_INET), errno.EPERM),
       refused(lambda: socket.socket(socket.AF_UNIX), errno.EPERM), libc.ptrace(0, 0, 0, 0) == -1,
       libc.unshare(0x10000000) == -1)
-layer("rlimits", refused(lambda: bytearray(4 << 30), errno.ENOMEM), forks_are_limited(),
-      refused(lambda: fill(1, 64), errno.EFBIG, errno.ENOSPC), resource.getrlimit(resource.RLIMIT_CORE)[0] == 0)
+layer("rlimits", refused(lambda: bytearray(4 << 30), errno.ENOMEM), forks_are_limited,
+      lambda: refused(lambda: fill(1, 64), errno.EFBIG, errno.ENOSPC), resource.getrlimit(resource.RLIMIT_CORE)[0] == 0)
 header, caps = ctypes.create_string_buffer(8), (ctypes.c_uint32 * 6)()
 ctypes.memmove(header, bytes([0x22, 0x05, 0x08, 0x20, 0, 0, 0, 0]), 8)
 layer("no-privs", libc.prctl(39, 0, 0, 0, 0) == 1, libc.capget(header, caps) == 0, not any(caps),

@@ -83,4 +83,8 @@ int reward_poll(Reward *reward, double seconds, int64_t *ticket, int *part, Rewa
 int64_t reward_pending(const Reward *reward); /* parts submitted and not yet taken */
 void reward_close(Reward *reward);
 
+/* Measures which layers of isolation hold here for candidate programs. *text (the caller's, or NULL) tells them;
+ * false and err when some that code rewards ask for do not. */
+bool reward_sandbox_report(char **text, Err *err);
+
 #endif

@@ -7,5 +7,6 @@ int cmd_score(int argc, char **argv);   /* whet score: JSON lines in, the same l
 int cmd_sample(int argc, char **argv);  /* whet sample: answers to one prompt */
 int cmd_eval(int argc, char **argv);    /* whet eval: accuracy on a file of problems */
 int cmd_logprob(int argc, char **argv); /* whet logprob: log-probabilities of a text's tokens */
+int cmd_sandbox(int argc, char **argv); /* whet sandbox-selftest: which layers of isolation hold here */
 
 #endif

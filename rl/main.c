@@ -15,6 +15,7 @@ static const Command commands[] = {
     {"sample", cmd_sample, "answers of a model to one prompt"},
     {"logprob", cmd_logprob, "log-probabilities of the tokens of a text"},
     {"score", cmd_score, "judge JSON lines of completions and expected answers"},
+    {"sandbox-selftest", cmd_sandbox, "which layers of isolation hold for candidate programs here"},
 };
 
 static int usage(FILE *out, int status) {
