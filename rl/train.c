@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "rl/eval.h"
+
 /* ---- where a step stands ---- */
 
 /* Updates come in rounds: each draws samples once and learns from them updates_per_generation times, a slice of
@@ -38,8 +40,10 @@ static bool round_begin(Trainer *t, long step, Err *err) {
     const Recipe *r = t->recipe;
     int n = (int)r->generation_groups;
     if (step <= t->state.step && step > t->stored_last)
-        return err_set(err, "%s: the samples of step %ld, which step %ld goes on with, are not there; begin anew with "
-                       "--overwrite_output_dir", t->store_path, step, t->state.step + 1);
+        return err_set(err,
+                       "%s: the samples of step %ld, which step %ld goes on with, are not there; begin anew with "
+                       "--overwrite_output_dir",
+                       t->store_path, step, t->state.step + 1);
     round_free(t);
     t->round = step;
     if (step <= t->stored_last) {
@@ -292,7 +296,7 @@ static long round_tokens(const Trainer *t) {
     return n;
 }
 
-bool train_step(Trainer *t, long step, Err *err) {
+static bool train_step(Trainer *t, long step, Err *err) {
     const Recipe *r = t->recipe;
     Round round = round_of(r, step);
     double t0 = clock_seconds();
@@ -350,6 +354,36 @@ static bool save(Trainer *t, Err *err) {
     return true;
 }
 
+static void show_measuring(void *self, long done, long total) {
+    report_progress(((Trainer *)self)->report, "measuring", done, total);
+}
+
+/* Answers to the evaluation's problems at the present weights. The random numbers are the same at every step. */
+static bool evaluate_now(Trainer *t, StoreEval *eval, Err *err) {
+    const Recipe *r = t->recipe;
+    EvalConf conf = {.name = t->eval_name,
+                     .source = t->eval_source,
+                     .prompt_template = t->prompt_template,
+                     .tok = t->model.tok,
+                     .engine = t->engine,
+                     .max_tokens = t->plan.engine.max_tokens,
+                     .reward = t->reward,
+                     .weights = r->reward_weights.at,
+                     .num_samples = (int)r->num_generations_eval,
+                     .temperature = r->eval_temperature,
+                     .top_p = 1,
+                     .max_new = (int)r->max_completion_length,
+                     .stop = r->stop_strings.n ? r->stop_strings.at : NULL,
+                     .key = rng_mix((uint64_t)r->seed, 0x6d656173757265),
+                     .progress = show_measuring,
+                     .self = t};
+    Evaluation evaluation = {0};
+    if (!evaluate(&conf, &evaluation, err)) return false;
+    *eval = evaluation.eval;
+    eval->step = t->state.step;
+    return true;
+}
+
 /* What the best checkpoint is chosen by. */
 static double eval_value(const Trainer *t, const StoreEval *eval) {
     if (strcmp(t->recipe->metric_for_best_model, "eval_reward") != 0) return eval->accuracy;
@@ -369,8 +403,7 @@ static bool measure(Trainer *t, Err *err) {
     store_eval_free(eval);
     *eval = (StoreEval){0};
     if (!store_eval_read(t->store, t->run.id, step, t->eval_name, eval, &found, err)) return false;
-    if (!found && (!train_evaluate(t, eval, err) || !store_eval_write(t->store, t->run.id, eval, err)))
-        return false;
+    if (!found && (!evaluate_now(t, eval, err) || !store_eval_write(t->store, t->run.id, eval, err))) return false;
     report_note(t->report,
                 "%s: accuracy %.1f %% on %d unseen problems (95 %%: %.1f to %.1f), %.1f tokens an answer",
                 step == 0 ? "before" : "evaluation", 100 * eval->accuracy, eval->n, 100 * eval->ci_low,
@@ -401,5 +434,6 @@ bool train_run(Trainer *t, bool *finished, Err *err) {
 void train_summary(Trainer *t) {
     char *checkpoint = arena_format(&t->arena, "%s/checkpoint-%ld", t->recipe->output_dir, t->state.step);
     bool both = t->eval_source && t->before.n > 0 && t->after.n > 0;
-    report_summary(t->report, both ? &t->before : NULL, both ? &t->after : NULL, t->recipe->output_dir, checkpoint);
+    report_summary(t->report, both ? &t->before : NULL, both ? &t->after : NULL, t->recipe->output_dir,
+                   checkpoint);
 }

@@ -48,7 +48,4 @@ struct Trainer {
     Arena arena;
 };
 
-bool train_step(Trainer *trainer, long step, Err *err);
-bool train_evaluate(Trainer *trainer, StoreEval *eval, Err *err);
-
 #endif
