@@ -1,0 +1,323 @@
+/* test_rl_train.c: whole training runs of a tiny model: the same store and the same checkpoint, byte for byte,
+ * whatever the threads, slots and micro-batches, and however often the run was stopped or killed and gone on with.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <dirent.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "rl/train.h"
+
+#define MODEL "tests/goldens/tiny-llama"
+static char root[] = "/tmp/whet-train-XXXXXX";
+
+/* ---- runs ---- */
+
+static const char *const common[] = {
+    "--model_name_or_path",
+    MODEL,
+    "--dataset_name",
+    "generate:sums:min=1:max=3:held=1,1,3",
+    "--prompt_template",
+    "Q: {problem}\nA:",
+    "--reward_funcs",
+    "math,format",
+    "--reward_weights",
+    "1.0,0.1",
+    "--num_generations",
+    "8",
+    "--per_device_train_batch_size",
+    "32",
+    "--max_prompt_length",
+    "48",
+    "--max_completion_length",
+    "20",
+    "--learning_rate",
+    "1e-3",
+    "--lr_scheduler_type",
+    "cosine",
+    "--warmup_steps",
+    "2",
+    "--beta",
+    "0.02",
+    "--seed",
+    "3",
+    "--max_steps",
+    "6",
+    "--save_steps",
+    "2",
+    "--eval_steps",
+    "3",
+    "--save_total_limit",
+    "0",
+};
+enum { N_COMMON = sizeof common / sizeof common[0], FLAGS_MAX = 80 };
+
+typedef struct {
+    const char *name;
+    const char *flags[24]; /* NULL-terminated */
+} Run;
+
+static volatile int no_stop;
+
+/* Goes through a run (or what is left of it) in this process. */
+static bool run_train(const Run *run, bool resume, const volatile int *stop, bool *finished, Err *err) {
+    char folder[256];
+    char *flags[FLAGS_MAX];
+    int n = 0;
+    snprintf(folder, sizeof folder, "%s/%s", root, run->name);
+    for (int i = 0; i < N_COMMON; i++) flags[n++] = (char *)(uintptr_t)common[i];
+    flags[n++] = (char *)(uintptr_t) "--output_dir", flags[n++] = folder;
+    if (resume)
+        flags[n++] = (char *)(uintptr_t) "--resume_from_checkpoint", flags[n++] = (char *)(uintptr_t) "last";
+    for (int i = 0; run->flags[i]; i++) flags[n++] = (char *)(uintptr_t)run->flags[i];
+    Recipe recipe = {0};
+    FILE *quiet = fopen("/dev/null", "w");
+    bool good = recipe_load(&recipe, NULL, n, flags, err);
+    Trainer *trainer = good ? train_open(&recipe, quiet, stop, err) : NULL;
+    good = trainer && train_run(trainer, finished, err);
+    if (trainer) train_end(trainer, good && *finished ? "finished" : "interrupted");
+    train_close(trainer);
+    recipe_free(&recipe);
+    fclose(quiet);
+    return good;
+}
+
+static void run_whole(const Run *run) {
+    Err err = {0};
+    bool finished = false;
+    bool good = run_train(run, false, &no_stop, &finished, &err);
+    assert_string_equal(err.msg, "");
+    assert_true(good && finished);
+}
+
+/* ---- what a run leaves ---- */
+
+static char *read_file(const char *path, size_t *n) {
+    FILE *file = fopen(path, "rb");
+    if (!file) fail_msg("%s is missing", path);
+    fseek(file, 0, SEEK_END);
+    *n = (size_t)ftell(file);
+    rewind(file);
+    char *text = malloc(*n + 1);
+    assert_int_equal(fread(text, 1, *n, file), *n);
+    fclose(file);
+    return text;
+}
+
+static void same_file(const char *a, const char *b, const char *name) {
+    char pa[512], pb[512];
+    size_t na, nb;
+    snprintf(pa, sizeof pa, "%s/%s/%s", root, a, name);
+    snprintf(pb, sizeof pb, "%s/%s/%s", root, b, name);
+    char *ta = read_file(pa, &na), *tb = read_file(pb, &nb);
+    if (na != nb || memcmp(ta, tb, na) != 0) fail_msg("%s and %s differ", pa, pb);
+    free(ta);
+    free(tb);
+}
+
+static uint64_t digest_of(const char *name) {
+    char path[512];
+    uint64_t digest = 0;
+    Err err = {0};
+    snprintf(path, sizeof path, "%s/%s/run.db", root, name);
+    Store *store = store_open(path, 0, &err);
+    assert_string_equal(err.msg, "");
+    assert_true(store_digest(store, &digest, &err));
+    store_close(store);
+    return digest;
+}
+
+/* The lines of metrics.jsonl without their seconds. */
+static char *metrics_of(const char *name) {
+    char path[512];
+    size_t n;
+    snprintf(path, sizeof path, "%s/%s/metrics.jsonl", root, name);
+    char *text = read_file(path, &n), *out = text;
+    text[n] = 0;
+    for (char *p = text; *p;) {
+        if (strncmp(p, ", \"seconds\":", 12) == 0) p = strchr(p, '\n');
+        *out++ = *p++;
+    }
+    *out = 0;
+    return text;
+}
+
+static void same_run(const char *a, const char *b) {
+    static const char *const files[] = {"model.safetensors", "optimizer.safetensors", "trainer_state.json",
+                                        "config.json",       "tokenizer.json",        "whet_template.txt"};
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "checkpoint-6/%s", files[i]);
+        same_file(a, b, name);
+    }
+    assert_int_equal(digest_of(a), digest_of(b));
+    char *x = metrics_of(a), *y = metrics_of(b);
+    assert_string_equal(x, y);
+    free(x);
+    free(y);
+}
+
+static void folder_clear(const char *path) {
+    char command[600];
+    snprintf(command, sizeof command, "rm -rf '%s'", path);
+    assert_int_equal(system(command), 0);
+}
+
+/* ---- tests ---- */
+
+static void test_same_whatever_the_machine(void **state) {
+    (void)state;
+    run_whole(&(Run){"plain", {NULL}});
+    static const Run runs[] = {
+        {"one-thread", {"--threads", "1", "--slots", "7", NULL}},
+        {"cut", {"--threads", "2", "--slots", "1", "--micro_batch_tokens", "64", NULL}},
+        {"three", {"--threads", "3", "--slots", "100", "--micro_batch_tokens", "700", NULL}}};
+    for (size_t i = 0; i < sizeof runs / sizeof runs[0]; i++) {
+        run_whole(&runs[i]);
+        same_run("plain", runs[i].name);
+    }
+}
+
+/* Stopped after each step in turn (as by Ctrl-C), the run goes on to the same end. */
+static void test_stop_and_resume(void **state) {
+    (void)state;
+    Run run = {"stopped", {NULL}};
+    volatile int stop = 1;
+    bool finished = false;
+    Err err = {0};
+    assert_true(run_train(&run, false, &stop, &finished, &err)); /* before the first step: nothing to save */
+    assert_false(finished);
+    assert_false(run_train(&run, true, &stop, &finished, &err));
+    assert_non_null(strstr(err.msg, "no checkpoint"));
+    assert_false(run_train(&run, false, &stop, &finished, &err));
+    assert_non_null(strstr(err.msg, "holds a run already"));
+    Run anew = {"stopped", {"--overwrite_output_dir", NULL}};
+    assert_true(run_train(&anew, false, &stop, &finished, &err));
+    run_whole(&anew);
+    same_run("plain", "stopped");
+}
+
+/* Killed at any moment, again and again, the run ends with the same store and checkpoint. */
+static void test_kill_and_resume(void **state) {
+    (void)state;
+    Run run = {"killed", {"--save_steps", "2", NULL}};
+    Rng rng = {99, 0};
+    char path[512];
+    int kills = 0;
+    for (int tries = 0; tries < 400; tries++) {
+        snprintf(path, sizeof path, "%s/killed/checkpoint-2", root);
+        bool resume = access(path, F_OK) == 0;
+        if (!resume) {
+            snprintf(path, sizeof path, "%s/killed", root);
+            folder_clear(path);
+        }
+        pid_t child = fork();
+        if (child == 0) {
+            bool finished = false;
+            Err err = {0};
+            bool good = run_train(&run, resume, &no_stop, &finished, &err);
+            if (!good) fprintf(stderr, "%s\n", err.msg);
+            _exit(good && finished ? 0 : 3);
+        }
+        useconds_t wait = (useconds_t)(30000 + rng_below(&rng, 400000) + 20000 * (uint64_t)tries);
+        int status = 0;
+        bool ended = false;
+        for (useconds_t slept = 0; slept < wait && !ended; slept += 5000) {
+            usleep(5000);
+            ended = waitpid(child, &status, WNOHANG) == child;
+        }
+        if (!ended) {
+            kill(child, SIGKILL);
+            waitpid(child, &status, 0);
+            kills += WIFSIGNALED(status);
+            continue;
+        }
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        print_message("killed %d times\n", kills);
+        assert_true(kills > 0);
+        same_run("plain", "killed");
+        return;
+    }
+    fail_msg("the run never came to its end");
+}
+
+/* Several updates from one batch of samples, stopped in the middle of a round. */
+static void test_rounds(void **state) {
+    (void)state;
+    Run whole = {"rounds", {"--num_iterations", "2", "--generation_batch_size", "64", "--beta", "0", NULL}},
+        part = whole;
+    run_whole(&whole);
+    part.name = "rounds-resumed";
+    part.flags[6] = "--save_steps", part.flags[7] = "3", part.flags[8] = NULL;
+    pid_t child = fork();
+    if (child == 0) {
+        bool finished;
+        Err err = {0};
+        Run half = part;
+        run_train(&half, false, &no_stop, &finished, &err);
+        _exit(0);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    char path[512];
+    for (int step = 4; step <= 6; step++) {
+        snprintf(path, sizeof path, "%s/rounds-resumed/checkpoint-%d", root, step);
+        folder_clear(path);
+    }
+    bool finished = false;
+    Err err = {0};
+    assert_true(
+        run_train(&part, true, &no_stop, &finished, &err)); /* from checkpoint 3, in the middle of a round */
+    assert_true(finished);
+    same_run("rounds", "rounds-resumed");
+}
+
+static void test_refusals(void **state) {
+    (void)state;
+    bool finished;
+    Err err = {0};
+    Run other = {"plain", {"--learning_rate", "2e-3", NULL}};
+    assert_false(run_train(&other, true, &no_stop, &finished, &err));
+    assert_non_null(strstr(err.msg, "learning_rate"));
+    Run small = {"small", {"--max_memory", "100K", NULL}};
+    assert_false(run_train(&small, false, &no_stop, &finished, &err));
+    assert_non_null(strstr(err.msg, "memory"));
+    Run frozen = {"frozen", {"--frozen", "*", NULL}};
+    assert_false(run_train(&frozen, false, &no_stop, &finished, &err));
+    assert_non_null(strstr(err.msg, "frozen"));
+    Run length = {"length", {"--max_completion_length", "100000", NULL}};
+    assert_false(run_train(&length, false, &no_stop, &finished, &err));
+    assert_non_null(strstr(err.msg, "positions"));
+}
+
+static int make_root(void **state) {
+    (void)state;
+    return mkdtemp(root) ? 0 : -1;
+}
+static int clear_root(void **state) {
+    (void)state;
+    folder_clear(root);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_same_whatever_the_machine),
+        cmocka_unit_test(test_stop_and_resume),
+        cmocka_unit_test(test_kill_and_resume),
+        cmocka_unit_test(test_rounds),
+        cmocka_unit_test(test_refusals),
+    };
+    return cmocka_run_group_tests(tests, make_root, clear_root);
+}
