@@ -132,16 +132,8 @@ int cmd_sample(int argc, char **argv) {
     Prompt prompt = {0};
     prompt_read(&o, &model, &prompt);
     EngineConf conf = {.slots = (int)(o.slots < o.num_samples ? o.slots : o.num_samples)};
-    PolicyConf policy = {0};
-    if (!sequence_fits(&model, prompt.n, o.max_completion_length, &conf.max_tokens, &err))
-        die("sample: %s", err.msg);
-    policy.max_positions = conf.max_tokens;
-    size_t more = engine_bytes(model.dev, model_file_conf(model.file), model.type, &conf);
-    if (!model_load(&model, &policy, more, &err)) die("sample: %s", err.msg);
-    Engine *engine = engine_open(model.policy, model.tok, &conf, &err);
+    Engine *engine = model_engine(&model, prompt.n, o.max_completion_length, &conf, &err);
     if (!engine) die("sample: %s", err.msg);
-    const char **stop = MEM_ARRAY(const char *, o.stop_strings.n + 1);
-    if (o.stop_strings.n) memcpy(stop, o.stop_strings.at, (size_t)o.stop_strings.n * sizeof *stop);
     Request request = {.prompt = prompt.ids,
                        .n_prompt = prompt.n,
                        .group = (int)o.num_samples,
@@ -151,12 +143,11 @@ int cmd_sample(int argc, char **argv) {
                        .top_p = (real)o.top_p,
                        .min_p = (real)o.min_p,
                        .max_new = (int)o.max_completion_length,
-                       .stop = stop};
+                       .stop = o.stop_strings.at};
     if (!engine_submit(engine, &request, &err)) die("sample: %s", err.msg);
     answers_print(&o, &model, engine);
     speed_say(engine_stats(engine));
     engine_close(engine);
-    free(stop);
     prompt_free(&prompt);
     model_close(&model);
     arena_free(&o.arena);

@@ -13,6 +13,7 @@ typedef struct {
 static const Command commands[] = {
     {"train", cmd_train, "train a model from a recipe"},
     {"sample", cmd_sample, "answers of a model to one prompt"},
+    {"eval", cmd_eval, "how many problems of a file a model solves"},
     {"logprob", cmd_logprob, "log-probabilities of the tokens of a text"},
     {"score", cmd_score, "judge JSON lines of completions and expected answers"},
     {"sandbox-selftest", cmd_sandbox, "which layers of isolation hold for candidate programs here"},

@@ -78,12 +78,17 @@ bool model_load(Model *model, PolicyConf *conf, size_t more, Err *err) {
     return model->policy != NULL;
 }
 
-bool sequence_fits(const Model *model, int n_prompt, long max_new, int *max_tokens, Err *err) {
-    int most = model_file_conf(model->file)->max_positions;
-    if (n_prompt >= most)
-        return err_set(err, "the prompt has %d tokens and the model takes %d in all", n_prompt, most);
-    *max_tokens = max_new < most - n_prompt ? n_prompt + (int)max_new : most;
-    return true;
+Engine *model_engine(Model *model, long n_prompt, long max_new, EngineConf *conf, Err *err) {
+    const Conf *model_conf = model_file_conf(model->file);
+    int most = model_conf->max_positions;
+    conf->max_tokens = n_prompt < most && max_new < most - n_prompt ? (int)(n_prompt + max_new) : most;
+    PolicyConf policy = {.type = model->type, .max_positions = conf->max_tokens};
+    size_t weights = policy_bytes(model->dev, model_conf, &policy), more;
+    while ((more = engine_bytes(model->dev, model_conf, model->type, conf)) + weights > (size_t)model->memory &&
+           conf->slots > 1)
+        conf->slots /= 2;
+    if (!model_load(model, &policy, more, err)) return NULL;
+    return engine_open(model->policy, model->tok, conf, err);
 }
 
 void model_close(Model *model) {

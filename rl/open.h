@@ -38,9 +38,9 @@ bool model_open(Model *model, const OpenConf *conf, Err *err);
 bool model_load(Model *model, PolicyConf *conf, size_t more, Err *err);
 void model_close(Model *model);
 
-/* The length of sequences of a prompt and an answer, cut to what the model can take; false when the prompt alone
- * is too long. */
-bool sequence_fits(const Model *model, int n_prompt, long max_new, int *max_tokens, Err *err);
+/* Reads the weights and opens an engine for prompts and answers of these lengths, cut to what the model can take.
+ * conf->max_tokens is set here, and conf->slots lowered where memory is short (it changes no result). */
+Engine *model_engine(Model *model, long n_prompt, long max_new, EngineConf *conf, Err *err);
 
 /* Bytes that this process could still take: the machine's or the control group's, whichever is less. */
 int64_t memory_free(void);
