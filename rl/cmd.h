@@ -9,4 +9,6 @@ int cmd_eval(int argc, char **argv);    /* whet eval: accuracy on a file of prob
 int cmd_logprob(int argc, char **argv); /* whet logprob: log-probabilities of a text's tokens */
 int cmd_sandbox(int argc, char **argv); /* whet sandbox-selftest: which layers of isolation hold here */
 
+int cmd_train_help(int argc, char **argv); /* whet help train: every key of a recipe */
+
 #endif
