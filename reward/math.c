@@ -142,14 +142,14 @@ static Verdict readings_compare(Judging *j, const char *gold_text, const Node *g
                                 const char *text, const Node *answer, unsigned could) {
     Verdict verdict = pair_compare(j, gold, answer);
     if (verdict_right(verdict)) return verdict;
-    for (unsigned bit = 1; bit <= READ_LETTER_UNITS; bit *= 2) {
+    for (unsigned bit = 1; bit <= READ_SCIENTIFIC; bit *= 2) {
         Parse parse;
         if (could & bit) {
             Node *other = text_parse(j, text, bit, &parse);
             Verdict v = other ? pair_compare(j, gold, other) : VERDICT_DIFFERENT;
             if (verdict_right(v)) return v;
         }
-        if (gold_could & bit) {
+        if (gold_could & bit & ~(unsigned)READ_DECIMAL_COMMA) {
             Node *other = text_parse(j, gold_text, bit, &parse);
             Verdict v = other ? pair_compare(j, other, answer) : VERDICT_DIFFERENT;
             if (verdict_right(v)) return v;
@@ -237,7 +237,7 @@ static bool gold_read(Judging *j, Side *gold) {
     if (gold->node) {
         gold->could = parse.could;
         Node *words = words_node(j, gold->text);
-        if (words && gold->node->kind == NODE_MUL) gold->node = words;
+        if (words && (gold->node->kind == NODE_MUL || gold->node->kind == NODE_UNIT)) gold->node = words;
         j->gold = gold->node;
         return true;
     }
@@ -285,7 +285,8 @@ static void item_judge(Judging *j) {
     if (small_letter_judge(j, gold.text, &candidates)) return;
     if (!answer_read(j, &candidates, &answer)) return;
     Node *words = words_node(j, answer.text);
-    if (words && answer.node->kind == NODE_MUL) answer.node = words, j->answer = words;
+    if (words && (answer.node->kind == NODE_MUL || answer.node->kind == NODE_UNIT))
+        j->answer = answer.node = words;
     verdict_conclude(
         j, readings_compare(j, gold.text, gold.node, gold.could, answer.text, answer.node, answer.could));
 }

@@ -733,6 +733,8 @@ static Node *read_power(Reader *r, Node *base) {
 
 Node *read_factor(Reader *r) {
     if (++r->depth > DEPTH_MAX) return reader_fail(r, "nested too deeply");
+    peek(r);
+    bool money = r->money == r->p && r->p < r->end && (is_digit(*r->p) || *r->p == '.');
     Node *node = read_atom(r);
     for (int i = 0; node; i++) {
         if (i > 64) return reader_fail(r, "too many signs behind a value");
@@ -769,6 +771,10 @@ Node *read_factor(Reader *r) {
             node->text = "_";
         } else
             break;
+    }
+    if (node && money) {
+        node = node_one(r->arena, NODE_UNIT, node);
+        node->text = "dollars";
     }
     r->depth--;
     return node;

@@ -191,7 +191,7 @@ static bool gamma_allowed(const acb_t x, Eval *eval) {
         eval->point->budget->huge = true;
         return false;
     }
-    return !out_of_work(eval, 400);
+    return !out_of_work(eval, 30);
 }
 
 static bool factorial_ball(acb_t out, const acb_t x, Eval *eval) {

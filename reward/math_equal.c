@@ -347,12 +347,38 @@ static Verdict equal_unspread(Compare *compare, const Node *g, const Node *a) {
         return relation_against(compare, g, a);
     if (is_collection(g) && is_collection(a)) return collections_equal(compare, g, a);
     if (g->kind == NODE_TEXT && a->kind == NODE_TEXT) return value_equal(compare, g, a);
+    bool named_set =
+        (g->kind == NODE_CONST && g->op >= CONST_EMPTY) || (a->kind == NODE_CONST && a->op >= CONST_EMPTY);
+    if (named_set && (is_set_like(g) || is_pair(g)) && (is_set_like(a) || is_pair(a)))
+        return set_equal(compare, g, a);
+    if (named_set) return VERDICT_DIFFERENT;
     if (is_collection(g) || is_collection(a)) return scalar_collection(compare, g, a);
     return value_equal(compare, g, a);
 }
 
+/* Words that name a set: "all real numbers", "no solution". */
+static const Node *words_meaning(Arena *arena, const Node *node) {
+    static const struct {
+        const char *words;
+        Constant set;
+    } rows[] = {{"allrealnumbers", CONST_REALS},  {"allreals", CONST_REALS},    {"realnumbers", CONST_REALS},
+                {"nosolution", CONST_EMPTY},      {"nosolutions", CONST_EMPTY}, {"norealsolution", CONST_EMPTY},
+                {"norealsolutions", CONST_EMPTY}, {"emptyset", CONST_EMPTY}};
+    if (node->kind != NODE_TEXT && node->kind != NODE_MUL) return node;
+    Buf buf = {0};
+    const Node *meaning = node;
+    if (node_letters(node, &buf))
+        for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+            if (buf.n == strlen(rows[i].words) && text_alike(buf.p, rows[i].words, buf.n))
+                meaning = node_const(arena, rows[i].set);
+    buf_free(&buf);
+    return meaning;
+}
+
 Verdict math_equal(Compare *compare, const Node *gold, const Node *answer) {
     Arena *arena = compare->arena;
+    gold = words_meaning(arena, gold);
+    answer = words_meaning(arena, answer);
     const Node *g = about_cut(arena, pm_spread(arena, (Node *)gold)),
                *a = about_cut(arena, pm_spread(arena, (Node *)answer));
     return equal_unspread(compare, g, a);

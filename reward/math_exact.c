@@ -310,7 +310,7 @@ static bool kids_value(const Node *node, fmpq_t out, Budget *budget, const Env *
         else if ((ok = !fmpq_is_zero(x)))
             fmpq_div(out, out, x);
         ok = ok && sized(out, budget);
-        budget->work -= (int)(bits_of(out) / 512);
+        budget->work -= (int)(bits_of(out) / 128);
     }
     fmpq_clear(x);
     return ok;
@@ -322,7 +322,7 @@ static bool pow_value(const Node *node, fmpq_t out, Budget *budget, const Env *e
     fmpq_init(power);
     bool ok = value_of(node->kids[0], base, budget, env) && value_of(node->kids[1], power, budget, env) &&
               power_value(out, base, power, budget);
-    budget->work -= (int)(bits_of(out) / 512);
+    budget->work -= (int)(bits_of(out) / 128);
     fmpq_clear(base);
     fmpq_clear(power);
     return ok;

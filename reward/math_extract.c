@@ -96,6 +96,9 @@ static int prose_words(Span s) {
             continue;
         }
         const char *first = p;
+        while (p < end && (unsigned char)*p >= 0xc3 && (unsigned char)*p <= 0xdf && p + 1 < end) p += 2;
+        words += p - first >= 6; /* three letters of another alphabet */
+        first = p;
         while (p < end && is_alpha(*p)) p++;
         size_t n = (size_t)(p - first);
         if (n >= 2 && word_find(first, n).kind == WORD_NONE && !(p < end && *p == '(' && n < 3)) words++;
@@ -408,10 +411,24 @@ static Span clause_after(Span s, const char *p) {
     return span_of(p, stop);
 }
 
+/* May this text be an answer as a whole? Mathematics, a few words, or a value with words (its unit) behind it. */
+static bool is_answer(Span s) {
+    Env envs[ENVS_MAX];
+    int words = prose_words(s);
+    if (words == 0) return true;
+    if (words > 3 || envs_find(s, envs)) return false;
+    bool digits = false;
+    for (size_t i = 0; i < s.n; i++) digits |= is_digit(s.p[i]);
+    size_t first = 0;
+    while (first < s.n && (is_alpha(s.p[first]) || (unsigned char)s.p[first] >= 0xc3)) first++;
+    return !digits || first < 2 || word_find(s.p, first).kind != WORD_NONE;
+}
+
 /* What follows the last word of being in the clause, or its colon; the whole clause when it has neither. */
 static Span clause_value(Span clause) {
-    static const char *const verbs[] = {" is ",  " is:", " are ", " be ",         " est ",
-                                        " ist ", " es ", " = ",   "\xe6\x98\xaf", "\xe4\xb8\xba"};
+    static const char *const verbs[] = {" is ",       " is:",       " are ",        " be ",
+                                        " est ",      " ist ",      " es ",         " = ",
+                                        " \xc3\xa8 ", " \xc3\xa9 ", "\xe6\x98\xaf", "\xe4\xb8\xba"};
     const char *best = NULL;
     size_t skip = 0;
     size_t limit = clause.n < 160 ? clause.n : 160;
@@ -433,7 +450,7 @@ static void clause_extract(Arena *arena, Span s, const char *from, const char *h
     int before = out->n;
     envs_extract(arena, value, false, how, out);
     if (out->n > before) return;
-    candidate_add(arena, out, value, how);
+    if (is_answer(value)) candidate_add(arena, out, value, how);
     Span number;
     if (number_first(value, &number)) candidate_add(arena, out, number, how);
 }
@@ -450,6 +467,12 @@ static const char *const anchors[] = {
     "\xe7\xad\x94\xe6\xa1\x88",
     "\xe7\xad\x94\xe3\x81\x88",
     "\xd0\xbe\xd1\x82\xd0\xb2\xd0\xb5\xd1\x82",
+    "\xd0\x9e\xd1\x82\xd0\xb2\xd0\xb5\xd1\x82",
+    "odpowied\xc5\xba",
+    "cevap",
+    "antwoord",
+    "\xc4\x91\xc3\xa1p \xc3\xa1n",
+    "\xd8\xa7\xd9\x84\xd8\xac\xd9\x88\xd8\xa7\xd8\xa8",
     "\xec\xa0\x95\xeb\x8b\xb5",
     "\xe0\xa4\x89\xe0\xa4\xa4\xe0\xa5\x8d\xe0\xa4\xa4\xe0\xa4\xb0",
 };
@@ -475,9 +498,7 @@ static void anchors_extract(Arena *arena, Span s, Candidates *out) {
 static void whole_extract(Arena *arena, Span s, Candidates *out) {
     Span t = trim_prose(s);
     if (t.n > 400) return;
-    Env envs[ENVS_MAX];
-    int words = prose_words(t);
-    if (words <= 2 && (words == 0 || !envs_find(t, envs))) candidate_add(arena, out, t, "whole text");
+    if (is_answer(t)) candidate_add(arena, out, t, "whole text");
 }
 
 static void last_extract(Arena *arena, Span s, Candidates *out) {
@@ -543,11 +564,11 @@ void answer_extract(Arena *arena, const char *completion, bool strict, Candidate
     tag_cut(&inside);
     boxes_extract(arena, inside, strict, out);
     if (strict || out->n) return;
-    if (inside.p != s.p)
+    anchors_extract(arena, inside, out);
+    if (inside.p != s.p && is_answer(trim_prose(inside)))
         candidate_add(arena, out, inside, "answer tag");
     else
         whole_extract(arena, inside, out);
-    anchors_extract(arena, inside, out);
     last_extract(arena, inside, out);
 }
 

@@ -16,7 +16,6 @@ enum { CELLS_MAX = 64, FACTORS_MAX = 32, POWER_MAX = 16, NODES_MAX = 3000 };
 typedef struct {
     Arena *arena;
     Budget *budget;
-    int made; /* nodes */
 } Fold;
 
 static bool folds(const Node *node) {
@@ -37,27 +36,46 @@ static Node *matrix_new(Fold *fold, int rows, int n, Node *const *cells) {
     return matrix;
 }
 
+static Node *rational_node(Fold *fold, const fmpq_t x);
+
+/* Numbers as cells are computed at once, so that products of products stay small. */
+static Node *cells_compute(Fold *fold, Node *matrix) {
+    fmpq_t x;
+    fmpq_init(x);
+    for (int i = 0; i < matrix->n; i++)
+        if (matrix->kids[i]->n && exact_value(matrix->kids[i], x, fold->budget))
+            matrix->kids[i] = rational_node(fold, x);
+    fmpq_clear(x);
+    return matrix;
+}
+
+/* May cells of this many nodes be made? A cell may stand in several places, so nodes are counted, not memory. */
+static bool size_allows(const Node *a, int times_a, const Node *b, int times_b) {
+    int64_t size = (int64_t)times_a * node_count(a) + (b ? (int64_t)times_b * node_count(b) : 0);
+    return size <= NODES_MAX;
+}
+
 static Node *cells_each(Fold *fold, const Node *matrix, NodeKind kind, Node *other, bool first) {
     Node *cells[CELLS_MAX];
-    if (matrix->n > CELLS_MAX) return NULL;
+    if (matrix->n > CELLS_MAX || !size_allows(matrix, 1, other, matrix->n)) return NULL;
     for (int i = 0; i < matrix->n; i++)
         cells[i] = !other  ? node_one(fold->arena, kind, matrix->kids[i])
                    : first ? node_two(fold->arena, kind, other, matrix->kids[i])
                            : node_two(fold->arena, kind, matrix->kids[i], other);
-    return matrix_new(fold, matrix->rows, matrix->n, cells);
+    return cells_compute(fold, matrix_new(fold, matrix->rows, matrix->n, cells));
 }
 
 static Node *matrix_add(Fold *fold, const Node *a, const Node *b) {
     Node *cells[CELLS_MAX];
-    if (a->n > CELLS_MAX || a->n != b->n || a->rows != b->rows) return NULL;
+    if (a->n > CELLS_MAX || a->n != b->n || a->rows != b->rows || !size_allows(a, 1, b, 1)) return NULL;
     for (int i = 0; i < a->n; i++) cells[i] = node_two(fold->arena, NODE_ADD, a->kids[i], b->kids[i]);
-    return matrix_new(fold, a->rows, a->n, cells);
+    return cells_compute(fold, matrix_new(fold, a->rows, a->n, cells));
 }
 
 static Node *matrix_mul(Fold *fold, const Node *a, const Node *b) {
     int rows = a->rows, inner = columns_of(a), columns = columns_of(b);
     if (inner != b->rows || rows * columns > CELLS_MAX) return NULL;
-    if ((fold->made += rows * columns * inner) > NODES_MAX) return NULL;
+    if (!size_allows(a, columns, b, rows)) return NULL;
     Node *cells[CELLS_MAX], *terms[CELLS_MAX];
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < columns; c++) {
@@ -65,7 +83,7 @@ static Node *matrix_mul(Fold *fold, const Node *a, const Node *b) {
                 terms[k] = node_two(fold->arena, NODE_MUL, a->kids[r * inner + k], b->kids[k * columns + c]);
             cells[r * columns + c] = node_of(fold->arena, NODE_ADD, inner, terms);
         }
-    return matrix_new(fold, rows, rows * columns, cells);
+    return cells_compute(fold, matrix_new(fold, rows, rows * columns, cells));
 }
 
 /* A product of scalars and matrices, left to right. */
@@ -113,7 +131,7 @@ static Node *matrix_power(Fold *fold, Node *matrix, const Node *power) {
 
 static Node *det_expand(Fold *fold, const Node *matrix) {
     int n = matrix->rows;
-    if (matrix->n != n * n || n > 4) return NULL;
+    if (matrix->n != n * n || n > 4 || !size_allows(matrix, 6, NULL, 0)) return NULL;
     if (n == 1) return matrix->kids[0];
     Node *terms[4], *cells[9];
     for (int c = 0; c < n; c++) {

@@ -50,7 +50,7 @@ static bool is_fraction_of_numbers(const Node *node) {
 static Node *mixed_plain(Reader *r, const Node *whole) {
     if (!is_integer(whole) || r->brackets > 8) return NULL;
     const char *p = r->p;
-    if (p >= r->end || *p != ' ') return NULL;
+    if (p == r->start || (p[-1] != ' ' && (p >= r->end || *p != ' '))) return NULL;
     while (p < r->end && *p == ' ') p++;
     const char *top = p;
     while (p < r->end && *p >= '0' && *p <= '9') p++;
@@ -126,8 +126,9 @@ static bool unit_ends(const char *p, const char *end) {
 /* Plain words after a value: "64 square feet", "9 m²" with a letter for a unit when that is asked for. */
 static bool take_plain_unit(Reader *r, NodeKind kind, Span *words) {
     const char *before = r->p;
-    bool blank = r->p < r->end && *r->p == ' ';
     skip_blank(r);
+    bool blank = r->p > r->start && (r->p[-1] == ' ' || r->p[-1] == '~');
+    if (r->p > r->start && is_letter(r->p[-1])) return r->p = before, false;
     const char *first = r->p, *p = first;
     int n_words = 0;
     size_t longest = 0;
@@ -171,9 +172,11 @@ static bool take_plain_unit(Reader *r, NodeKind kind, Span *words) {
 }
 
 /* Words that follow a value of this kind. */
-static bool take_unit(Reader *r, NodeKind kind, Span *words) {
+static bool take_unit(Reader *r, const Node *value, NodeKind kind, Span *words) {
+    while (value->kind == NODE_MUL || value->kind == NODE_NEG) value = value->kids[0];
+    bool counted = value->kind != NODE_SYMBOL && value->kind != NODE_CONST && value->kind != NODE_CALL;
     if (kind == NODE_TEXT || kind == NODE_SYMBOL || kind == NODE_TUPLE || kind == NODE_CALL) return false;
-    return take_text_unit(r, words) || take_plain_unit(r, kind, words);
+    return take_text_unit(r, words) || (counted && take_plain_unit(r, kind, words));
 }
 
 /* A value and the words after it. */
@@ -186,7 +189,7 @@ static Node *with_unit(Reader *r, Node *value) {
         return value;
     }
     Span words;
-    while (!at_separator(r, false) && take_unit(r, (NodeKind)value->kind, &words)) {
+    while (!at_separator(r, false) && take_unit(r, value, (NodeKind)value->kind, &words)) {
         while (words.n && words.p[0] == ' ') words.p++, words.n--;
         int64_t scale = scale_word(words);
         if (scale) value = node_two(r->arena, NODE_MUL, value, node_int(r->arena, scale));
@@ -202,7 +205,7 @@ Node *read_product(Reader *r) {
         if (take_differential(r)) break;
         Span words;
         const char *before = r->p;
-        if (kids.n && take_unit(r, kids.n == 1 ? kids.kids[0]->kind : NODE_MUL, &words)) {
+        if (kids.n && take_unit(r, kids.kids[0], kids.n == 1 ? kids.kids[0]->kind : NODE_MUL, &words)) {
             r->p = before;
             break;
         }

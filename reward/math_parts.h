@@ -1,7 +1,7 @@
 /* math_parts.h: what the files of the math judge share; no other file includes it.
  *
  *   math_extract.c  a completion -> the texts that may be its answer, best first
- *   math_lex.c      words, commands and numbers of LaTeX and plain text
+ *   math_words.c    words and Unicode signs; math_lex.c: commands, blanks and numbers
  *   math_parse.c    a text -> a tree (math_atom.c, math_group.c: its parts)
  *   math_tree.c     making, comparing and printing trees
  *   math_exact.c    a tree -> a rational number, where it is one
@@ -27,7 +27,7 @@ enum {
     DEPTH_MAX = 60,     /* levels of brackets, braces and functions */
     BITS_MAX = 1 << 16, /* of an exact number: about 20,000 digits */
     PREC_MAX = 4096,    /* bits of a ball */
-    WORK_MAX = 20000,   /* nodes evaluated for one pair of answers */
+    WORK_MAX = 12000,   /* nodes evaluated for one pair of answers */
     RANGE_MAX = 1000,   /* terms of a sum or product with number bounds */
 };
 
@@ -194,6 +194,7 @@ typedef enum {
     READ_DECIMAL_COMMA = 1, /* 3,5 is 3.5 */
     READ_LOOSE_SLASH = 2,   /* 1/2x is (1/2)x */
     READ_LETTER_UNITS = 4,  /* 5 m is 5 meters */
+    READ_SCIENTIFIC = 8,    /* 2e-3 is 0.002 */
 } Reading;
 
 typedef struct {

@@ -20,8 +20,9 @@ typedef struct {
     bool bound_i;             /* i is a summation variable here */
     const char *differential; /* inside an integral: the letter after d, once seen */
     bool integral;
-    bool commas; /* thousands may be separated by commas here */
-    int work;    /* atoms read; a bound on backtracking */
+    bool commas;       /* thousands may be separated by commas here */
+    const char *money; /* the place behind a dollar sign */
+    int work;          /* atoms read; a bound on backtracking */
 } Reader;
 
 Node *reader_fail(Reader *r, const char *fault);

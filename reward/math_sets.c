@@ -301,9 +301,61 @@ static int ratio_sign(Compare *compare, const Node *a, const Node *b, const Node
     return sign;
 }
 
+/* A fraction of two trees. */
+typedef struct {
+    Node *top, *bottom; /* bottom: NULL for 1 */
+} Split;
+
+static Node *times(Compare *compare, Node *a, Node *b) {
+    return !a ? b : !b ? a : node_two(compare->arena, NODE_MUL, a, b);
+}
+
+static Split split_sum(Compare *compare, Split a, Split b) {
+    Node *left = times(compare, a.top, b.bottom), *right = times(compare, b.top, a.bottom);
+    return (Split){node_two(compare->arena, NODE_ADD, left, right), times(compare, a.bottom, b.bottom)};
+}
+
+/* Brings a tree over one denominator; *size bounds what is made. */
+static Split split_of(Compare *compare, Node *node, int *size) {
+    Split all = {node, NULL};
+    if (--*size < 0) return all;
+    if (node->kind == NODE_NEG) {
+        all = split_of(compare, node->kids[0], size);
+        all.top = node_one(compare->arena, NODE_NEG, all.top);
+    } else if (node->kind == NODE_DIV) {
+        Split a = split_of(compare, node->kids[0], size), b = split_of(compare, node->kids[1], size);
+        all.top = times(compare, a.top, b.bottom);
+        all.bottom = times(compare, a.bottom, b.top);
+    } else if (node->kind == NODE_ADD || node->kind == NODE_MUL) {
+        all = split_of(compare, node->kids[0], size);
+        for (int i = 1; i < node->n; i++) {
+            Split one = split_of(compare, node->kids[i], size);
+            if (node->kind == NODE_ADD)
+                all = split_sum(compare, all, one);
+            else
+                all = (Split){times(compare, all.top, one.top), times(compare, all.bottom, one.bottom)};
+        }
+    }
+    return all;
+}
+
+/* The numerator of a - b. */
+static Node *numerator(Compare *compare, Node *a, Node *b) {
+    int size = 60;
+    Split all = split_sum(compare, split_of(compare, a, &size),
+                          split_of(compare, node_one(compare->arena, NODE_NEG, b), &size));
+    return size < 0 || node_count(all.top) > 600 ? NULL : all.top;
+}
+
+/* xy = 3 and y = 3/x: the numerators of the differences of the sides are proportional. */
+static bool numerators_equal(Compare *compare, Node *a, Node *b, Node *c, Node *d) {
+    Node *left = numerator(compare, a, b), *right = numerator(compare, c, d), *zero = node_int(compare->arena, 0);
+    return left && right && ratio_sign(compare, left, zero, right, zero) != 0;
+}
+
 static bool link_equal(Compare *compare, const Node *g, int i, const Node *a, int k, bool reversed) {
     Relation op = (Relation)g->ops[i], other = reversed ? flipped((Relation)a->ops[k]) : (Relation)a->ops[k];
-    const Node *left = a->kids[reversed ? k + 1 : k], *right = a->kids[reversed ? k : k + 1];
+    Node *left = a->kids[reversed ? k + 1 : k], *right = a->kids[reversed ? k : k + 1];
     if (op > REL_GE || other > REL_GE) {
         if (op != other) return false;
         return verdict_right(math_equal(compare, g->kids[i], left)) &&
@@ -311,7 +363,8 @@ static bool link_equal(Compare *compare, const Node *g, int i, const Node *a, in
     }
     if (op == other && node_same(g->kids[i], left) && node_same(g->kids[i + 1], right)) return true;
     int sign = ratio_sign(compare, g->kids[i], g->kids[i + 1], left, right);
-    if (op == REL_EQ || op == REL_NE) return sign != 0 && other == op;
+    if (op == REL_EQ || op == REL_NE)
+        return other == op && (sign != 0 || numerators_equal(compare, g->kids[i], g->kids[i + 1], left, right));
     return (sign == 1 && op == other) || (sign == -1 && op == flipped(other));
 }
 

@@ -111,8 +111,13 @@ bool node_letters(const Node *node, Buf *buf) {
             return false;
         return true;
     case NODE_MUL:
-        for (int i = 0; i < node->n; i++)
-            if (!node_letters(node->kids[i], buf)) return false;
+        for (int i = 0; i < node->n; i++) {
+            const Node *kid = node->kids[i];
+            if (i && kid->kind == NODE_NUMBER && !kid->scale)
+                buf_text(buf, kid->text); /* October 30 */
+            else if (!node_letters(kid, buf))
+                return false;
+        }
         return true;
     default:
         return false;
