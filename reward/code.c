@@ -22,7 +22,7 @@
 
 extern char **environ;
 
-enum { ATTEMPTS = 2, STARTS_MAX = 5 };
+enum { ATTEMPTS = 2, STARTS_MAX = 30 };
 static const double start_seconds = 60, silence_seconds = 30;
 
 typedef struct {
@@ -57,7 +57,8 @@ typedef struct {
 
 /* The hidden command. A constructor, so that no main() needs to know of it. */
 __attribute__((constructor)) static void worker_if_named(int argc, char **argv) {
-    if (argc == 3 && !strcmp(argv[0], WORKER_NAME)) exit(worker_main(argv[1][0] == 'w', atoi(argv[2])));
+    if (argc == 4 && !strcmp(argv[0], WORKER_NAME))
+        exit(worker_main(argv[1][0] == 'w', atoi(argv[2]), (unsigned)atoi(argv[3])));
 }
 
 /* ---- the worker's life ----------------------------------------------------------------------------------------
@@ -65,14 +66,15 @@ __attribute__((constructor)) static void worker_if_named(int argc, char **argv) 
 
 static bool worker_spawn(Code *code, Err *err) {
     int ends[2];
-    char slots[16];
+    char slots[16], layers[16];
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attr;
     sigset_t none, all;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
         return err_set(err, "code: cannot make a socket: %s", strerror(errno));
     snprintf(slots, sizeof slots, "%d", code->conf.workers);
-    char *argv[] = {WORKER_NAME, code->conf.allow_weak_sandbox ? "weak" : "full", slots, NULL};
+    snprintf(layers, sizeof layers, "%u", code->layers); /* measured once, by the first worker */
+    char *argv[] = {WORKER_NAME, code->conf.allow_weak_sandbox ? "weak" : "full", slots, layers, NULL};
     sigemptyset(&none);
     sigfillset(&all);
     posix_spawn_file_actions_init(&actions);
@@ -167,7 +169,8 @@ static bool worker_again(Code *code, Err *err) {
         if (!p->message) continue;
         if (p->started && ++p->attempts >= ATTEMPTS) give_up(code, id, "the worker process was killed twice");
     }
-    if (++code->failed_starts > STARTS_MAX) return err_set(err, "code: the worker process dies again and again");
+    if (++code->failed_starts > STARTS_MAX)
+        return err_set(err, "code: the worker process dies whenever it starts");
     if (!worker_spawn(code, err)) return false;
     for (uint32_t id = 0; id < code->n_pending; id++)
         if (code->pending[id].message) message_send(code, &code->pending[id]);
@@ -196,7 +199,6 @@ static void score_take(Code *code, WireReader *r) {
                                                : SCORE_WRONG;
     answer_add(code, code->pending[id].ticket, score);
     pending_drop(code, id);
-    code->failed_starts = 0;
 }
 
 static void layers_tell(Code *code, uint32_t layers, const char *missing) {
@@ -219,7 +221,7 @@ static bool message_take(Code *code, char letter, WireReader *r, Err *err) {
     uint32_t number = wire_read_u32(r);
     char *text = wire_read_text(r);
     bool ok = letter != 'F' || err_set(err, "%s", text ? text : "code: the worker can't work");
-    if (letter == 'H') layers_tell(code, number, text);
+    if (letter == 'H') layers_tell(code, number, text), code->failed_starts = 0;
     if (letter == 'S' && number < code->n_pending) code->pending[number].started = true;
     free(text);
     return ok;
@@ -332,8 +334,8 @@ static bool exchange(Code *code, double seconds, Err *err) {
         struct pollfd p = {.fd = code->fd, .events = POLLIN | out};
         poll(&p, 1, (int)ceil(1000 * fmin(seconds, 1)));
         int got = input_read(code, err);
-        if (got == -2) return false;
-        alive = got != -1;
+        alive = got >=
+                0; /* it worked once, so that a worker which says that it can't was disturbed while it started */
         if (got == 0) code->silence += clock_seconds() - before;
     }
     return (alive && code->silence < silence_seconds) || worker_again(code, err);

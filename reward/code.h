@@ -143,7 +143,7 @@ char *wire_read_text(WireReader *r); /* a copy, or NULL */
 
 /* What the worker tells when it is ready. */
 enum { WORKER_FD = 3 };
-#define WORKER_NAME "whet-code-worker" /* argv[0] that makes a program the worker */
-int worker_main(bool weak, int slots);
+#define WORKER_NAME "whet-code-worker"                  /* argv[0] that makes a program the worker */
+int worker_main(bool weak, int slots, unsigned layers); /* layers: as measured before, or 0 */
 
 #endif

@@ -182,7 +182,7 @@ static int cores(void) {
 static bool layers_check(Worker *w, bool weak, unsigned *layers, Err *err) {
     unsigned all = (1u << LAYER_COUNT) - 1, needed = all & ~(1u << LAYER_LANDLOCK);
     Buf missing = {0};
-    if (!layers_measure(&w->slots[0].boxes[BOX_CANDIDATE], layers, err)) return false;
+    if (!*layers && !layers_measure(&w->slots[0].boxes[BOX_CANDIDATE], layers, err)) return false;
     layers_text(needed & ~*layers, &missing);
     if (missing.n && !weak)
         err_set(err,
@@ -227,10 +227,9 @@ static void finish(Worker *w) {
     free(w);
 }
 
-int worker_main(bool weak, int slots) {
+int worker_main(bool weak, int slots, unsigned layers) {
     Worker *w = MEM_NEW(Worker);
     Err err = {{0}};
-    unsigned layers = 0;
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_NAME, WORKER_NAME);
     bool ok = start(w, weak, slots, &layers, &err);
