@@ -76,6 +76,12 @@ void *dev_scratch(Dev *dev, int which, size_t bytes) {
     return dev->scratch[which];
 }
 
+size_t k_workspace_bytes(const Dev *dev, int rows, int dim, int hidden, int vocab, int q, int kv) {
+    CHECK(rows >= 0 && dim > 0 && vocab > 0 && kv > 0 && q >= kv, "%d rows, %d, %d, %d, %d", rows, dim, vocab, q,
+          kv);
+    return dev->ops->workspace(dev->threads, rows, dim, hidden, vocab, q, kv);
+}
+
 /* ---- views ---- */
 
 size_t dtype_size(DType type) { return type == K_BF16 ? 2 : type == K_I32 ? 4 : sizeof(real); }

@@ -69,6 +69,11 @@ size_t dev_bytes(const Dev *dev);
 size_t dev_peak(const Dev *dev);
 void dev_limit(Dev *dev, size_t bytes);
 
+/* The most that the ops will allocate for themselves, beside the tensors that they are given, as long as no tensor
+ * has more rows than these and the model has these widths (q, kv: all query and all key heads). Part of the memory
+ * plan. */
+size_t k_workspace_bytes(const Dev *dev, int rows, int dim, int hidden, int vocab, int q, int kv);
+
 /* Calls and seconds of each op since the last reset, for benches: name of op i, or NULL past the end. */
 const char *dev_stat(const Dev *dev, int i, long *calls, double *seconds);
 void dev_stat_reset(Dev *dev);

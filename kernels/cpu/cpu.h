@@ -62,6 +62,7 @@ typedef struct {
     void (*adamw)(Dev *dev, Ten w, Ten m, Ten v, Ten grad, const AdamStep *step);
     double (*sumsq)(Dev *dev, Ten t);
     void (*add)(Dev *dev, Ten y, Ten x);
+    size_t (*workspace)(int threads, int m, int dim, int hidden, int vocab, int q, int kv);
 } Ops;
 
 extern const Ops cpu_plain_ops, cpu_avx2_ops, cpu_avx512_ops, cpu_dot_ops;

@@ -39,39 +39,38 @@ static void op_adamw(Dev *dev, Ten w, Ten m, Ten v, Ten grad, const AdamStep *st
     pool_run(dev->pool, job.cut.rows * job.cut.across, adamw_item, &job);
 }
 
-enum { SUMSQ_CHUNK = 4096 };
+enum { SUMSQ_CHUNK = 4096, SUMSQ_PIECE = 8192 }; /* elements of a sum; sums that are held at once */
 
 typedef struct {
-    Ten t;
-    Cut cut;
-    int chunks;   /* of a row */
-    double *sums; /* of each chunk */
+    const real *from; /* of the piece */
+    size_t n;         /* elements from there to the tensor's end */
+    double *sums;     /* of each chunk of the piece */
 } SumsqJob;
 
 static void sumsq_item(void *self, int item, int thread) {
     (void)thread;
     const SumsqJob *job = self;
-    int r = cut_row(&job->cut, item), end = cut_end(&job->cut, item);
-    Row t = row_at(job->t, r);
-    for (int from = cut_from(&job->cut, item); from < end; from += SUMSQ_CHUNK) {
-        int stop = least(from + SUMSQ_CHUNK, end);
-        Vec sum = v_set(0);
-        for (int i = from; i < stop; i += 16) {
-            Vec a = row_get(t, i, stop);
-            sum = v_fma(a, a, sum);
-        }
-        job->sums[(size_t)r * (size_t)job->chunks + (size_t)(from / SUMSQ_CHUNK)] = (double)v_sum(sum);
+    size_t at = (size_t)item * SUMSQ_CHUNK, left = job->n - at;
+    Row t = {(real *)job->from + at, NULL};
+    int n = left < SUMSQ_CHUNK ? (int)left : SUMSQ_CHUNK;
+    Vec sum = v_set(0);
+    for (int i = 0; i < n; i += 16) {
+        Vec a = row_get(t, i, n);
+        sum = v_fma(a, a, sum);
     }
+    job->sums[item] = (double)v_sum(sum);
 }
 
-/* A dense tensor is one row of chunks (each of its rows has its own where an int cannot count the elements). */
+/* The tensor is dense: one long row of chunks, whose sums are added in order, piece after piece. */
 static double op_sumsq(Dev *dev, Ten t) {
-    SumsqJob job = {.t = t, .cut = cut_of(t.rows, t.cols, ten_dense(t))};
-    job.chunks = ceil_div(job.cut.cols, SUMSQ_CHUNK);
-    size_t n = (size_t)job.cut.rows * (size_t)job.chunks;
-    job.sums = dev_scratch(dev, 0, n * sizeof *job.sums);
-    pool_run(dev->pool, job.cut.rows * job.cut.across, sumsq_item, &job);
+    const size_t all = (size_t)t.rows * (size_t)t.cols, piece = (size_t)SUMSQ_PIECE * SUMSQ_CHUNK;
     double sum = 0;
-    for (size_t i = 0; i < n; i++) sum += job.sums[i];
+    for (size_t at = 0; at < all; at += piece) {
+        SumsqJob job = {(const real *)t.p + at, all - at, dev_scratch(dev, 0, SUMSQ_PIECE * sizeof(double))};
+        size_t here = job.n < piece ? job.n : piece;
+        int chunks = (int)((here + SUMSQ_CHUNK - 1) / SUMSQ_CHUNK);
+        pool_run(dev->pool, chunks, sumsq_item, &job);
+        for (int i = 0; i < chunks; i++) sum += job.sums[i];
+    }
     return sum;
 }
