@@ -97,22 +97,22 @@ build/model/%.gguf:
 	@rl/recipes/fetch_model.sh $@
 
 demo: deps
-	@$(MAKE) --no-print-directory whet $(MODEL)
+	+@$(MAKE) --no-print-directory whet $(MODEL)
 	@rl/recipes/demo.sh $(MODEL) demo-run $(SEED) $(STEPS)
 
 # The double build is there for the gradients: its tests of ops and of learning compare to 1e-6.
 DOUBLE_TESTS := $(filter build/double/tests/test_kernels_% build/double/tests/test_rl_learn,\
                   $(patsubst tests/%.c,build/double/tests/%,$(wildcard tests/test_*.c)))
 define build_for_tests
-	@$(MAKE) --no-print-directory whet tests-built
-	@$(MAKE) --no-print-directory VARIANT=double $(DOUBLE_TESTS)
-	@$(MAKE) --no-print-directory VARIANT=asan build/asan/whet tests-built
+	+@$(MAKE) --no-print-directory whet tests-built
+	+@$(MAKE) --no-print-directory VARIANT=double $(DOUBLE_TESTS)
+	+@$(MAKE) --no-print-directory VARIANT=asan build/asan/whet tests-built
 endef
 test: deps
 	$(build_for_tests)
 	@MODEL=$(MODEL) tests/run.sh
 test-all: deps
-	@$(MAKE) --no-print-directory $(MODEL) $(filter build/venv/%,$(PYTHON))
+	+@$(MAKE) --no-print-directory $(MODEL) $(filter build/venv/%,$(PYTHON))
 	$(build_for_tests)
 	@MODEL=$(MODEL) PYTHON=$(PYTHON) tests/run.sh --all
 
