@@ -324,8 +324,10 @@ static void rows_do_not_know_their_batch(void **state) {
             real *o = MEM_ARRAY(real, n * (size_t)w.dim), *lse = MEM_ARRAY(real, n);
             real *o2 = MEM_ARRAY(real, n * (size_t)w.dim), *lse2 = MEM_ARRAY(real, n);
             for (int i = 0; i < devs->n; i++) {
+                if (devs->n > 2 && (i / 2 + k) % 2 != kind)
+                    continue; /* each path has either type in half the shapes */
                 run_unshared(devs->dev[i], &w, o, lse);
-                run_in_steps(devs->dev[i], &w, steps[(i + k) % 3], o2, lse2);
+                run_in_steps(devs->dev[i], &w, steps[(i + k / 2) % 3], o2, lse2);
                 assert_memory_equal(o, o2, n * (size_t)w.dim * sizeof *o);
                 assert_memory_equal(lse, lse2, n * sizeof *lse);
             }
@@ -451,7 +453,7 @@ static void gradients_do_not_know_the_cut(void **state) {
     for (int k = 0; k < N_SHAPES; k++) {
         World w =
             world_new(shapes[k].heads, shapes[k].groups, shapes[k].dim, shapes[k].window, k % 2 ? K_BF16 : K_REAL);
-        world_grow(&w, -1, 133);
+        world_grow(&w, -1, 101);
         real *dout = reals_random(23, (size_t)(w.m * w.heads * w.dim), 1, w.type);
         on_all(*state, &whole, run_cut, &(Slope){&w, dout, 0});
         on_all(*state, &cut, run_cut, &(Slope){&w, dout, KV_PAGE});
