@@ -26,16 +26,16 @@ def exit_status(error):
         traceback.print_exception(type(error), error, error.__traceback__.tb_next if error.__traceback__ else None, limit=-8)
     except BaseException:
         pass
-    if isinstance(error, MemoryError):
-        return EXIT_MEMORY
-    if refused_process(error):
-        return EXIT_PROCESSES
-    return 1
+    return {"memory-limit": EXIT_MEMORY, "process-limit": EXIT_PROCESSES}.get(limit_of(error), 1)
 
 
-def refused_process(error):
-    return isinstance(error, BlockingIOError) or (isinstance(error, RuntimeError)
-                                                  and error.args[:1] == ("can't start new thread",))
+def limit_of(error):
+    """The limit that an exception tells of, or ""."""
+    if isinstance(error, MemoryError) or isinstance(error, OSError) and error.errno == 12:
+        return "memory-limit"
+    if isinstance(error, BlockingIOError) or type(error) is RuntimeError and error.args[:1] == ("can't start new thread",):
+        return "process-limit"
+    return "output-limit" if isinstance(error, Oversize) else ""
 
 
 def streams_make():
@@ -112,7 +112,7 @@ class CandidatePeer(Peer):
         return JudgeHandle(self, number) if tag == b"h" else self.objects[number]
 
     def describe(self, error):
-        """(builtin class, text, numbers of its classes that the judge may know, was a process refused)"""
+        """(builtin class, text, numbers of its classes that the judge may know, limit that was hit)"""
         kind = type(error)
         base = next(c.__name__ for c in kind.__mro__ if BUILTIN_TYPES.get(c.__name__) is c)
         known = [self.numbers[id(c)] for c in kind.__mro__ if id(c) in self.numbers]
@@ -120,7 +120,7 @@ class CandidatePeer(Peer):
             text = str(error)[:300]
         except BaseException:
             text = ""
-        return (base, text, known, refused_process(error))
+        return (base, text, known, limit_of(error))
 
     def remote(self, told):
         kind = BUILTIN_TYPES.get(told[0], Exception)

@@ -40,7 +40,8 @@ typedef struct {
 
 typedef struct {
     RewardConf conf;
-    pid_t pid; /* 0: none */
+    bool share; /* the value is the share of passed tests */
+    pid_t pid;  /* 0: none */
     int fd;
     Buf in, out;
     size_t out_at;
@@ -306,7 +307,8 @@ static bool code_submit(void *self, int64_t ticket, const RewardItem *item, Err 
     Pending *p = pending_add(code, &id);
     wire_begin(&message, 'J', &start);
     wire_u32(&message, id);
-    wire_u32(&message, 0);
+    wire_u32(&message, 0); /* attempts */
+    wire_u32(&message, code->share);
     wire_text(&message, item->completion ? item->completion : "");
     wire_text(&message, item->prompt);
     wire_text(&message, item->fields);
@@ -355,5 +357,13 @@ static int code_poll(void *self, double seconds, int64_t *ticket, RewardScore *s
     }
 }
 
+static void *code_share_open(const RewardConf *conf, Err *err) {
+    Code *code = code_open(conf, err);
+    if (code) code->share = true;
+    return code;
+}
+
 const JudgeKind judge_code = {
     .name = "code", .open = code_open, .submit = code_submit, .poll = code_poll, .close = code_close};
+const JudgeKind judge_code_share = {
+    .name = "code_share", .open = code_share_open, .submit = code_submit, .poll = code_poll, .close = code_close};

@@ -76,7 +76,7 @@ typedef struct Job {
     const char *weak; /* names of layers that do not hold, or NULL */
 } Job;
 
-Job *job_new(const char *completion, const char *prompt, const char *fields);
+Job *job_new(const char *completion, const char *prompt, const char *fields, bool share);
 void job_free(Job *job);
 void job_restart(Job *job); /* forgets the results, for a second attempt */
 void job_set(Job *job, int test, Verdict verdict, double seconds, const char *reason);

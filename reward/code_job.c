@@ -143,16 +143,15 @@ static const char *row_read(Job *job, const char *completion, const char *prompt
     const char *fault = tests_read(job);
     if (!fault) fault = compare_read(job);
     limits_read(job);
-    const char *reward = text_of(job->row, "reward_kind");
-    job->share = reward && !strcmp(reward, "share");
     if (completion)
         job->code = code_extract(completion, own_prompt ? own_prompt : prompt, text_of(job->row, "entry_point"),
                                  job->language);
     return fault;
 }
 
-Job *job_new(const char *completion, const char *prompt, const char *fields) {
+Job *job_new(const char *completion, const char *prompt, const char *fields, bool share) {
     Job *job = MEM_NEW(Job);
+    job->share = share;
     job->row = fields ? json_loads(fields, JSON_ALLOW_NUL, NULL) : NULL;
     job->fault = row_read(job, completion, prompt);
     return job;

@@ -23,7 +23,8 @@ enum { EXIT_MEMORY = 81, EXIT_PROCESSES = 82, EXIT_COMPILE = 83 }; /* as box.py 
 enum { KEEP_ERR = 2048, KEEP_VERDICT = 8 << 20, ATTEMPTS = 2 };
 enum { JUDGE_ROWS = 500 }; /* then a new judge process: what tests may leave behind in it stays small */
 
-static const Limits compiler_limits = {.wall_s = 10,
+/* Bounded by processor time first: a busy machine must not turn programs into errors. */
+static const Limits compiler_limits = {.wall_s = 20,
                                        .cpu_s = 10,
                                        .memory = 2ll << 30,
                                        .space = 4ll << 30,

@@ -67,9 +67,9 @@ static void tell(Worker *w, char letter, uint32_t number, const char *text) {
  */
 
 static void job_take(Worker *w, WireReader *r) {
-    uint32_t id = wire_read_u32(r), attempts = wire_read_u32(r);
+    uint32_t id = wire_read_u32(r), attempts = wire_read_u32(r), share = wire_read_u32(r);
     char *completion = wire_read_text(r), *prompt = wire_read_text(r), *fields = wire_read_text(r);
-    Job *job = job_new(completion, prompt, fields);
+    Job *job = job_new(completion, prompt, fields, share);
     job->id = id;
     job->attempts = (int)attempts;
     *w->last = job;

@@ -36,10 +36,10 @@ class JudgePeer(Peer):
 
     def describe(self, error):
         base = next(c.__name__ for c in type(error).__mro__ if BUILTIN_TYPES.get(c.__name__) is c)
-        return (base, str(error)[:300], [], False)
+        return (base, str(error)[:300], [], "")
 
     def remote(self, told):
-        name, text, known, refused = told
+        name, text, known, limit = told
         kind = BUILTIN_TYPES.get(name, Exception)
         if not issubclass(kind, Exception) or issubclass(kind, (StopIteration, StopAsyncIteration)):
             kind = RemoteError
@@ -52,7 +52,8 @@ class JudgePeer(Peer):
         except Exception:
             error = RemoteError(name + ": " + text)
         self.remotes.append(error)
-        self.told = ("process-limit" if refused else "memory-limit" if name == "MemoryError" else "runtime-error", name, text)
+        verdict = limit if limit in ("memory-limit", "process-limit", "output-limit") else "runtime-error"
+        self.told = (verdict, name, text)
         return error
 
     def serve(self, op, args):

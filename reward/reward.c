@@ -14,6 +14,7 @@ static const JudgeKind *const kinds[] = {
     &judge_math,
     &judge_format,
     &judge_code,
+    &judge_code_share,
 };
 
 typedef struct {

@@ -70,7 +70,7 @@ typedef struct {
     void (*close)(void *self);
 } JudgeKind;
 
-extern const JudgeKind judge_math, judge_format, judge_code;
+extern const JudgeKind judge_math, judge_format, judge_code, judge_code_share;
 
 /* An open set of judges, in the order of reward_funcs. */
 typedef struct Reward Reward;

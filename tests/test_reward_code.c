@@ -209,10 +209,17 @@ static void test_check(void **state) {
 }
 
 static void test_results_per_test(void **state) {
-    json_t *row = json_pack("{s:s, s:[s, s, s], s:s, s:s}", "completion", "def f(x): return x if x else 1 / x",
-                            "asserts", "assert f(1) == 1", "assert f(0) == 0", "assert f(2) == 3", "entry_point",
-                            "f", "reward_kind", "share");
-    RewardScore score = code_judge(*state, row);
+    (void)state;
+    Err err = {{0}};
+    const char *name = "code_share";
+    RewardConf conf = {.workers = 1};
+    Reward *reward = reward_open(&name, 1, &conf, &err);
+    assert_non_null(reward);
+    json_t *row =
+        json_pack("{s:s, s:[s, s, s], s:s}", "completion", "def f(x): return x if x else 1 / x", "asserts",
+                  "assert f(1) == 1", "assert f(0) == 0", "assert f(2) == 3", "entry_point", "f");
+    RewardScore score = code_judge(reward, row);
+    reward_close(reward);
     assert_string_equal(score.verdict, "runtime-error");
     assert_true(score.value > 0.33 && score.value < 0.34);
     json_t *detail = json_loads(score.detail, 0, NULL), *results = json_object_get(detail, "results");
