@@ -176,6 +176,9 @@ static void verdict_conclude(Judging *j, Verdict verdict) {
         conclude(j, SCORE_WRONG, "answer-too-large", "too large to be compared within the limits");
         break;
     }
+    Budget budget = {.work = WORK_MAX};
+    if (verdict == VERDICT_TOO_LARGE && !value_measurable(&budget, j->gold))
+        conclude(j, SCORE_UNJUDGED, "gold-too-large", "the expected answer is too large to be compared within the limits");
     if (verdict_right(verdict) && is_echo(j))
         conclude(j, SCORE_WRONG, "different", "repeats an expression of the problem where a simpler one is asked");
 }

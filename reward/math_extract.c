@@ -203,16 +203,17 @@ static Span box_inner(Span content) {
 
 static void sentence_extract(Arena *arena, Span s, Candidates *out);
 
-static void boxes_extract(Arena *arena, Span s, bool strict, Candidates *out) {
+/* False when there is no box at all. */
+static bool boxes_extract(Arena *arena, Span s, bool strict, Candidates *out) {
     Box boxes[BOXES_MAX];
     int n = boxes_find(s, boxes);
-    if (!n) return;
+    if (!n) return false;
     for (int i = 0; i < n; i++) boxes[i].content = box_inner(boxes[i].content);
     Box last = boxes[n - 1];
     if (is_prose(last.content) && last.content.n <= TEXT_MAX) sentence_extract(arena, last.content, out);
     if (strict) {
         if (last.closed) candidate_add(arena, out, last.content, "last box");
-        return;
+        return true;
     }
     int first = n - 1;
     while (first > 0) {
@@ -242,6 +243,7 @@ static void boxes_extract(Arena *arena, Span s, bool strict, Candidates *out) {
         candidate_add(arena, out, (Span){percent.p, percent.n}, "box");
         buf_free(&percent);
     }
+    return true;
 }
 
 /* ---- mathematical environments ---- */
@@ -562,8 +564,7 @@ void answer_extract(Arena *arena, const char *completion, bool strict, Candidate
     s = marks_cut(s);
     Span inside = s;
     tag_cut(&inside);
-    boxes_extract(arena, inside, strict, out);
-    if (strict || out->n) return;
+    if (boxes_extract(arena, inside, strict, out) || strict) return;
     anchors_extract(arena, inside, out);
     if (inside.p != s.p && is_answer(trim_prose(inside)))
         candidate_add(arena, out, inside, "answer tag");

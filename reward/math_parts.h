@@ -268,6 +268,8 @@ typedef struct {
 Verdict math_equal(Compare *compare, const Node *gold, const Node *answer);
 /* Two values (numbers or expressions). */
 Verdict value_equal(Compare *compare, const Node *gold, const Node *answer);
+/* Can all values in the tree be computed within the limits? */
+bool value_measurable(Budget *budget, const Node *node);
 /* Sign of a - b for real constants: -1, 0, 1; 2 when it can't be told. */
 int value_order(Compare *compare, const Node *a, const Node *b);
 Verdict set_equal(Compare *compare, const Node *gold, const Node *answer);

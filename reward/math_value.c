@@ -17,14 +17,14 @@ enum { EQUAL_BITS = 96, POINTS = 10, POINTS_NEEDED = 3 };
 
 /* ---- balls ---- */
 
-typedef enum { SAME, OTHER, UNKNOWN, NO_VALUE } Relation2;
+typedef enum { SAME, OTHER, UNKNOWN, NO_VALUE } Likeness;
 
 /* Compares a and b at one point and precision. */
-static Relation2 balls_compare(const Node *a, const Node *b, Point *point, bool need_real) {
+static Likeness balls_compare(const Node *a, const Node *b, Point *point, bool need_real) {
     acb_t x, y;
     acb_init(x);
     acb_init(y);
-    Relation2 relation = NO_VALUE;
+    Likeness relation = NO_VALUE;
     if (ball_value(a, x, point) && ball_value(b, y, point) && !(need_real && point->left)) {
         mag_t size, radius;
         mag_init(size);
@@ -46,11 +46,11 @@ static Relation2 balls_compare(const Node *a, const Node *b, Point *point, bool 
 }
 
 /* Raises the precision until the point is decided. */
-static Relation2 point_compare(Compare *compare, const Node *a, const Node *b, int number, bool symbols) {
+static Likeness point_compare(Compare *compare, const Node *a, const Node *b, int number, bool symbols) {
     slong prec = 128;
     for (;;) {
         Point point = {.point = number, .prec = prec, .complex = compare->complex, .budget = compare->budget};
-        Relation2 relation = balls_compare(a, b, &point, symbols && !compare->complex);
+        Likeness relation = balls_compare(a, b, &point, symbols && !compare->complex);
         if (relation == NO_VALUE || relation == OTHER) return relation;
         slong need = 2 * point.reach + EQUAL_BITS + 64;
         if (relation == SAME && prec >= need) return SAME;
@@ -64,20 +64,21 @@ static Relation2 point_compare(Compare *compare, const Node *a, const Node *b, i
 }
 
 static Verdict numbers_compare(Compare *compare, const Node *a, const Node *b) {
-    Relation2 relation = point_compare(compare, a, b, 0, false);
+    Likeness relation = point_compare(compare, a, b, 0, false);
     if (relation == SAME) return VERDICT_NUMERIC;
-    return relation == OTHER ? VERDICT_DIFFERENT : VERDICT_TOO_LARGE;
+    return relation == UNKNOWN || compare->budget->huge || compare->budget->over ? VERDICT_TOO_LARGE : VERDICT_DIFFERENT;
 }
 
 static Verdict expressions_compare(Compare *compare, const Node *a, const Node *b) {
     int agreed = 0;
     for (int i = 0; i < POINTS; i++) {
-        Relation2 relation = point_compare(compare, a, b, i, true);
+        Likeness relation = point_compare(compare, a, b, i, true);
         if (relation == OTHER) return VERDICT_DIFFERENT;
         agreed += relation == SAME;
         if (compare->budget->over) return VERDICT_TOO_LARGE;
     }
-    return agreed >= POINTS_NEEDED ? VERDICT_SYMBOLIC : VERDICT_TOO_LARGE;
+    if (agreed >= POINTS_NEEDED) return VERDICT_SYMBOLIC;
+    return compare->budget->huge ? VERDICT_TOO_LARGE : VERDICT_DIFFERENT; /* no value at most points */
 }
 
 /* ---- infinity ---- */
@@ -123,6 +124,22 @@ static Verdict plain_equal(Compare *compare, const Node *a, const Node *b) {
     compare->budget->huge = false;
     if (node_has_symbols(a) || node_has_symbols(b)) return expressions_compare(compare, a, b);
     return numbers_compare(compare, a, b);
+}
+
+bool value_measurable(Budget *budget, const Node *node) {
+    if (node->kind >= NODE_CHAIN || node->kind == NODE_PM) {
+        for (int i = 0; i < node->n; i++)
+            if (!value_measurable(budget, node->kids[i])) return false;
+        return true;
+    }
+    acb_t x;
+    acb_init(x);
+    for (int i = 0; i < POINTS && !budget->huge && !budget->over; i += 6) {
+        Point point = {.point = i, .prec = 128, .budget = budget};
+        ball_value(node, x, &point);
+    }
+    acb_clear(x);
+    return !budget->huge && !budget->over;
 }
 
 /* ---- rounding ---- */
