@@ -58,6 +58,9 @@ const char *dev_stat(const Dev *dev, int i, long *calls, double *seconds) {
 
 void dev_stat_reset(Dev *dev) { memset(dev->stats, 0, STATS_MAX * sizeof *dev->stats); }
 
+double dev_roof_flops(Dev *dev) { return dev->ops->roof_flops(dev); }
+double dev_roof_bytes(Dev *dev) { return dev->ops->roof_bytes(dev); }
+
 static void account(Dev *dev, size_t more, size_t less) {
     dev->bytes += more;
     dev->bytes -= less;

@@ -77,6 +77,10 @@ size_t k_workspace_bytes(const Dev *dev, int rows, int dim, int hidden, int voca
 /* Calls and seconds of each op since the last reset, for benches: name of op i, or NULL past the end. */
 const char *dev_stat(const Dev *dev, int i, long *calls, double *seconds);
 void dev_stat_reset(Dev *dev);
+/* What the device can do at best, measured now: floating-point operations a second of the path's product instruction,
+ * and bytes read a second. */
+double dev_roof_flops(Dev *dev);
+double dev_roof_bytes(Dev *dev);
 
 /* Memory is aligned to 64 bytes and zeroed. The shape's p is NULL on failure, with err. */
 Ten k_new(Dev *dev, int rows, int cols, DType type, Err *err);

@@ -6,6 +6,7 @@ int cmd_train(int argc, char **argv);   /* whet train: a training run from a rec
 int cmd_score(int argc, char **argv);   /* whet score: JSON lines in, the same lines with rewards out */
 int cmd_sample(int argc, char **argv);  /* whet sample: answers to one prompt */
 int cmd_eval(int argc, char **argv);    /* whet eval: accuracy on a file of problems */
+int cmd_bench(int argc, char **argv);   /* whet bench: how fast a model is sampled and trained */
 int cmd_logprob(int argc, char **argv); /* whet logprob: log-probabilities of a text's tokens */
 int cmd_sandbox(int argc, char **argv); /* whet sandbox-selftest: which layers of isolation hold here */
 

@@ -15,6 +15,7 @@ static const Command commands[] = {
     {"train", cmd_train, "train a model from a recipe", cmd_train_help},
     {"sample", cmd_sample, "answers of a model to one prompt", NULL},
     {"eval", cmd_eval, "how many problems of a file a model solves", NULL},
+    {"bench", cmd_bench, "how fast a model is sampled and trained here", NULL},
     {"logprob", cmd_logprob, "log-probabilities of the tokens of a text", NULL},
     {"score", cmd_score, "judge JSON lines of completions and expected answers", NULL},
     {"sandbox-selftest", cmd_sandbox, "which layers of isolation hold for candidate programs here", NULL},

@@ -9,6 +9,7 @@
 #include "kernels/cpu/head.h"
 #include "kernels/cpu/sample.h"
 #include "kernels/cpu/optim.h"
+#include "kernels/cpu/roof.h"
 #include "kernels/cpu/workspace.h"
 
 #define OPS_TABLE(path_name)                                                                                      \
@@ -21,5 +22,6 @@
         .rmsnorm_back = op_rmsnorm_back, .matmul = op_matmul, .matmul_dx = op_matmul_dx,                          \
         .matmul_dw = op_matmul_dw, .bias_back = op_bias_back, .swiglu = op_swiglu, .swiglu_back = op_swiglu_back, \
         .gather = op_gather, .scatter = op_scatter, .logprob = op_logprob, .logprob_back = op_logprob_back,       \
-        .sample = op_sample, .adamw = op_adamw, .sumsq = op_sumsq, .add = op_add, .workspace = op_workspace,                                 \
+        .sample = op_sample, .adamw = op_adamw, .sumsq = op_sumsq, .add = op_add, .roof_flops = op_roof_flops,    \
+        .roof_bytes = op_roof_bytes, .workspace = op_workspace,                                                   \
     }

@@ -62,6 +62,8 @@ typedef struct {
     void (*adamw)(Dev *dev, Ten w, Ten m, Ten v, Ten grad, const AdamStep *step);
     double (*sumsq)(Dev *dev, Ten t);
     void (*add)(Dev *dev, Ten y, Ten x);
+    double (*roof_flops)(Dev *dev);
+    double (*roof_bytes)(Dev *dev);
     size_t (*workspace)(int threads, int m, int dim, int hidden, int vocab, int q, int kv);
 } Ops;
 

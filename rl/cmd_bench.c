@@ -1,0 +1,277 @@
+/* cmd_bench.c: `whet bench`: how fast a model is sampled and trained here, and what share of the machine's limits
+ * that is. Timings never decide a test. Tested by tests/cmd_bench.sh (that it runs and says what it should). */
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "rl/cmd.h"
+#include "rl/learn.h"
+#include "rl/open.h"
+
+static const char usage[] = "usage: whet bench --model MODEL [--json] [--repeat N]\n\n"
+                            "Measures the processor's limits, then sampling (one prompt of 512 tokens; 1, 8 and "
+                            "64 sequences of 48 + 48 tokens),\n"
+                            "the forward pass and training (8 sequences of 128 tokens) and a GRPO step (8 "
+                            "problems, 8 answers of 48 tokens).\n"
+                            "The text is random: only shapes matter. The best of --repeat runs counts.\n";
+
+typedef struct {
+    OpenConf open;
+    bool json;
+    long repeat, prompt, answer;
+    Arena arena;
+} Options;
+
+typedef struct {
+    Options o;
+    Model model;
+    json_t *result;
+    double flops, bytes; /* the machine's limits, a second */
+    double weights;      /* parameters that every token is multiplied with */
+    Rng rng;
+} Bench;
+
+static void say(Bench *b, const char *name, double value, const char *unit) {
+    json_object_set_new(b->result, name, json_real(value));
+    fprintf(stderr, "  %-18s %10.1f %s\n", name, value, unit);
+}
+
+/* A speed in tokens a second, and the share of the limit that bounds it: the products' or that of reading the
+ * weights once a step. */
+static void say_speed(Bench *b, const char *name, double speed, double flops_per_token, double tokens_per_pass) {
+    char share[64];
+    double bound = b->flops / flops_per_token, size = (double)dtype_size(b->model.type);
+    double read = b->bytes / (b->weights * size) * tokens_per_pass;
+    if (read < bound) bound = read;
+    snprintf(share, sizeof share, "%s_share", name);
+    json_object_set_new(b->result, name, json_real(speed));
+    json_object_set_new(b->result, share, json_real(speed / bound));
+    fprintf(stderr, "  %-18s %10.1f tokens/s, %4.1f %% of the bound by %s\n", name, speed, 100 * speed / bound,
+            read <= bound ? "memory" : "products");
+}
+
+static int *random_tokens(Bench *b, long n) {
+    int *tok = arena_alloc(&b->o.arena, (size_t)n, sizeof *tok);
+    for (long i = 0; i < n; i++) tok[i] = (int)rng_below(&b->rng, (uint64_t)b->model.policy->conf.vocab);
+    return tok;
+}
+
+/* Parameters in products: all matrices, the embedding once, as the head. */
+static double product_weights(const Policy *policy) {
+    double n = 0;
+    for (int i = 0; i < policy->params.n; i++) {
+        const Param *p = &policy->params.items[i];
+        if (!p->is_vector && (i != policy->p_embed || policy->conf.tied)) n += (double)p->rows * p->cols;
+    }
+    return n;
+}
+
+/* ---- sampling ---- */
+
+typedef struct {
+    double prompt_seconds, decode_seconds;
+    int64_t prompt_tokens, new_tokens;
+} Sampled;
+
+/* `sequences` answers of exactly `answer` tokens each (no end token is heeded) to prompts of `prompt` tokens, each
+ * prompt asked `group` times. */
+static Sampled sample_once(Bench *b, int sequences, int group, int prompt, int answer) {
+    Err err = {0};
+    EngineConf conf = {.slots = sequences, .max_tokens = prompt + answer};
+    int n_eos = b->model.policy->conf.n_eos;
+    b->model.policy->conf.n_eos = 0;
+    Engine *engine = engine_open(b->model.policy, b->model.tok, &conf, &err);
+    if (!engine) die("bench: %s", err.msg);
+    for (int i = 0; i < sequences / group; i++) {
+        Request request = {.ticket = i,
+                           .prompt = random_tokens(b, prompt),
+                           .n_prompt = prompt,
+                           .group = group,
+                           .key = (uint64_t)i,
+                           .temperature = 1,
+                           .top_p = 1,
+                           .max_new = answer};
+        if (!engine_submit(engine, &request, &err)) die("bench: %s", err.msg);
+    }
+    while (!engine_idle(engine)) engine_step(engine);
+    const EngineStats *s = engine_stats(engine);
+    Sampled out = {s->prompt_seconds, s->decode_seconds, s->prompt_tokens, s->new_tokens};
+    engine_close(engine);
+    b->model.policy->conf.n_eos = n_eos;
+    return out;
+}
+
+static void bench_sampling(Bench *b) {
+    double forward_flops = 2 * b->weights, best = 0;
+    for (long i = 0; i < b->o.repeat; i++) {
+        Sampled s = sample_once(b, 1, 1, 512, 1);
+        best = fmax(best, (double)s.prompt_tokens / s.prompt_seconds);
+    }
+    say_speed(b, "prompt_512", best, forward_flops, 512);
+    static const int sizes[] = {1, 8, 64};
+    for (int k = 0; k < 3; k++) {
+        char name[32];
+        best = 0;
+        for (long i = 0; i < b->o.repeat; i++) {
+            Sampled s = sample_once(b, sizes[k], 1, (int)b->o.prompt, (int)b->o.answer);
+            best = fmax(best, (double)s.new_tokens / s.decode_seconds);
+        }
+        snprintf(name, sizeof name, "decode_%d", sizes[k]);
+        say_speed(b, name, best, forward_flops, sizes[k]);
+    }
+}
+
+/* ---- learning ---- */
+
+typedef struct {
+    int n;
+    BatchGroup *groups;
+    LearnSample **extra;
+} Groups;
+
+/* n groups of `size` answers; advantages of alternating sign, so that every token is learnt from. */
+static Groups make_groups(Bench *b, int n, int size, int prompt, int answer) {
+    Arena *arena = &b->o.arena;
+    Groups all = {n, arena_alloc(arena, (size_t)n, sizeof(BatchGroup)),
+                  arena_alloc(arena, (size_t)n, sizeof(LearnSample *))};
+    for (int g = 0; g < n; g++) {
+        all.groups[g] = (BatchGroup){prompt, size, random_tokens(b, prompt),
+                                     arena_alloc(arena, (size_t)size, sizeof(BatchSample))};
+        all.extra[g] = arena_alloc(arena, (size_t)size, sizeof(LearnSample));
+        for (int i = 0; i < size; i++) {
+            real *numbers = arena_alloc(arena, 3 * (size_t)answer, sizeof(real));
+            all.groups[g].samples[i] =
+                (BatchSample){answer, random_tokens(b, answer), numbers, numbers + answer, numbers + 2 * answer};
+            all.extra[g][i].seq = (LossSeq){.n = answer, .advantage = i % 2 ? -1 : 1};
+        }
+    }
+    return all;
+}
+
+static Learner *open_learner(Bench *b, int prompt, int answer, int group) {
+    Err err = {0};
+    LearnConf conf = {.rows = 2048,
+                      .max_prompt = prompt,
+                      .max_completion = answer,
+                      .group = group,
+                      .temperature = 1,
+                      .beta1 = 0.9,
+                      .beta2 = 0.99,
+                      .eps = 1e-8,
+                      .max_grad_norm = 1};
+    Learner *learner = learner_open(b->model.policy, NULL, &conf, &err);
+    if (!learner) die("bench: %s", err.msg);
+    return learner;
+}
+
+/* The learning rate is so small that the weights stay what they are for the measurements that follow. */
+static double learn_once(Learner *learner, const Groups *groups, LearnReport *report) {
+    Err err = {0};
+    LossConf loss = {.kind = LOSS_DAPO, .epsilon = 0.2, .epsilon_high = 0.2, .max_completion_length = 1};
+    double began = clock_seconds();
+    if (!learner_update(learner, groups->groups, groups->extra, groups->n, &loss, 1e-12, 1, report, &err))
+        die("bench: %s", err.msg);
+    return clock_seconds() - began;
+}
+
+static void bench_learning(Bench *b) {
+    Learner *learner = open_learner(b, 1, 127, 1);
+    Groups groups = make_groups(b, 8, 1, 1, 127);
+    double forward = INFINITY, train = INFINITY, tokens = 8 * 127;
+    for (long i = 0; i < b->o.repeat; i++) {
+        LearnReport report;
+        double began = clock_seconds();
+        learner_logp(learner, b->model.policy, groups.groups, groups.n);
+        forward = fmin(forward, clock_seconds() - began);
+        train = fmin(train, learn_once(learner, &groups, &report) - report.optimizer_seconds);
+    }
+    say_speed(b, "forward", tokens / forward, 2 * b->weights, tokens);
+    say_speed(b, "train", tokens / train, 6 * b->weights, tokens);
+    learner_close(learner);
+}
+
+static void bench_step(Bench *b) {
+    int prompt = (int)b->o.prompt, answer = (int)b->o.answer;
+    Learner *learner = open_learner(b, prompt, answer, 8);
+    Groups groups = make_groups(b, 8, 8, prompt, answer);
+    double best = INFINITY;
+    for (long i = 0; i < b->o.repeat; i++) {
+        LearnReport r;
+        Sampled s = sample_once(b, 64, 8, prompt, answer);
+        double sample = s.prompt_seconds + s.decode_seconds, train = learn_once(learner, &groups, &r);
+        if (sample + train >= best) continue;
+        best = sample + train;
+        const struct {
+            const char *name;
+            double seconds;
+        } phases[] = {{"grpo_step_s", best},
+                      {"grpo_sample_s", sample},
+                      {"grpo_train_s", train},
+                      {"grpo_forward_s", r.forward_seconds},
+                      {"grpo_head_s", r.head_seconds},
+                      {"grpo_backward_s", r.backward_seconds},
+                      {"grpo_optimizer_s", r.optimizer_seconds}};
+        for (size_t k = 0; k < sizeof phases / sizeof phases[0]; k++)
+            json_object_set_new(b->result, phases[k].name, json_real(phases[k].seconds));
+    }
+    const char *name;
+    json_t *value;
+    json_object_foreach(b->result, name, value) if (strncmp(name, "grpo_", 5) == 0)
+        fprintf(stderr, "  %-18s %10.2f s\n", name, json_real_value(value));
+    learner_close(learner);
+}
+
+/* ---- the command ---- */
+
+static void bench_open(Bench *b, int argc, char **argv) {
+    Err err = {0};
+    Options *o = &b->o;
+    o->open = (OpenConf){.dtype = "bfloat16", .device = "cpu", .cpu_path = "auto"};
+    o->repeat = 3, o->prompt = 48, o->answer = 48;
+    Option table[OPEN_OPTIONS + 4] = {
+        {"json", KEY_SWITCH, &o->json, 0, 0,
+         "one flat JSON object on standard output; all else goes to standard error"},
+        {"repeat", KEY_WHOLE, &o->repeat, 1, 1000, "runs of each measurement"},
+        {"prompt_length", KEY_WHOLE, &o->prompt, 1, 100000, "tokens of a prompt, for decode_* and grpo_*"},
+        {"completion_length", KEY_WHOLE, &o->answer, 2, 100000, "tokens of an answer, likewise"},
+    };
+    open_options(&o->open, table + 4);
+    options_read(usage, table, OPEN_OPTIONS + 4, argc, argv, &o->arena);
+    if (!model_open(&b->model, &o->open, &err)) die("bench: %s", err.msg);
+    const Conf *conf = model_file_conf(b->model.file);
+    long longest = o->prompt + o->answer > 513 ? o->prompt + o->answer : 513;
+    if (longest > conf->max_positions)
+        die("bench: the model has %d positions, %ld are asked", conf->max_positions, longest);
+    if (!model_load(&b->model, &(PolicyConf){.train = true, .max_positions = (int)longest}, 0, &err))
+        die("bench: %s", err.msg);
+    b->weights = product_weights(b->model.policy);
+}
+
+int cmd_bench(int argc, char **argv) {
+    Bench b = {.result = json_object(), .rng = {1, 0}};
+    bench_open(&b, argc, argv);
+    json_object_set_new(b.result, "path", json_string(dev_path(b.model.dev)));
+    json_object_set_new(b.result, "threads", json_integer(dev_threads(b.model.dev)));
+    fprintf(stderr, "%s, %d threads, %s\n", dev_path(b.model.dev), dev_threads(b.model.dev), b.o.open.dtype);
+    b.flops = dev_roof_flops(b.model.dev), b.bytes = dev_roof_bytes(b.model.dev);
+    say(&b, "roof_gflops", b.flops * 1e-9, "GF/s");
+    say(&b, "bandwidth_gbs", b.bytes * 1e-9, "GB/s");
+    bench_sampling(&b);
+    bench_learning(&b);
+    bench_step(&b);
+    struct rusage usage_now;
+    getrusage(RUSAGE_SELF, &usage_now);
+    say(&b, "peak_rss_mb", (double)usage_now.ru_maxrss / 1024, "MiB");
+    if (b.o.json) {
+        char *text = json_dumps(b.result, JSON_COMPACT | JSON_REAL_PRECISION(6));
+        printf("%s\n", text);
+        free(text);
+    }
+    json_decref(b.result);
+    model_close(&b.model);
+    arena_free(&b.o.arena);
+    return 0;
+}
