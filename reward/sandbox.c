@@ -224,17 +224,10 @@ static int source_file(BoxRole role) {
     return fd;
 }
 
-/* Clones the child with as many namespaces as the machine gives. Tells in box->user and box->namespaces. */
-static pid_t box_clone(Box *box) {
-    const unsigned long spaces = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | SIGCHLD;
-    box->user = box->namespaces = true;
-    pid_t pid = (pid_t)syscall(SYS_clone, spaces | CLONE_NEWUSER, 0, 0, 0, 0);
-    if (pid >= 0 || !box->conf.weak) return pid;
-    box->user = false;
-    pid = (pid_t)syscall(SYS_clone, spaces, 0, 0, 0, 0); /* real root may */
-    if (pid >= 0) return pid;
-    box->namespaces = false;
-    return (pid_t)syscall(SYS_clone, (unsigned long)SIGCHLD, 0, 0, 0, 0);
+static pid_t box_clone(const Box *box) {
+    unsigned long spaces =
+        box->namespaces ? CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS : 0;
+    return (pid_t)syscall(SYS_clone, spaces | (box->user ? CLONE_NEWUSER : 0) | SIGCHLD, 0, 0, 0, 0);
 }
 
 static bool folder_make(Box *box) {
@@ -274,9 +267,28 @@ static bool child_reported(int report, Err *err) {
     return n == 0 || err_set(err, "code sandbox: cannot make a box: %s", text);
 }
 
-bool box_open(Box *box, const BoxConf *conf, Err *err) {
-    *box = (Box){.conf = *conf, .control = -1};
-    int control[2] = {-1, -1}, go[2] = {-1, -1}, report[2] = {-1, -1}, one = 1, source = source_file(conf->role);
+/* Between the clone and the exec of the child: lets it go on, and hears whether it could. */
+static bool child_start(Box *box, const int go[2], const int report[2], Err *err) {
+    if (box->pid < 0)
+        return err_set(err,
+                       "code sandbox: this machine gives no user namespaces (clone: %s), so none of the layers "
+                       "user, mount, pid, net, ipc, uts, tmp",
+                       strerror(errno));
+    if (box->user && !identity_map(box->pid))
+        return err_set(err,
+                       "code sandbox: this machine gives no usable user namespaces (uid_map: %s), so none of the "
+                       "layers user, mount, pid, net, ipc, uts, tmp",
+                       strerror(errno));
+    if (!box->namespaces && !folder_make(box))
+        return err_set(err, "code sandbox: cannot make a folder for cells: %s", strerror(errno));
+    if (write(go[1], "g", 1) != 1) return err_set(err, "code sandbox: pipe: %s", strerror(errno));
+    return child_reported(report[0], err);
+}
+
+static bool box_try(Box *box, bool user, bool namespaces, Err *err) {
+    int control[2] = {-1, -1}, go[2] = {-1, -1}, report[2] = {-1, -1}, one = 1,
+        source = source_file(box->conf.role);
+    *box = (Box){.conf = box->conf, .control = -1, .user = user, .namespaces = namespaces};
     bool ok = source >= 0 && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control) == 0 &&
               pipe2(go, O_CLOEXEC) == 0 && pipe2(report, O_CLOEXEC) == 0 &&
               setsockopt(control[0], SOL_SOCKET, SO_PASSCRED, &one, sizeof one) == 0;
@@ -287,27 +299,28 @@ bool box_open(Box *box, const BoxConf *conf, Err *err) {
             close(go[1]); /* so that read ends when the worker dies */
             child_main(box, control[1], source, go[0], report[1]);
         }
-        if (box->pid < 0)
-            ok = err_set(err,
-                         "code sandbox: no user namespaces here (%s): enable them, or give "
-                         "--allow_weak_sandbox to run candidates with less isolation",
-                         strerror(errno));
+        fd_close(&report[1]); /* so that read ends with the child's exec */
+        ok = child_start(box, go, report, err);
     }
-    if (ok && box->user && !identity_map(box->pid))
-        ok = err_set(err,
-                     "code sandbox: cannot write uid_map (%s): user namespaces are restricted here; allow "
-                     "them, or give --allow_weak_sandbox",
-                     strerror(errno));
-    if (ok && !box->namespaces && !folder_make(box))
-        ok = err_set(err, "code sandbox: cannot make a folder for cells: %s", strerror(errno));
-    if (ok) ok = write(go[1], "g", 1) == 1;
-    fd_close(&report[1]);
-    if (ok) ok = child_reported(report[0], err);
     box->control = control[0];
-    fd_close(&control[1]), fd_close(&go[0]), fd_close(&go[1]), fd_close(&report[0]), fd_close(&source);
+    fd_close(&control[1]), fd_close(&go[0]), fd_close(&go[1]), fd_close(&report[0]), fd_close(&report[1]);
+    fd_close(&source);
     if (ok) ok = conf_send(box, err);
     if (!ok) box_close(box);
     return ok;
+}
+
+bool box_open(Box *box, const BoxConf *conf, Err *err) {
+    box->conf = *conf;
+    if (box_try(box, true, true, err)) return true;
+    if (!conf->weak) {
+        Err why = *err;
+        return err_set(err,
+                       "%.300s. Allow user namespaces, or run candidates with less isolation by "
+                       "--allow_weak_sandbox",
+                       why.msg);
+    }
+    return box_try(box, false, true, err) || box_try(box, false, false, err); /* real root may have namespaces */
 }
 
 static void folder_remove(const char *folder) {
