@@ -50,14 +50,14 @@ static const struct {
     StoredType type;
 } GGML_TYPES[] = {
     [0] = {"F32", STORED_F32},       [1] = {"F16", STORED_F16},        [2] = {"Q4_0", STORED_Q4_0},
-    [3] = {"Q4_1", STORED_Q4_1},     [6] = {"Q5_0", STORED_OTHER},     [7] = {"Q5_1", STORED_OTHER},
-    [8] = {"Q8_0", STORED_Q8_0},     [9] = {"Q8_1", STORED_OTHER},     [10] = {"Q2_K", STORED_OTHER},
-    [11] = {"Q3_K", STORED_OTHER},   [12] = {"Q4_K", STORED_OTHER},    [13] = {"Q5_K", STORED_OTHER},
-    [14] = {"Q6_K", STORED_OTHER},   [15] = {"Q8_K", STORED_OTHER},    [16] = {"IQ2_XXS", STORED_OTHER},
+    [3] = {"Q4_1", STORED_Q4_1},     [6] = {"Q5_0", STORED_Q5_0},     [7] = {"Q5_1", STORED_Q5_1},
+    [8] = {"Q8_0", STORED_Q8_0},     [9] = {"Q8_1", STORED_OTHER},     [10] = {"Q2_K", STORED_Q2_K},
+    [11] = {"Q3_K", STORED_Q3_K},   [12] = {"Q4_K", STORED_Q4_K},    [13] = {"Q5_K", STORED_Q5_K},
+    [14] = {"Q6_K", STORED_Q6_K},   [15] = {"Q8_K", STORED_Q8_K},    [16] = {"IQ2_XXS", STORED_OTHER},
     [17] = {"IQ2_XS", STORED_OTHER}, [18] = {"IQ3_XXS", STORED_OTHER}, [19] = {"IQ1_S", STORED_OTHER},
-    [20] = {"IQ4_NL", STORED_OTHER}, [21] = {"IQ3_S", STORED_OTHER},   [22] = {"IQ2_S", STORED_OTHER},
-    [23] = {"IQ4_XS", STORED_OTHER}, [24] = {"I8", STORED_OTHER},      [25] = {"I16", STORED_OTHER},
-    [26] = {"I32", STORED_OTHER},    [27] = {"I64", STORED_OTHER},     [28] = {"F64", STORED_OTHER},
+    [20] = {"IQ4_NL", STORED_IQ4_NL}, [21] = {"IQ3_S", STORED_OTHER},   [22] = {"IQ2_S", STORED_OTHER},
+    [23] = {"IQ4_XS", STORED_IQ4_XS}, [24] = {"I8", STORED_OTHER},      [25] = {"I16", STORED_OTHER},
+    [26] = {"I32", STORED_OTHER},    [27] = {"I64", STORED_OTHER},     [28] = {"F64", STORED_F64},
     [29] = {"IQ1_M", STORED_OTHER},  [30] = {"BF16", STORED_BF16},     [34] = {"TQ1_0", STORED_OTHER},
     [35] = {"TQ2_0", STORED_OTHER},  [39] = {"MXFP4", STORED_OTHER},
 };

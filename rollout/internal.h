@@ -30,16 +30,28 @@ json_t *json_file(const char *path, Err *err);
 bool file_write(const char *path, const void *bytes, size_t n, Err *err);
 bool json_write(const char *path, const json_t *value, Err *err);
 
-/* ---- stored tensors (stored.c)
+/* ---- stored tensors (stored.c; number formats: formats.c)
  * ----------------------------------------------------------------------------------- */
 
 typedef enum {
     STORED_F32,
+    STORED_F64,
     STORED_F16,
     STORED_BF16,
+    STORED_E4M3, /* an FP8 without infinities; its scales are a tensor of their own */
     STORED_Q4_0,
     STORED_Q4_1,
+    STORED_Q5_0,
+    STORED_Q5_1,
     STORED_Q8_0,
+    STORED_Q2_K,
+    STORED_Q3_K,
+    STORED_Q4_K,
+    STORED_Q5_K,
+    STORED_Q6_K,
+    STORED_Q8_K,
+    STORED_IQ4_NL,
+    STORED_IQ4_XS,
     STORED_OTHER
 } StoredType;
 
@@ -56,6 +68,9 @@ typedef struct {
 bool stored_bytes(StoredType type, uint64_t rows, uint64_t cols, uint64_t *bytes);
 /* Decodes one row to float32; false when a value is NaN or infinite. */
 bool stored_row(const StoredTensor *tensor, int row, float *out);
+/* Encodes n values as F32, F16, BF16, Q8_0 or Q4_0 (n: whole blocks); false when one is NaN, infinite or too large
+ * for the type. The bits are those of the gguf package. */
+bool stored_encode(StoredType type, const float *in, size_t n, uint8_t *out);
 /* Sorts by name and refuses duplicates; `where` is the file, for the message. */
 bool stored_sort(StoredTensor *tensors, int n, const char *where, Err *err);
 const StoredTensor *stored_find(const StoredTensor *tensors, int n, const char *name);

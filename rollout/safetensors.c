@@ -27,9 +27,16 @@ struct Safetensors {
 /* ---- reading ---- */
 
 static StoredType type_of(const char *dtype) {
-    if (strcmp(dtype, "F32") == 0) return STORED_F32;
-    if (strcmp(dtype, "F16") == 0) return STORED_F16;
-    if (strcmp(dtype, "BF16") == 0) return STORED_BF16;
+    static const struct {
+        const char *dtype;
+        StoredType type;
+    } TYPES[] = {{"F32", STORED_F32},
+                 {"F64", STORED_F64},
+                 {"F16", STORED_F16},
+                 {"BF16", STORED_BF16},
+                 {"F8_E4M3", STORED_E4M3}};
+    for (size_t i = 0; i < sizeof TYPES / sizeof *TYPES; i++)
+        if (strcmp(dtype, TYPES[i].dtype) == 0) return TYPES[i].type;
     return STORED_OTHER;
 }
 

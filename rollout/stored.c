@@ -1,8 +1,7 @@
-/* stored.c: files mapped or written as a whole, and tensors in the number formats of model files.
+/* stored.c: files mapped or written as a whole, and the tables of tensors that containers hold.
  *
- * Decodes F32, F16, BF16 and the block formats Q4_0, Q4_1, Q8_0 to float32, and finds NaN and infinity on the way.
- * It knows no container: offsets and names come from gguf.c and safetensors.c. Tested by
- * tests/test_rollout_files.c.
+ * It knows no container: offsets and names come from gguf.c and safetensors.c; number formats are formats.c's.
+ * Tested by tests/test_rollout_files.c.
  */
 #include "rollout/internal.h"
 
@@ -119,129 +118,6 @@ bool json_write(const char *path, const json_t *value, Err *err) {
     bool ok = file_write(path, buf.p, buf.n, err);
     buf_free(&buf);
     return ok;
-}
-
-/* ---- decoding rows ----
- * Bytes may lie at any address, hence memcpy. Every loop is plain enough for the compiler to vectorise; `bad`
- * gathers whether any value had all exponent bits set. */
-
-enum { BLOCK = 32 }; /* values of a quantised block */
-
-static float bits_to_float(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-/* Finite halves only: shifting the fields into place and scaling by 2^112 is exact, subnormals included. */
-static float half_to_float(uint16_t half) {
-    float magnitude = bits_to_float((uint32_t)(half & 0x7fff) << 13) * 0x1p112f;
-    return half & 0x8000 ? -magnitude : magnitude;
-}
-
-static bool half_is_finite(uint16_t half) { return (half & 0x7c00) != 0x7c00; }
-
-static bool row_f32(const uint8_t *in, int n, float *out) {
-    uint32_t bad = 0;
-    memcpy(out, in, (size_t)n * 4);
-    for (int i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, out + i, 4);
-        bad |= (bits & 0x7f800000u) == 0x7f800000u;
-    }
-    return !bad;
-}
-
-static bool row_bf16(const uint8_t *in, int n, float *out) {
-    uint32_t bad = 0;
-    for (int i = 0; i < n; i++) {
-        uint16_t half;
-        memcpy(&half, in + 2 * (size_t)i, 2);
-        bad |= (half & 0x7f80u) == 0x7f80u;
-        uint32_t bits = (uint32_t)half << 16;
-        memcpy(out + i, &bits, 4);
-    }
-    return !bad;
-}
-
-static bool row_f16(const uint8_t *in, int n, float *out) {
-    uint32_t bad = 0;
-    for (int i = 0; i < n; i++) {
-        uint16_t half;
-        memcpy(&half, in + 2 * (size_t)i, 2);
-        bad |= !half_is_finite(half);
-        out[i] = half_to_float(half);
-    }
-    return !bad;
-}
-
-/* A block of Q4_0 is {half d, 16 bytes}: value = (nibble - 8) * d; low nibbles are the first half of the block. */
-static bool row_q4_0(const uint8_t *in, int n, float *out) {
-    bool bad = false;
-    for (int b = 0; b < n / BLOCK; b++, in += 18, out += BLOCK) {
-        uint16_t half;
-        memcpy(&half, in, 2);
-        bad |= !half_is_finite(half);
-        float d = half_to_float(half);
-        for (int i = 0; i < BLOCK / 2; i++) {
-            out[i] = (float)((in[2 + i] & 15) - 8) * d;
-            out[i + BLOCK / 2] = (float)((in[2 + i] >> 4) - 8) * d;
-        }
-    }
-    return !bad;
-}
-
-/* Q4_1 is {half d, half m, 16 bytes}: value = nibble * d + m. */
-static bool row_q4_1(const uint8_t *in, int n, float *out) {
-    bool bad = false;
-    for (int b = 0; b < n / BLOCK; b++, in += 20, out += BLOCK) {
-        uint16_t scale, least;
-        memcpy(&scale, in, 2);
-        memcpy(&least, in + 2, 2);
-        bad |= !half_is_finite(scale) || !half_is_finite(least);
-        float d = half_to_float(scale), m = half_to_float(least);
-        for (int i = 0; i < BLOCK / 2; i++) {
-            out[i] = (float)(in[4 + i] & 15) * d + m;
-            out[i + BLOCK / 2] = (float)(in[4 + i] >> 4) * d + m;
-        }
-    }
-    return !bad;
-}
-
-/* Q8_0 is {half d, 32 signed bytes}: value = byte * d. */
-static bool row_q8_0(const uint8_t *in, int n, float *out) {
-    bool bad = false;
-    for (int b = 0; b < n / BLOCK; b++, in += 34, out += BLOCK) {
-        uint16_t half;
-        memcpy(&half, in, 2);
-        bad |= !half_is_finite(half);
-        float d = half_to_float(half);
-        for (int i = 0; i < BLOCK; i++) out[i] = (float)(int8_t)in[2 + i] * d;
-    }
-    return !bad;
-}
-
-static const struct {
-    int values, bytes; /* of one block */
-    bool (*row)(const uint8_t *in, int n, float *out);
-} FORMATS[] = {
-    [STORED_F32] = {1, 4, row_f32},        [STORED_F16] = {1, 2, row_f16},
-    [STORED_BF16] = {1, 2, row_bf16},      [STORED_Q4_0] = {BLOCK, 18, row_q4_0},
-    [STORED_Q4_1] = {BLOCK, 20, row_q4_1}, [STORED_Q8_0] = {BLOCK, 34, row_q8_0},
-};
-
-bool stored_bytes(StoredType type, uint64_t rows, uint64_t cols, uint64_t *bytes) {
-    CHECK(type < STORED_OTHER, "type %d", (int)type);
-    if (cols % (uint64_t)FORMATS[type].values) return false;
-    uint64_t row;
-    return !__builtin_mul_overflow(cols / (uint64_t)FORMATS[type].values, (uint64_t)FORMATS[type].bytes, &row) &&
-           !__builtin_mul_overflow(rows, row, bytes);
-}
-
-bool stored_row(const StoredTensor *tensor, int row, float *out) {
-    CHECK(tensor->bytes && row >= 0 && row < tensor->rows, "%s: row %d of %d", tensor->name, row, tensor->rows);
-    size_t stride = (size_t)(tensor->cols / FORMATS[tensor->type].values) * (size_t)FORMATS[tensor->type].bytes;
-    return FORMATS[tensor->type].row(tensor->bytes + (size_t)row * stride, tensor->cols, out);
 }
 
 /* ---- tables of tensors ---- */

@@ -378,7 +378,8 @@ static void test_bad_gguf(void **state) {
     with_patch(path, g, q + 4, U64(1ull << 40), "absurd shape");
     with_patch(path, g, q + 4, U64(65), "not whole blocks");
     with_patch(path, g, q + 12, U64(32), "the settings ask for 64 x 64");
-    with_patch(path, g, q + 20, U32(12), "type Q4_K, which is not supported");
+    with_patch(path, g, q + 20, U32(16), "type IQ2_XXS, which is not supported");
+    with_patch(path, g, q + 20, U32(12), "not whole blocks of Q4_K");
     with_patch(path, g, q + 20, U32(250), "not supported");
     with_patch(path, g, q + 24, U64(1ull << 50), "after the end of the file");
     with_patch(path, g, q + 24, U64(0), "overlap");
