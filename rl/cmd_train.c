@@ -36,6 +36,27 @@ static void print_recipe(const Recipe *recipe) {
     buf_free(&text);
 }
 
+/* The command that goes on: the one that was given, from the newest checkpoint. */
+static void print_again(int argc, char **argv) {
+    printf("interrupted; go on with\n  whet");
+    for (int i = 0; i < argc; i++) {
+        bool plain = argv[i][0] && !argv[i][strcspn(argv[i], " \t\n\"'$&|;<>(){}*?!`#~\\")];
+        if (strncmp(argv[i], "--overwrite_output_dir", 22) == 0) continue;
+        if (strcmp(argv[i], "--resume_from_checkpoint") == 0) {
+            i++;
+            continue;
+        }
+        if (plain) {
+            printf(" %s", argv[i]);
+            continue;
+        }
+        printf(" '");
+        for (const char *p = argv[i]; *p; p++) printf(*p == '\'' ? "'\\''" : "%c", *p);
+        printf("'");
+    }
+    printf(" --resume_from_checkpoint last\n");
+}
+
 int cmd_train(int argc, char **argv) {
     const char *path = argc > 1 && argv[1][0] != '-' ? argv[1] : NULL;
     int first = path ? 2 : 1;
@@ -55,9 +76,7 @@ int cmd_train(int argc, char **argv) {
     if (finished) train_summary(trainer);
     train_close(trainer);
     if (!good) die("train: %s", err.msg);
-    if (!finished)
-        printf("interrupted; go on with: whet train%s%s ... --resume_from_checkpoint last\n", path ? " " : "",
-               path ? path : "");
+    if (!finished) print_again(argc, argv);
     recipe_free(&recipe);
     return finished ? 0 : 130;
 }
