@@ -34,7 +34,7 @@ OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
 LIBS    := $(foreach room,$(ROOMS),$(BUILD)/lib$(room).a)
 TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 
-.PHONY: all help deps demo test test-all tests-built clean
+.PHONY: all help deps demo test test-all tests-built fuzz clean
 all: whet
 
 help:
@@ -42,6 +42,7 @@ help:
 	@echo 'make demo       train SmolLM2-135M on sums and products, into demo-run/ (SEED=1, STEPS=40)'
 	@echo 'make test       the tests, plain and with sanitizers, in minutes and without a network'
 	@echo 'make test-all   these and the long ones: real models, the demo, comparisons with transformers'
+	@echo 'make fuzz       fuzz the math parser and judge, FUZZ_SECONDS=300 each (needs clang)'
 	@echo 'make deps       install what is missing (apt, as root or with sudo); demo and test do it first'
 	@echo 'make clean      remove what was built; the fetched model and the Python of test-all stay'
 
@@ -115,6 +116,10 @@ test-all: deps
 	+@$(MAKE) --no-print-directory $(MODEL) $(filter build/venv/%,$(PYTHON))
 	$(build_for_tests)
 	@MODEL=$(MODEL) PYTHON=$(PYTHON) tests/run.sh --all
+
+FUZZ_SECONDS ?= 300
+fuzz: deps
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz.sh
 
 # torch and transformers, which test-all compares with; they are never a part of whet.
 build/venv/bin/python: build/venv/ready ;

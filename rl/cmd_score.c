@@ -159,9 +159,61 @@ static const char *text_whole(json_t *object, const char *key) {
     return text_of(object, key);
 }
 
+/* The length of the UTF-8 sequence at p, or 0 when it is none. */
+static size_t utf8_length(const unsigned char *p, size_t left) {
+    size_t n = p[0] < 0x80 ? 1 : p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf5 ? 4 : 0;
+    if (n > left) return 0;
+    for (size_t i = 1; i < n; i++)
+        if ((p[i] & 0xc0) != 0x80) return 0;
+    bool odd = (p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) ||
+               (p[0] == 0xf4 && p[1] > 0x8f);
+    return odd ? 0 : n;
+}
+
+/* The code unit of "\uXXXX" at p, or -1. */
+static int escape_unit(const char *p, size_t left) {
+    if (left < 6 || p[0] != '\\' || p[1] != 'u') return -1;
+    int unit = 0;
+    for (int i = 2; i < 6; i++) {
+        if (!p[i] || !strchr("0123456789abcdefABCDEF", p[i])) return -1;
+        unit = 16 * unit + (p[i] <= '9' ? p[i] - '0' : (p[i] | 32) - 'a' + 10);
+    }
+    return unit;
+}
+
+/* A line with bytes that are no UTF-8, and with halves of surrogate pairs, as models write them: each becomes the
+ * replacement character, so that the row can still be judged. */
+static void line_mend(Row *row) {
+    Buf buf = {0};
+    for (size_t i = 0, n; i < row->n; i += n) {
+        const char *p = row->line + i;
+        int unit = escape_unit(p, row->n - i);
+        n = utf8_length((const unsigned char *)p, row->n - i);
+        if (n == 0) {
+            n = 1;
+            buf_text(&buf, "\xef\xbf\xbd");
+        } else if (unit >= 0xd800 && unit <= 0xdfff) {
+            int next = escape_unit(p + 6, row->n - i - 6);
+            bool pair = unit < 0xdc00 && next >= 0xdc00 && next <= 0xdfff;
+            n = pair ? 12 : 6;
+            buf_add(&buf, pair ? p : "\\ufffd", n);
+        } else {
+            if (*p == '\\' && i + 1 < row->n && (unsigned char)p[1] < 0x80) n = 2;
+            buf_add(&buf, p, n);
+        }
+    }
+    free(row->line);
+    row->line = buf.p ? buf.p : mem_text("");
+    row->n = buf.n;
+}
+
 static void row_parse(Row *row, int64_t number) {
     json_error_t error;
     row->object = json_loadb(row->line, row->n, JSON_ALLOW_NUL, &error);
+    if (!row->object) {
+        line_mend(row);
+        row->object = json_loadb(row->line, row->n, JSON_ALLOW_NUL, NULL);
+    }
     if (row->object && !json_is_object(row->object)) {
         json_decref(row->object);
         row->object = NULL;
