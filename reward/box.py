@@ -65,6 +65,7 @@ def lower_privileges():
     """Once per box: what the children inherit. Our own effective capabilities stay: cells need them to be made."""
     must(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the keeper must have no handlers: a run may signal it
     for what, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 256), (resource.RLIMIT_MEMLOCK, 0),
                        (resource.RLIMIT_MSGQUEUE, 0), (resource.RLIMIT_SIGPENDING, 256),
                        (resource.RLIMIT_STACK, 64 << 20)):
@@ -100,19 +101,21 @@ def jail_wear(box, limits):
         os.setgroups([])
         os.setresgid(box.setuid, box.setuid, box.setuid)
         os.setresuid(box.setuid, box.setuid, box.setuid)
-    resource.setrlimit(resource.RLIMIT_NPROC, (limits["procs"] + 2,) * 2)  # the two are the box and the keeper
+    resource.setrlimit(resource.RLIMIT_NPROC, (limits["procs"] + limits.get("others", 2),) * 2)
     must(syscall(SYS_CAPSET, struct.pack("Ii", 0x20080522, 0), bytes(24)), "capset")
     must(libc.prctl(PR_SET_SECCOMP, 2, box.filter, 0, 0), "seccomp")
 
 
 def descriptors_take(fds):
-    """0, 1 and 2 from the request, the payload at 3, all else closed."""
-    for fd in fds:  # out of the way first, so that no dup2 hits one that is still needed
-        if fd <= 3:
+    """0, 1 and 2 from the request, the payload at 3, the control socket at 4 until the jail is on; all else closed."""
+    control = os.dup(3)
+    for fd in fds:
+        if fd <= 4:
             raise OSError("descriptor in the way")
     for to, fd in enumerate(fds):
         os.dup2(fd, to, inheritable=to < 3)
-    os.closerange(4, 1 << 20)
+    os.dup2(control, 4, inheritable=False)
+    os.closerange(5, 1 << 20)
 
 
 def payload_read():
@@ -125,8 +128,7 @@ def payload_read():
 
 
 def signals_default():
-    for number in (signal.SIGPIPE, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a refused write is an error to the program, not its death
 
 
@@ -177,21 +179,25 @@ def cell_furnish(box, limits):
 
 
 def cell_run(box, request, fds):
-    """The run's process, from its birth on. Whatever fails before the run is the sandbox's failure: exit 126."""
+    """The run's process, from its birth on. What fails before the jail is on is the sandbox's failure, and it is told by the
+    control socket: an exit status could be the candidate's."""
+    control = 3
     try:
         box.control.send(b"R")  # the kernel adds our process id, as the worker sees it
         if not box.namespaces:
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         cell_furnish(box, request["limits"])
         descriptors_take(fds)
+        control = 4
         os.setsid()
         random.seed()
         run = RUNS[request["kind"]]
         jail_wear(box, request["limits"])
     except BaseException as error:
-        os.write(2, repr(error).encode())
-        os._exit(126)
+        os.write(control, b"E " + repr(error).encode()[:400])
+        os._exit(125)
     try:
+        os.close(4)
         run(request)
     except BaseException:
         os.write(2, traceback.format_exc().encode("utf-8", "replace"))
@@ -229,9 +235,24 @@ def keeper_start(box):
     return keeper
 
 
+def others_count():
+    """Without a user namespace the limit of processes counts all that this user has: so many threads there are."""
+    count = 0
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/%s/status" % name) as file:
+                fields = dict(line.split(":", 1) for line in file)
+            count += int(fields["Threads"]) if int(fields["Uid"].split()[0]) == os.getuid() else 0
+        except (OSError, KeyError):
+            pass
+    return count
+
+
 def cell_start(box, request, fds):
     """One run, to its end. The raw clone does what fork() does, without the interpreter's work around it."""
     keeper = keeper_start(box) if box.namespaces else 0
+    if not box.namespaces and not box.setuid:
+        request["limits"]["others"] = others_count()  # else they are two: the box and the keeper
     pid = syscall(SYS_CLONE, CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | signal.SIGCHLD, 0, 0, box.tid_address, 0)
     if pid == 0:
         cell_run(box, request, fds)

@@ -33,7 +33,7 @@ static const Language languages[] = {
      "main("},
     {{"cpp", "c++", "cxx", "cc", "c++17", "g++"},
      "cpp",
-     ", \"suffix\": \"cpp\", \"argv\": [\"/usr/bin/g++\", \"-O2\", \"-std=gnu++17\", \"-w\", \"-fmax-errors=3\"],"
+     ", \"suffix\": \"cpp\", \"argv\": [\"/usr/bin/g++\", \"-O2\", \"-std=gnu++20\", \"-w\", \"-fmax-errors=3\"],"
      " \"libs\": [\"-lm\", \"-pthread\"]",
      "main("},
 };

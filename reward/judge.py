@@ -203,8 +203,19 @@ def names_used(trees):
     return [name for name in sorted(used) if not hasattr(builtins, name)]
 
 
-def names_fetch(wanted, entry):
+def modules_used(trees, entry):
+    """Library modules that tests use as such (`math.isclose`) are ours, whatever the candidate has under their names."""
+    bases = {node.value.id for tree in trees for node in ast.walk(tree)
+             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)}
+    return [name for name in bases if name in STDLIB and name != entry]
+
+
+def names_fetch(trees, entry):
     """What the tests use and the candidate defines. What it merely imported comes from our own library."""
+    modules = modules_used(trees, entry)
+    for name in modules:
+        peer.space[name] = importlib.import_module(name)
+    wanted = [name for name in names_used(trees) if name not in modules] + [entry]
     for name, told in peer.request("names", wanted, entry).items():
         if told[0] == "stdlib" and is_shared(told[1]):
             module = importlib.import_module(told[1])
@@ -262,7 +273,7 @@ def tests_run(job, results):
     if peer.receive() != b"L":
         raise Broken("no greeting")
     entry = job.get("entry_point") or ""
-    verdict, reason = judged(lambda: names_fetch(names_used([setup] + tests) + [entry], entry))
+    verdict, reason = judged(lambda: names_fetch([setup] + tests, entry))
     if verdict == "pass":
         verdict, reason = judged(lambda: exec(compile(setup, "setup", "exec"), peer.space))
     for tree in tests:

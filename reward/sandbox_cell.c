@@ -72,8 +72,6 @@ static void cell_report(Cell *cell, const char *text) {
         cell->end = END_CPU;
     else if (killed)
         cell_broke(cell, "the run was killed from outside");
-    else if (WIFEXITED(cell->status) && WEXITSTATUS(cell->status) == 126)
-        cell_broke(cell, "the jail could not be put on");
     else
         cell->end = END_EXIT;
 }
