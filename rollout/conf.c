@@ -331,12 +331,6 @@ static bool json_refusals(const json_t *config, const char *where, Err *err) {
     const char *act = json_string_value(json_object_get(config, "hidden_act"));
     if (act && strcmp(act, "silu") != 0)
         return err_set(err, "%s: hidden_act \"%.60s\" is not supported (silu is)", where, act);
-    if (json_is_object(json_object_get(config, "quantization_config")))
-        return err_set(
-            err,
-            "%s: quantised Hugging Face checkpoints are not supported: give one in float16, bfloat16 or "
-            "float32, or a GGUF",
-            where);
     return true;
 }
 

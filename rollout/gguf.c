@@ -7,6 +7,7 @@
 #include "rollout/internal.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +43,8 @@ struct Gguf {
     int n_pairs;
     StoredTensor *tensors; /* sorted by name */
     int n_tensors;
+    Gguf **parts; /* of a split model: the files after this one, which hold tensors only */
+    int n_parts;
 };
 
 /* GGML's numbers of types; those without a StoredType are named in messages only. */
@@ -49,17 +52,17 @@ static const struct {
     const char *name;
     StoredType type;
 } GGML_TYPES[] = {
-    [0] = {"F32", STORED_F32},       [1] = {"F16", STORED_F16},        [2] = {"Q4_0", STORED_Q4_0},
-    [3] = {"Q4_1", STORED_Q4_1},     [6] = {"Q5_0", STORED_Q5_0},     [7] = {"Q5_1", STORED_Q5_1},
-    [8] = {"Q8_0", STORED_Q8_0},     [9] = {"Q8_1", STORED_OTHER},     [10] = {"Q2_K", STORED_Q2_K},
-    [11] = {"Q3_K", STORED_Q3_K},   [12] = {"Q4_K", STORED_Q4_K},    [13] = {"Q5_K", STORED_Q5_K},
-    [14] = {"Q6_K", STORED_Q6_K},   [15] = {"Q8_K", STORED_Q8_K},    [16] = {"IQ2_XXS", STORED_OTHER},
-    [17] = {"IQ2_XS", STORED_OTHER}, [18] = {"IQ3_XXS", STORED_OTHER}, [19] = {"IQ1_S", STORED_OTHER},
+    [0] = {"F32", STORED_F32},        [1] = {"F16", STORED_F16},        [2] = {"Q4_0", STORED_Q4_0},
+    [3] = {"Q4_1", STORED_Q4_1},      [6] = {"Q5_0", STORED_Q5_0},      [7] = {"Q5_1", STORED_Q5_1},
+    [8] = {"Q8_0", STORED_Q8_0},      [9] = {"Q8_1", STORED_OTHER},     [10] = {"Q2_K", STORED_Q2_K},
+    [11] = {"Q3_K", STORED_Q3_K},     [12] = {"Q4_K", STORED_Q4_K},     [13] = {"Q5_K", STORED_Q5_K},
+    [14] = {"Q6_K", STORED_Q6_K},     [15] = {"Q8_K", STORED_Q8_K},     [16] = {"IQ2_XXS", STORED_OTHER},
+    [17] = {"IQ2_XS", STORED_OTHER},  [18] = {"IQ3_XXS", STORED_OTHER}, [19] = {"IQ1_S", STORED_OTHER},
     [20] = {"IQ4_NL", STORED_IQ4_NL}, [21] = {"IQ3_S", STORED_OTHER},   [22] = {"IQ2_S", STORED_OTHER},
     [23] = {"IQ4_XS", STORED_IQ4_XS}, [24] = {"I8", STORED_OTHER},      [25] = {"I16", STORED_OTHER},
-    [26] = {"I32", STORED_OTHER},    [27] = {"I64", STORED_OTHER},     [28] = {"F64", STORED_F64},
-    [29] = {"IQ1_M", STORED_OTHER},  [30] = {"BF16", STORED_BF16},     [34] = {"TQ1_0", STORED_OTHER},
-    [35] = {"TQ2_0", STORED_OTHER},  [39] = {"MXFP4", STORED_OTHER},
+    [26] = {"I32", STORED_OTHER},     [27] = {"I64", STORED_OTHER},     [28] = {"F64", STORED_F64},
+    [29] = {"IQ1_M", STORED_OTHER},   [30] = {"BF16", STORED_BF16},     [34] = {"TQ1_0", STORED_OTHER},
+    [35] = {"TQ2_0", STORED_OTHER},   [39] = {"MXFP4", STORED_OTHER},
 };
 
 /* ---- a cursor that never leaves the file ---- */
@@ -253,22 +256,92 @@ static bool header_read(Gguf *gguf, const char *path, Err *err) {
     return pairs_read(gguf, &c, n_pairs, path, err) && tensors_read(gguf, &c, n_tensors, path, err);
 }
 
-Gguf *gguf_open(const char *path, Err *err) {
+static Gguf *part_open(const char *path, Err *err) {
     Gguf *gguf = MEM_NEW(Gguf);
     if (file_map(&gguf->map, path, err) && header_read(gguf, path, err)) return gguf;
     gguf_close(gguf);
     return NULL;
 }
 
+/* ---- split models: NAME-00001-of-00003.gguf and so on, each with its number and its share of the tensors ---- */
+
+enum { MOST_PARTS = 9999, TAIL = sizeof "-00001-of-00003.gguf" - 1 };
+
+/* The number and count in a file's name; 0 when it has none. */
+static int name_parts(const char *path, int *count) {
+    size_t n = strlen(path);
+    int number = 0, length = 0;
+    if (n <= TAIL || sscanf(path + n - TAIL, "-%5d-of-%5d.gguf%n", &number, count, &length) != 2 || length != TAIL)
+        return 0;
+    return number;
+}
+
+int gguf_part(const char *path) {
+    int count;
+    return name_parts(path, &count);
+}
+
+static bool part_check(const Gguf *first, const Gguf *part, int number, int count, const char *path, Err *err) {
+    int64_t said_number = -1, said_count = -1;
+    gguf_int(part, "split.no", &said_number);
+    gguf_int(part, "split.count", &said_count);
+    if (said_number != number || said_count != count)
+        return err_set(err, "%s: says that it is part %lld of %lld, not %d of %d: fetch the parts again", path,
+                       (long long)said_number + 1, (long long)said_count, number + 1, count);
+    for (int i = 0; i < part->n_tensors; i++)
+        if (gguf_tensor(first, part->tensors[i].name))
+            return err_set(err, "%s: the tensor %.100s is there twice: fetch the parts again", path,
+                           part->tensors[i].name);
+    return true;
+}
+
+static bool parts_open(Gguf *gguf, int count, const char *path, Err *err) {
+    int named, stem = (int)strlen(path) - TAIL;
+    if (name_parts(path, &named) != 1 || named != count)
+        return err_set(err,
+                       "%s: is part of a model in %d files: give the first of them, which ends in "
+                       "-00001-of-%05d.gguf",
+                       path, count, count);
+    gguf->parts = arena_alloc(&gguf->arena, (size_t)count, sizeof *gguf->parts);
+    for (int i = 1; i < count; i++) {
+        char *name = arena_format(&gguf->arena, "%.*s-%05d-of-%05d.gguf", stem, path, i + 1, count);
+        Gguf *part = part_open(name, err);
+        if (!part) return false;
+        bool ok = part_check(gguf, part, i, count, name, err);
+        gguf->parts[gguf->n_parts++] = part;
+        if (!ok) return false;
+    }
+    int64_t tensors = -1, found = gguf->n_tensors;
+    for (int i = 0; i < gguf->n_parts; i++) found += gguf->parts[i]->n_tensors;
+    if (gguf_int(gguf, "split.tensors.count", &tensors) && tensors != found)
+        return err_set(err, "%s: the %d parts hold %lld tensors and should hold %lld: fetch them again", path,
+                       count, (long long)found, (long long)tensors);
+    return true;
+}
+
+Gguf *gguf_open(const char *path, Err *err) {
+    Gguf *gguf = part_open(path, err);
+    int64_t count = 0;
+    if (!gguf || !gguf_int(gguf, "split.count", &count) || count == 0 || count == 1) return gguf;
+    bool ok = count > 1 && count <= MOST_PARTS;
+    if (!ok) err_set(err, "%s: split.count is %lld: fetch the file again", path, (long long)count);
+    if (ok && parts_open(gguf, (int)count, path, err)) return gguf;
+    gguf_close(gguf);
+    return NULL;
+}
+
 void gguf_close(Gguf *gguf) {
     if (!gguf) return;
+    for (int i = 0; i < gguf->n_parts; i++) gguf_close(gguf->parts[i]);
     file_unmap(&gguf->map);
     arena_free(&gguf->arena);
     free(gguf);
 }
 
 const StoredTensor *gguf_tensor(const Gguf *gguf, const char *name) {
-    return stored_find(gguf->tensors, gguf->n_tensors, name);
+    const StoredTensor *tensor = stored_find(gguf->tensors, gguf->n_tensors, name);
+    for (int i = 0; !tensor && i < gguf->n_parts; i++) tensor = gguf_tensor(gguf->parts[i], name);
+    return tensor;
 }
 
 /* ---- metadata ---- */

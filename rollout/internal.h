@@ -91,7 +91,8 @@ typedef struct {
 } View;
 
 typedef struct Gguf Gguf;
-Gguf *gguf_open(const char *path, Err *err);
+Gguf *gguf_open(const char *path, Err *err); /* of a split model: the first file; the others are opened with it */
+int gguf_part(const char *path); /* the number in the name of a part of a split model, from 1; 0: none */
 void gguf_close(Gguf *gguf);
 const StoredTensor *gguf_tensor(const Gguf *gguf, const char *name);
 /* Metadata: false when the key is missing or of another kind. */

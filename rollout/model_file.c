@@ -7,6 +7,7 @@
 #include "rollout/internal.h"
 
 #include <dirent.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -16,13 +17,15 @@ enum { MOST_SHARDS = 10000 };
 typedef struct {
     TensorSpec spec;
     const StoredTensor *stored;
-    const char *where; /* the file it lies in */
+    const StoredTensor *scales; /* of FP8: one factor for each block of scale_rows x scale_cols values */
+    const char *where;          /* the file it lies in */
 } Found;
 
 struct ModelFile {
     char *path;
     Conf conf;
-    Gguf *gguf; /* or: */
+    int scale_rows, scale_cols; /* config.json's weight_block_size; 0: the weights are not FP8 */
+    Gguf *gguf;                 /* or: */
     Safetensors **shards;
     char **shard_paths;
     int n_shards;
@@ -52,9 +55,40 @@ static bool found_check(const Found *found, Err *err) {
     if (t->type == STORED_OTHER)
         return err_set(
             err,
-            "%s: the tensor %s has the type %s, which is not supported (F32, F16, BF16, and in GGUF Q4_0, "
-            "Q4_1, Q8_0 are): convert the model",
+            "%s: the tensor %s has the type %s, which is not supported (F64, F32, F16, BF16, FP8 e4m3, and in "
+            "GGUF Q4_0 to Q8_0, Q2_K to Q8_K, IQ4_NL, IQ4_XS are): convert the model",
             found->where, t->name, t->type_name);
+    return true;
+}
+
+/* A tensor of the folder; *where becomes the file that holds it or should. */
+static const StoredTensor *shard_find(const ModelFile *file, const json_t *index, const char *name,
+                                      const char **where) {
+    const char *shard = index ? json_string_value(json_object_get(index, name)) : NULL;
+    for (int s = 0; s < file->n_shards; s++) {
+        if (index && (!shard || strcmp(strrchr(file->shard_paths[s], '/') + 1, shard) != 0)) continue;
+        *where = file->shard_paths[s];
+        return safetensors_tensor(file->shards[s], name);
+    }
+    return NULL;
+}
+
+/* The factors of an FP8 matrix: NAME_scale_inv, a float32 for each block. */
+static bool scales_find(const ModelFile *file, const json_t *index, Found *found, Err *err) {
+    const TensorSpec *spec = &found->spec;
+    char name[sizeof spec->name + 16];
+    snprintf(name, sizeof name, "%s_scale_inv", spec->name);
+    if (file->scale_rows == 0)
+        return err_set(err, "%s: the tensor %s is FP8 but config.json has no weight_block_size: not supported",
+                       found->where, spec->name);
+    const char *where = found->where;
+    found->scales = shard_find(file, index, name, &where);
+    int rows = (spec->rows - 1) / file->scale_rows + 1, cols = (spec->cols - 1) / file->scale_cols + 1;
+    if (!found->scales || found->scales->rows != rows || found->scales->cols != cols ||
+        found->scales->type == STORED_OTHER || found->scales->type == STORED_E4M3)
+        return err_set(err,
+                       "%s: the FP8 tensor %s needs the tensor %s with %d x %d numbers: fetch the model again",
+                       where, spec->name, name, rows, cols);
     return true;
 }
 
@@ -70,19 +104,14 @@ static bool tensors_find(ModelFile *file, const json_t *index, Err *err) {
         const char *name = file->gguf ? specs[i].gguf : specs[i].name;
         if (file->gguf)
             found->stored = gguf_tensor(file->gguf, name);
-        else {
-            const char *shard = index ? json_string_value(json_object_get(index, name)) : NULL;
-            for (int s = 0; s < file->n_shards; s++) {
-                if (index && (!shard || strcmp(strrchr(file->shard_paths[s], '/') + 1, shard) != 0)) continue;
-                found->where = file->shard_paths[s];
-                found->stored = safetensors_tensor(file->shards[s], name);
-            }
-        }
+        else
+            found->stored = shard_find(file, index, name, &found->where);
         if (!found->stored)
             ok = err_set(err, "%s: the tensor %s is missing: the model is incomplete, fetch it again",
                          found->where, name);
         else
-            ok = found_check(found, err);
+            ok = found_check(found, err) &&
+                 (found->stored->type != STORED_E4M3 || scales_find(file, index, found, err));
     }
     free(specs);
     if (ok) qsort(file->found, (size_t)n, sizeof(Found), by_name);
@@ -111,6 +140,19 @@ static int row_turned(int row, int heads, int rows) {
     return head * head_dim + (i < half ? 2 * i : 2 * (i - half) + 1);
 }
 
+/* Multiplies a decoded FP8 matrix by its blocks' factors. */
+static bool scales_apply(const Found *found, int scale_rows, int scale_cols, float *out) {
+    int rows = found->spec.rows, cols = found->spec.cols;
+    float *factors = MEM_ARRAY(float, found->scales->cols);
+    bool ok = true;
+    for (int r = 0; ok && r < rows; r++, out += cols) {
+        if (r % scale_rows == 0) ok = stored_row(found->scales, r / scale_rows, factors);
+        for (int c = 0; ok && c < cols; c++) out[c] *= factors[c / scale_cols];
+    }
+    free(factors);
+    return ok;
+}
+
 static bool found_read(const Found *found, bool turned, float *out) {
     const StoredTensor *t = found->stored;
     int heads = found->spec.turned_heads;
@@ -133,7 +175,9 @@ bool model_file_read(const ModelFile *file, const char *name, int rows, int cols
     if (found->spec.rows != rows || found->spec.cols != cols)
         return err_set(err, "%s: the tensor %s is %d x %d, not %d x %d", found->where, found->stored->name,
                        found->spec.rows, found->spec.cols, rows, cols);
-    if (found_read(found, file->gguf && found->spec.turned_heads > 0, out)) return true;
+    if (found_read(found, file->gguf && found->spec.turned_heads > 0, out) &&
+        (!found->scales || scales_apply(found, file->scale_rows, file->scale_cols, out)))
+        return true;
     return err_set(err, "%s: the tensor %s holds NaN or infinity: the model is broken, take another one",
                    found->where, found->stored->name);
 }
@@ -220,6 +264,25 @@ static char *chat_template_read(ModelFile *file) {
     return text;
 }
 
+/* FP8 with a factor for each block of values is the one way of quantising a folder that is read. */
+static bool block_size_read(ModelFile *file, const json_t *config, const char *where, Err *err) {
+    const json_t *how = json_object_get(config, "quantization_config");
+    if (!json_is_object(how)) return true;
+    const char *method = json_string_value(json_object_get(how, "quant_method"));
+    const json_t *block = json_object_get(how, "weight_block_size");
+    json_int_t rows = json_integer_value(json_array_get(block, 0)),
+               cols = json_integer_value(json_array_get(block, 1));
+    if (!method || strcmp(method, "fp8") != 0 || json_array_size(block) != 2 || rows < 1 || cols < 1 ||
+        rows > 1 << 20 || cols > 1 << 20)
+        return err_set(err,
+                       "%s: this way of quantising (\"%.60s\") is not supported (fp8 with weight_block_size is): "
+                       "give the model "
+                       "in float16, bfloat16 or float32, or a GGUF",
+                       where, method ? method : "?");
+    file->scale_rows = (int)rows, file->scale_cols = (int)cols;
+    return true;
+}
+
 static bool folder_open(ModelFile *file, Err *err) {
     char *config_path = path_in(&file->arena, file->path, "config.json");
     char *generation_path = path_in(&file->arena, file->path, "generation_config.json");
@@ -230,7 +293,8 @@ static bool folder_open(ModelFile *file, Err *err) {
         generation = json_file(generation_path, err);
         ok = generation != NULL;
     }
-    ok = ok && conf_from_json(&file->conf, config, generation, config_path, err) && weights_open(file, err);
+    ok = ok && conf_from_json(&file->conf, config, generation, config_path, err) &&
+         block_size_read(file, config, config_path, err) && weights_open(file, err);
     json_decref(config);
     json_decref(generation);
     if (!ok) return false;
@@ -250,7 +314,7 @@ static bool gguf_file_open(ModelFile *file, Err *err) {
     return true;
 }
 
-/* A folder with no config.json but one GGUF file stands for that file. */
+/* A folder with no config.json but one GGUF file, or one that is split, stands for that file. */
 static char *gguf_inside(const char *folder) {
     DIR *dir = opendir(folder);
     if (!dir) return NULL;
@@ -258,7 +322,8 @@ static char *gguf_inside(const char *folder) {
     int n = 0;
     for (struct dirent *entry; (entry = readdir(dir));) {
         size_t length = strlen(entry->d_name);
-        if (length < 6 || strcmp(entry->d_name + length - 5, ".gguf") != 0) continue;
+        if (length < 6 || strcmp(entry->d_name + length - 5, ".gguf") != 0 || gguf_part(entry->d_name) > 1)
+            continue;
         buf_clear(&buf);
         buf_format(&buf, "%s/%s", folder, entry->d_name);
         n++;

@@ -39,10 +39,11 @@ static float *read_good(const ModelFile *file, const char *name, int *rows, int 
 
 static void test_tensors(void **state) {
     (void)state;
-    static const char *const MODELS[] = {"tiny.gguf", "tiny-llama", "tiny-untied", "tiny-biased"};
+    static const char *const MODELS[] = {
+        "tiny.gguf", "tiny-split-00001-of-00003.gguf", "tiny-llama", "tiny-untied", "tiny-biased", "tiny-fp8"};
     json_t *goldens = json_load_file(GOLDENS "files-goldens.json", 0, NULL);
     assert_non_null(goldens);
-    for (int m = 0; m < 4; m++) {
+    for (int m = 0; m < 6; m++) {
         char path[64];
         snprintf(path, sizeof path, GOLDENS "%s", MODELS[m]);
         ModelFile *file = open_good(path);
@@ -392,6 +393,37 @@ static void test_bad_gguf(void **state) {
     free(g.p);
 }
 
+/* A split model: any part but the first, a missing part, parts of something else; a folder that holds one. */
+static void test_split(void **state) {
+    (void)state;
+    char *folder = folder_new();
+    Arena arena = {0};
+    assert_int_equal(system(arena_format(&arena, "cp " GOLDENS "tiny-split-* %s/", folder)), 0);
+    char *part[3];
+    for (int i = 0; i < 3; i++)
+        part[i] = arena_format(&arena, "%s/tiny-split-0000%d-of-00003.gguf", folder, i + 1);
+    assert_true(refused(folder, NULL) && refused(part[0], NULL));
+    refused(part[1], "");
+    Bytes g = read_bytes(part[2]), first = read_bytes(part[0]);
+    with_patch(part[2], g, AFTER("split.no", 4), "\5", 1, "");
+    refused(part[0], "says that it is part 6 of 3, not 3 of 3");
+    write_bytes(part[2], g.p, g.n / 2);
+    refused(part[0], "cut off");
+    unlink(part[2]);
+    refused(part[0], "tiny-split-00003-of-00003.gguf: can't be opened");
+    write_bytes(part[2], g.p, g.n);
+    free(g.p);
+    g = first;
+    with_patch(part[0], g, AFTER("split.count", 4), "\4", 1, "is part of a model in 4 files");
+    with_patch(part[0], g, AFTER("split.tensors.count", 4), "\7", 1, "should hold 7");
+    char *other = arena_format(&arena, "%s/x.gguf", folder);
+    write_bytes(other, g.p, g.n);
+    refused(other, "give the first of them");
+    free(g.p);
+    arena_free(&arena);
+    folder_remove(folder);
+}
+
 /* NaN in each number format: the exponent of a value or of a block's scale. */
 static void test_nan(void **state) {
     (void)state;
@@ -441,7 +473,13 @@ static const struct {
      "lm_head.weight is missing"},
     {"tiny-llama", "config.json", "\"attention_bias\": false", "\"attention_bias\": true",
      "q_proj.bias is missing"},
-    {"tiny-llama", "config.json", "\"use_cache\"", "\"quantization_config\": {}, \"use_cache\"", "quantised"},
+    {"tiny-llama", "config.json", "\"use_cache\"",
+     "\"quantization_config\": {\"quant_method\": \"awq\"}, \"use_cache\"",
+     "quantising (\"awq\") is not supported"},
+    {"tiny-fp8", "config.json", "weight_block_size", "weight_block_sise", "quantising (\"fp8\") is not supported"},
+    {"tiny-fp8", "config.json", "\"quantization_config\"", "\"quantisation_config\"", "has no weight_block_size"},
+    {"tiny-fp8", "model.safetensors", "v_proj.weight_scale_inv", "v_proj.weight_scale_inx", "needs the tensor"},
+    {"tiny-fp8", "config.json", "40", "30", "with 3 x 3 numbers"},
     {"tiny-llama", "config.json", "\"bos_token_id\": 1", "\"bos_token_id\": 384", "bos_token_id"},
     {"tiny-llama", "config.json", "{", "[", "not valid JSON"},
     {"tiny-llama", "config.json", "", NULL, "no config.json"},
@@ -588,16 +626,10 @@ static void test_fuzz(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tensors),
-        cmocka_unit_test(test_confs),
-        cmocka_unit_test(test_speeds),
-        cmocka_unit_test(test_safetensors),
-        cmocka_unit_test(test_save),
-        cmocka_unit_test(test_bad_gguf),
-        cmocka_unit_test(test_nan),
-        cmocka_unit_test(test_bad_folders),
-        cmocka_unit_test(test_bad_safetensors),
-        cmocka_unit_test(test_fuzz),
+        cmocka_unit_test(test_tensors),         cmocka_unit_test(test_confs), cmocka_unit_test(test_speeds),
+        cmocka_unit_test(test_safetensors),     cmocka_unit_test(test_save),  cmocka_unit_test(test_bad_gguf),
+        cmocka_unit_test(test_split),           cmocka_unit_test(test_nan),   cmocka_unit_test(test_bad_folders),
+        cmocka_unit_test(test_bad_safetensors), cmocka_unit_test(test_fuzz),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

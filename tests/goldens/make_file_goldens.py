@@ -1,5 +1,6 @@
 """Makes tiny.gguf (the weights of tiny-llama, in every number format that whet reads, q and k turned as llama.cpp's
-converter does, with its tokenizer) and files-goldens.json: for each tiny model the CRC-32 of every tensor as float32
+converter does, with its tokenizer), tiny-split-0000?-of-00003.gguf (the same in three files), tiny-fp8/ (tiny-llama with
+its matrices in FP8 and a scale for each block of 24 x 40) and files-goldens.json: for each tiny model the CRC-32 of every tensor as float32
 in Hugging Face's order, and rotary speeds as transformers computes them, as bit patterns.
 
     python tests/goldens/make_file_goldens.py
@@ -7,12 +8,14 @@ in Hugging Face's order, and rotary speeds as transformers computes them, as bit
 
 import json
 import pathlib
+import shutil
 import zlib
 
 import gguf
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType as Q
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -65,11 +68,11 @@ def add_tokenizer(writer):
     writer.add_chat_template(json.loads((HERE / "tiny-llama/tokenizer_config.json").read_text())["chat_template"])
 
 
-def make_gguf():
+def make_gguf(target, **how):
     """Returns the entries of what a reader has to get out of it."""
     config = json.loads((HERE / "tiny-llama/config.json").read_text())
     state = AutoModelForCausalLM.from_pretrained(HERE / "tiny-llama", dtype=torch.float32).state_dict()
-    writer = gguf.GGUFWriter(str(HERE / "tiny.gguf"), "llama")
+    writer = gguf.GGUFWriter(str(HERE / target), "llama", **how)
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -105,6 +108,40 @@ def make_gguf():
     return entries
 
 
+def to_fp8(w, rows, cols):
+    """The codes, and the factor of each block (what a code is multiplied by)."""
+    factors = torch.zeros(-(-w.shape[0] // rows), -(-w.shape[1] // cols))
+    codes = torch.zeros(w.shape, dtype=torch.float8_e4m3fn)
+    plain = torch.zeros(w.shape)
+    for i in range(factors.shape[0]):
+        for j in range(factors.shape[1]):
+            at = slice(i * rows, (i + 1) * rows), slice(j * cols, (j + 1) * cols)
+            factors[i, j] = w[at].abs().max() / 448
+            codes[at] = (w[at] / factors[i, j]).to(torch.float8_e4m3fn)
+            plain[at] = codes[at].float() * factors[i, j]
+    return codes, factors, plain
+
+
+def make_fp8():
+    folder = HERE / "tiny-fp8"
+    folder.mkdir(exist_ok=True)
+    config = json.loads((HERE / "tiny-llama/config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [24, 40]}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(HERE / "tiny-llama" / name, folder / name)
+    stored, entries = {}, {}
+    for name, w in load_file(HERE / "tiny-llama/model.safetensors").items():
+        if w.dim() == 2 and "layers" in name:
+            stored[name], stored[name + "_scale_inv"], plain = to_fp8(w.float(), 24, 40)
+        else:
+            stored[name] = w.double() if w.dim() == 1 else w.bfloat16()
+            plain = stored[name].float()
+        entries[name] = entry(plain.numpy())
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    return entries
+
+
 def speeds(**rope):
     config = LlamaConfig(
         hidden_size=rope.pop("dim"), num_attention_heads=1, max_position_embeddings=131072, rope_parameters=rope
@@ -126,7 +163,9 @@ def make_speeds():
 
 
 def main():
-    goldens = {"tiny.gguf": make_gguf()}
+    goldens = {"tiny.gguf": make_gguf("tiny.gguf")}
+    goldens["tiny-split-00001-of-00003.gguf"] = make_gguf("tiny-split.gguf", split_max_tensors=8)
+    goldens["tiny-fp8"] = make_fp8()
     for name in ("tiny-llama", "tiny-untied", "tiny-biased"):
         model = AutoModelForCausalLM.from_pretrained(HERE / name, dtype=torch.float32)
         tied = model.config.tie_word_embeddings
