@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# run.sh: runs what `make test` has built, counts, and ends with `N passed, N failed`; status 1 when anything failed
-# or nothing ran. With --all also tests/long_*, which need the model and a Python with torch and transformers.
+# run.sh: runs what `make test` has built, counts, and ends with `N passed, N failed`; status 1 when anything
+# failed or nothing ran. With --all also tests/long_*, which need the model and a Python with torch and transformers.
 #
 # Three kinds of tests:  tests/test_*.c     cmocka programs: plain, in double where built, with ASan and UBSan
 #                        tests/*.sh         scripts, run with the plain and then with the sanitized program
@@ -11,16 +11,18 @@ cd "$(dirname "$0")/.." || exit 1
 export WHET_DATA=${WHET_DATA:-../shared/data} PYTHON=${PYTHON:-python3}
 [ -n "${WHET_MODEL:-}" ] || { [ -f "${MODEL:-}" ] && export WHET_MODEL=$MODEL; }
 export UBSAN_OPTIONS=print_stacktrace=1
+TIMEFORMAT='%R %U %S'
 logs=build/test-logs passed=0 failed=0 skipped=0 failures=()
 rm -rf $logs && mkdir -p $logs
 
 # run NAME SECONDS COMMAND...: one line for it, its whole output where it failed, and what it skipped.
 run() {
-    local name=$1 limit=$2 log status p f s begin=$EPOCHREALTIME
+    local name=$1 limit=$2 log status p f s wall user system
     log=$logs/${name//[\/ ]/-}.log
     shift 2
-    timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null
+    { time timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null; } 2>"$log.time"
     status=$?
+    read -r wall user system < <(tail -n 1 "$log.time") # a crash has a line before it
     read -r p f s < <(awk '
         /^\[  PASSED  \] [0-9]+ test/ { p += $4 } /^\[  FAILED  \] [0-9]+ test/ { f += $4 }
         /^\[  SKIPPED \] [0-9]+ test/ { s += $4 }
@@ -28,7 +30,10 @@ run() {
         END { if (line && line == NR) { p += lp; f += lf; s += ls } print p + 0, f + 0, s + 0 }' "$log")
     if [ $status != 0 ] && [ "$f" = 0 ]; then
         f=1 # a crash, a leak, the time: no test of its own says so
-        [ $status -lt 124 ] || echo "run.sh: status $status (124 and 137: more than $limit s)" >>"$log"
+        case $status in
+            124 | 137) echo "run.sh: took more than $limit s" >>"$log" ;;
+            *) echo "run.sh: ended with status $status" >>"$log" ;;
+        esac
     elif [ $status = 0 ] && [ $((p + f + s)) = 0 ]; then
         case $name in *.sh | *.py) p=1 ;; *) f=1 && echo "run.sh: no test ran" >>"$log" ;; esac
     fi
@@ -36,7 +41,7 @@ run() {
     printf '%-46s %4d passed' "$name" "$p"
     [ "$f" = 0 ] || printf ', %d FAILED' "$f"
     [ "$s" = 0 ] || printf ', %d skipped' "$s"
-    awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN { printf "  (%.1f s)\n", b - a }'
+    awk -v w="$wall" -v u="$user" -v s="$system" 'BEGIN { printf "  (%.1f s, CPU %.1f s)\n", w, u + s }'
     if [ "$f" = 0 ]; then
         grep -h '^SKIPPED' "$log" | sort | uniq -c | sed 's/^ */    /'
     else
