@@ -11,7 +11,7 @@ void open_options(OpenConf *conf, Option options[OPEN_OPTIONS]) {
         {"device", KEY_TEXT, &conf->device, 0, 0, "where"},
         {"cpu_path", KEY_TEXT, &conf->cpu_path, 0, 0, "instruction set: auto, plain, avx2, avx512, avx512_bf16"},
         {"threads", KEY_WHOLE, &conf->threads, 0, 256, "0: as many as cores"},
-        {"max_memory", KEY_BYTES, &conf->max_memory, 0, 0, "most bytes to take (8G, 500M); default: what is free"},
+        {"max_memory", KEY_BYTES, &conf->max_memory, 0, 0, "most bytes to take (8G, 500M), of those that are free"},
     };
     memcpy(options, all, sizeof all);
 }
@@ -57,7 +57,7 @@ bool model_open(Model *model, const OpenConf *conf, Err *err) {
     if (model->file) model->tok = tokenizer_open(model->file, err);
     if (model->tok) {
         int64_t there = memory_free();
-        model->memory = conf->max_memory > 0 ? conf->max_memory : there;
+        model->memory = conf->max_memory > 0 && conf->max_memory < there ? conf->max_memory : there;
         dev_limit(model->dev, (size_t)model->memory);
         return true;
     }
