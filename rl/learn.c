@@ -25,25 +25,26 @@ struct Learner {
 
 /* ---- memory ---- */
 
-static bool separate_embed(const Policy *policy) {
-    return policy->conf.tied && policy->params.items[policy->p_embed].trained;
+static bool separate_embed(const Conf *conf, const Params *params) {
+    return conf->tied && params->items[0].trained; /* the table begins with the embedding */
 }
+static bool has_dembed(const Learner *l) { return separate_embed(&l->policy->conf, &l->policy->params); }
 
 static BatchLimits limits_of(const LearnConf *c) {
     return batch_limits(c->rows, c->max_prompt, c->max_completion, c->group);
 }
 
-size_t learner_bytes(const Dev *dev, const Conf *conf, DType type, int64_t n_trained, const LearnConf *learn) {
+size_t learner_bytes(const Dev *dev, const Conf *conf, DType type, const Params *params, const LearnConf *learn) {
     BatchLimits limits = limits_of(learn);
     size_t rows = (size_t)limits.max_rows, head = (size_t)limits.max_head, dim = (size_t)conf->dim;
-    size_t bytes = 3 * (size_t)n_trained * sizeof(real);
-    if (conf->tied) bytes += (size_t)conf->vocab * dim * sizeof(real);
+    size_t bytes = 3 * (size_t)params->n_trained * sizeof(real);
+    if (separate_embed(conf, params)) bytes += (size_t)conf->vocab * dim * sizeof(real);
     bytes += tape_bytes(conf, type, limits.max_rows, learn->recompute) + work_bytes(conf, type, limits.max_rows);
     bytes += back_work_bytes(conf, type, limits.max_rows);
     bytes += (size_t)limits.max_pages *
              (k_kv_page_bytes(dev, conf->n_layers, conf->n_kv_heads, conf->head_dim, type, false) +
               k_kv_page_bytes(dev, conf->n_layers, conf->n_kv_heads, conf->head_dim, K_REAL, true));
-    bytes += rows * dim * sizeof(real) + head * (dim * (4 * sizeof(real) + dtype_size(type)) + 4 * sizeof(real));
+    bytes += rows * dim * sizeof(real) + head * (dim * (3 * sizeof(real) + dtype_size(type)) + 4 * sizeof(real));
     return bytes;
 }
 
@@ -69,7 +70,7 @@ static bool learner_memory(Learner *l, Err *err) {
         {&l->logp, 1, head, K_REAL},
         {&l->lse, 1, head, K_REAL},
         {&l->entropy, 1, head, K_REAL},
-        {&l->dembed, separate_embed(policy) ? c->vocab : 0, c->dim, K_REAL},
+        {&l->dembed, has_dembed(l) ? c->vocab : 0, c->dim, K_REAL},
     };
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         *all[i].ten = k_new(dev, all[i].rows, all[i].cols, all[i].type, err);
@@ -240,7 +241,7 @@ static void update_report(Update *u, int n, const bool *skip) {
 
 static void run_backward(Learner *l, const Batch *b, const Tape *tape) {
     const Policy *policy = l->policy;
-    Ten dembed = separate_embed(policy) ? l->dembed : param_grad(l, policy->p_embed);
+    Ten dembed = has_dembed(l) ? l->dembed : param_grad(l, policy->p_embed);
     backward(l->policy, l->grads, dembed, &b->rows, &l->kv, &l->dkv, tape, &l->work, &l->back,
              ten_rows(l->stream, 0, b->rows.m));
 }
@@ -350,13 +351,13 @@ bool learner_gradients(Learner *l, const BatchGroup *groups, LearnSample *const 
     bool *skip = groups_without_gradient(&u, n);
     if (loss->beta != 0) reference_logp(l, groups, extra, n, skip);
     k_zero(l->policy->dev, l->grads);
-    if (separate_embed(l->policy)) k_zero(l->policy->dev, l->dembed);
+    if (has_dembed(l)) k_zero(l->policy->dev, l->dembed);
     bool good = true;
     BatchCursor cursor = {0};
     while (good && batch_next(&l->batch, &cursor, groups, n, skip)) good = run_batch(&u);
     if (good) update_report(&u, n, skip);
     free(skip);
-    if (good && separate_embed(l->policy)) k_add(l->policy->dev, param_grad(l, l->policy->p_embed), l->dembed);
+    if (good && has_dembed(l)) k_add(l->policy->dev, param_grad(l, l->policy->p_embed), l->dembed);
     return good;
 }
 

@@ -37,8 +37,8 @@ typedef struct {
 
 typedef struct Learner Learner;
 
-/* Bytes of the device that learner_open asks for, and those of the products' workspaces. */
-size_t learner_bytes(const Dev *dev, const Conf *conf, DType type, int64_t n_trained, const LearnConf *learn);
+/* Bytes of the device that learner_open asks for; the ops' workspaces (k_workspace_bytes) come on top. */
+size_t learner_bytes(const Dev *dev, const Conf *conf, DType type, const Params *params, const LearnConf *learn);
 /* `reference` may be NULL; it is of the same shape and compute type. Both must outlive the learner. */
 Learner *learner_open(Policy *policy, Policy *reference, const LearnConf *conf, Err *err);
 

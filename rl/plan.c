@@ -5,18 +5,10 @@ static size_t sum_of(const Plan *p) {
     return p->policy_bytes + p->reference_bytes + p->learner_bytes + p->engine_bytes + p->workspace_bytes;
 }
 
-/* Elements of the rows that are trained. */
-static int64_t trained_elements(const Conf *conf, const PolicyConf *policy) {
-    Params params = params_of(conf, policy);
-    int64_t n = params.n_trained;
-    params_free(&params);
-    return n;
-}
-
-static void plan_rows(Plan *p, const Model *model, int rows, bool recompute, int64_t trained) {
+static void plan_rows(Plan *p, const Model *model, int rows, bool recompute, const Params *params) {
     const Conf *conf = model_file_conf(model->file);
     p->learn.rows = rows, p->learn.recompute = recompute;
-    p->learner_bytes = learner_bytes(model->dev, conf, model->type, trained, &p->learn);
+    p->learner_bytes = learner_bytes(model->dev, conf, model->type, params, &p->learn);
     int most = batch_limits(rows, p->learn.max_prompt, p->learn.max_completion, p->learn.group).max_head;
     p->workspace_bytes = k_workspace_bytes(model->dev, most, conf->dim, conf->hidden, conf->vocab,
                                            conf->n_heads * conf->head_dim, conf->n_kv_heads * conf->head_dim);
@@ -56,16 +48,20 @@ bool plan_make(Plan *p, const Recipe *r, const Model *model, Err *err) {
     p->policy_bytes = policy_bytes(model->dev, conf, &p->policy);
     if (r->beta != 0) p->reference_bytes = policy_bytes(model->dev, conf, &p->reference);
     p->engine_bytes = engine_bytes(model->dev, conf, model->type, &p->engine);
-    int64_t trained = trained_elements(conf, &p->policy);
+    Params params = params_of(conf, &p->policy);
+    bool fits = false;
+    int most = rows_of_update(r), fixed = (int)r->micro_batch_tokens;
+    for (int recompute = 0; recompute < 2 && !fits; recompute++)
+        for (int i = 0; i < 3 && !fits; i++) {
+            int rows = fixed ? fixed : sizes[i] < most ? sizes[i] : most;
+            plan_rows(p, model, rows, recompute, &params);
+            fits = p->total <= (size_t)model->memory;
+        }
+    int64_t trained = params.n_trained;
+    params_free(&params);
     if (trained == 0)
         return err_set(err, "frozen: every parameter of the model is frozen, nothing is left to train");
-    int most = rows_of_update(r), fixed = (int)r->micro_batch_tokens;
-    for (int recompute = 0; recompute < 2; recompute++)
-        for (int i = 0; i < 3; i++) {
-            int rows = fixed ? fixed : sizes[i] < most ? sizes[i] : most;
-            plan_rows(p, model, rows, recompute, trained);
-            if (p->total <= (size_t)model->memory) return true;
-        }
+    if (fits) return true;
     return err_set(
         err,
         "%.2f GB of memory are needed at the least (weights %.2f, learning %.2f, sampling %.2f) and %.2f GB may "

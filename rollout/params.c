@@ -157,9 +157,22 @@ static int vectors_size(const Policy *policy) {
     return n;
 }
 
+/* Elements through which frozen parameters are loaded: some rows of the widest. 0: all are trained. */
+static int slab_size(const Policy *policy) {
+    enum { SLAB = 1 << 20 };
+    int64_t size = 0;
+    for (int i = 0; i < policy->params.n; i++) {
+        const Param *p = &policy->params.items[i];
+        int64_t all = (int64_t)p->rows * p->cols, some = all < SLAB ? all : p->cols < SLAB ? SLAB : p->cols;
+        if (!p->trained && some > size) size = some;
+    }
+    return (int)size;
+}
+
 size_t policy_bytes(const Dev *dev, const Conf *conf, const PolicyConf *policy_conf) {
     Policy *policy = policy_plan((Dev *)dev, conf, policy_conf);
     size_t bytes = (size_t)policy->params.n_trained * sizeof(real) + (size_t)vectors_size(policy) * sizeof(real);
+    bytes += (size_t)slab_size(policy) * sizeof(real);
     bytes += 2 * (size_t)policy_conf->max_positions * (size_t)(conf->head_dim / 2) * sizeof(real);
     int n, k;
     bool back;
@@ -245,11 +258,11 @@ void policy_close(Policy *policy) {
 
 /* ---- filling ---- */
 
-/* Puts w[rows, cols] of a parameter where the products read it. */
-static void pack_param(Policy *policy, int param, Ten w) {
+/* Puts w, rows row0 .. of a parameter, where the products read it. */
+static void pack_param(Policy *policy, int param, Ten w, int row0) {
     Dev *dev = policy->dev;
-    if (param == policy->p_embed) k_mat_pack(dev, &policy->embed, w, 0);
-    if (param == policy->p_head && !policy->conf.tied) k_mat_pack(dev, &policy->head, w, 0);
+    if (param == policy->p_embed) k_mat_pack(dev, &policy->embed, w, row0);
+    if (param == policy->p_head && !policy->conf.tied) k_mat_pack(dev, &policy->head, w, row0);
     if (param == policy->p_norm) k_copy(dev, policy->norm, w);
     for (int l = 0; l < policy->conf.n_layers; l++) {
         LayerWeights *lw = &policy->layers[l];
@@ -259,7 +272,7 @@ static void pack_param(Policy *policy, int param, Ten w) {
         Linear *linear[4] = {&lw->qkv, &lw->out, &lw->gate_up, &lw->down};
         for (int i = 0; i < 4; i++)
             for (int part = 0, row = 0; part < linear[i]->parts; part++) {
-                if (param == linear[i]->weight[part]) k_mat_pack(dev, &linear[i]->mat, w, row);
+                if (param == linear[i]->weight[part]) k_mat_pack(dev, &linear[i]->mat, w, row + row0);
                 if (param == linear[i]->bias_of[part]) k_copy(dev, ten_cols(linear[i]->bias, row, w.cols), w);
                 row += policy->params.items[linear[i]->weight[part]].rows;
             }
@@ -268,13 +281,28 @@ static void pack_param(Policy *policy, int param, Ten w) {
 
 void policy_pack(Policy *policy) {
     for (int i = 0; i < policy->params.n; i++)
-        if (policy->params.items[i].trained) pack_param(policy, i, policy_master(policy, i));
+        if (policy->params.items[i].trained) pack_param(policy, i, policy_master(policy, i), 0);
 }
 
 /* Gives host values of a parameter: from a file or from a generator. */
 typedef bool Filler(void *self, const Param *param, float *out, Err *err);
 
+/* A frozen parameter passes through the slab on its way to the compute copy, some rows at a time. */
+static void fill_frozen(Policy *policy, int param, Ten slab, const real *host) {
+    const Param *p = &policy->params.items[param];
+    int step = slab.cols / p->cols;
+    for (int row = 0; row < p->rows; row += step) {
+        int n = p->rows - row < step ? p->rows - row : step;
+        Ten w = ten_shape(ten_cols(slab, 0, n * p->cols), n, p->cols);
+        k_put(policy->dev, w, host + (size_t)row * (size_t)p->cols);
+        pack_param(policy, param, w, row);
+    }
+}
+
 static bool policy_fill(Policy *policy, Filler *fill, void *self, Err *err) {
+    int slab_cols = slab_size(policy);
+    Ten slab = slab_cols ? k_new(policy->dev, 1, slab_cols, K_REAL, err) : TEN_NONE;
+    if (slab_cols && !slab.p) return false;
     size_t most = 0;
     for (int i = 0; i < policy->params.n; i++) {
         size_t elements = (size_t)policy->params.items[i].rows * (size_t)policy->params.items[i].cols;
@@ -290,14 +318,14 @@ static bool policy_fill(Policy *policy, Filler *fill, void *self, Err *err) {
         if (!good) break;
         if (sizeof(real) != sizeof(float))
             for (size_t j = 0; j < elements; j++) wide[j] = (real)host[j];
-        Ten w =
-            param->trained ? policy_master(policy, i) : k_new(policy->dev, param->rows, param->cols, K_REAL, err);
-        good = w.p != NULL;
-        if (!good) break;
-        k_put(policy->dev, w, wide);
-        pack_param(policy, i, w);
-        if (!param->trained) k_free(policy->dev, &w);
+        if (param->trained) {
+            k_put(policy->dev, policy_master(policy, i), wide);
+            pack_param(policy, i, policy_master(policy, i), 0);
+        } else {
+            fill_frozen(policy, i, slab, wide);
+        }
     }
+    k_free(policy->dev, &slab);
     if ((void *)wide != (void *)host) free(wide);
     free(host);
     return good;

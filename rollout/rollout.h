@@ -168,7 +168,8 @@ typedef struct {
     int max_positions; /* longest sequence */
 } PolicyConf;
 
-/* Bytes that policy_load will ask of the device: part of the memory plan. */
+/* The most bytes of the device that policy_load holds at once: part of the memory plan. (While it loads, frozen
+ * parameters pass through up to 4 MiB that are free afterwards.) */
 size_t policy_bytes(const Dev *dev, const Conf *conf, const PolicyConf *policy_conf);
 Policy *policy_load(Dev *dev, const ModelFile *file, const PolicyConf *conf, Err *err);
 Policy *policy_random(Dev *dev, const Conf *model, const PolicyConf *conf, uint64_t seed,
