@@ -4,6 +4,8 @@ run_script: a whole program with stdin and stdout. run_serve: loads the code, th
 over the channel at descriptor 0 (calls, attributes, items), values by the codec of wire.py. All here may be patched,
 traced or killed by the candidate: the worst that it can do is spoil its own answer.
 """
+import atexit
+
 os_exit = os._exit
 
 
@@ -23,7 +25,7 @@ def exit_status(error):
         sys.stderr.write(str(code) + "\n")
         return 1
     try:
-        traceback.print_exception(type(error), error, error.__traceback__.tb_next if error.__traceback__ else None, limit=-8)
+        sys.__excepthook__(type(error), error, error.__traceback__.tb_next if error.__traceback__ else None)
     except BaseException:
         pass
     return {"memory-limit": EXIT_MEMORY, "process-limit": EXIT_PROCESSES}.get(limit_of(error), 1)
@@ -217,5 +219,4 @@ def run_serve(request):
         os_exit(0)
 
 
-import atexit, tempfile, queue, textwrap, pprint, numbers, abc, contextlib, hashlib, calendar
 RUNS.update(script=run_script, serve=run_serve)

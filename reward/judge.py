@@ -6,6 +6,7 @@ as its plain base value (an int of its own class) or as different, and an operat
 another Handle. So an object that claims to equal everything equals nothing.
 """
 import ast, importlib
+import datetime, decimal, fractions, statistics
 
 
 class RemoteError(Exception):

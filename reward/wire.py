@@ -5,12 +5,14 @@ standard library. Everything else crosses as a handle: a number that only its ow
 decoded can run code of the other side. Both sides use this file; judge.py and candidate.py say what each allows.
 Tested by tests/test_reward_sandbox.c and the hostile programs.
 """
-import builtins, collections, datetime, decimal, fractions, os, sys
+import builtins, collections, os, sys
 from struct import pack, unpack
 
 os_read, os_write = os.read, os.write  # the candidate may replace os.read; the channel does not care
 MOST_BYTES, MOST_DEPTH, RECORD = 16 << 20, 800, 60000
-PLAIN_CLASSES = {c.__name__: c for c in (datetime.date, datetime.time, datetime.datetime, datetime.timedelta)}
+DATE_FIELDS = {"timedelta": "days seconds microseconds", "date": "year month day",
+               "time": "hour minute second microsecond",
+               "datetime": "year month day hour minute second microsecond"}
 BUILTIN_TYPES = {n: t for n, t in vars(builtins).items() if isinstance(t, type)}
 
 
@@ -34,15 +36,9 @@ class Broken(Exception):
     """The other side sent what the codec does not know."""
 
 
-def plain_parts(value):
-    """The numbers that make a date, time, datetime or timedelta again."""
-    kind = type(value)
-    if kind is datetime.timedelta:
-        return (value.days, value.seconds, value.microseconds)
-    if kind is datetime.date:
-        return (value.year, value.month, value.day)
-    clock = (value.hour, value.minute, value.second, value.microsecond)
-    return clock if kind is datetime.time else (value.year, value.month, value.day) + clock
+def library(module, name):
+    """A class of the standard library, if its module is loaded: else there is no object of it either."""
+    return getattr(sys.modules.get(module), name, None)
 
 
 class Encoder:
@@ -87,15 +83,15 @@ class Encoder:
         elif kind is slice: self.many(b"L", (v.start, v.stop, v.step), 3, depth)
         elif v is Ellipsis: self.out += b"e"
         elif v is NotImplemented: self.out += b"n"
-        elif kind is decimal.Decimal: self.sized(b"D", str(v).encode())
-        elif kind is fractions.Fraction: self.many(b"Q", (v.numerator, v.denominator), 2, depth)
+        elif kind is library("decimal", "Decimal"): self.sized(b"D", str(v).encode())
+        elif kind is library("fractions", "Fraction"): self.many(b"Q", (v.numerator, v.denominator), 2, depth)
         elif kind is collections.deque: self.many(b"q", v, len(v), depth)
         elif kind is collections.Counter: self.pairs(b"C", v, depth)
         elif kind is collections.OrderedDict: self.pairs(b"O", v, depth)
         elif kind is collections.defaultdict: self.pairs(b"d", v, depth)
-        elif kind in PLAIN_CLASSES.values() and getattr(v, "tzinfo", None) is None:
+        elif kind.__name__ in DATE_FIELDS and kind is library("datetime", kind.__name__) and not getattr(v, "tzinfo", None):
             self.sized(b"p", kind.__name__.encode())
-            self.add(plain_parts(v), depth + 1)
+            self.add([getattr(v, field) for field in DATE_FIELDS[kind.__name__].split()], depth + 1)
         elif kind is type and BUILTIN_TYPES.get(v.__name__) is v: self.sized(b"y", v.__name__.encode())
         else:
             tag, number = self.peer.handle_of(v)
@@ -149,15 +145,19 @@ class Decoder:
         if tag == b"L": return slice(*self.many(depth))
         if tag == b"e": return Ellipsis
         if tag == b"n": return NotImplemented
-        if tag == b"D": return decimal.Decimal(self.take(self.number()).decode())
-        if tag == b"Q": return fractions.Fraction(*self.many(depth))
+        if tag == b"D": return __import__("decimal").Decimal(self.take(self.number()).decode())
+        if tag == b"Q": return __import__("fractions").Fraction(*self.many(depth))
         if tag == b"q": return collections.deque(self.many(depth))
         if tag == b"C": return collections.Counter(self.pairs(depth))
         if tag == b"O": return collections.OrderedDict(self.pairs(depth))
-        if tag == b"p": return PLAIN_CLASSES[self.take(self.number()).decode()](*self.value(depth + 1))
+        if tag == b"p": return self.date(self.take(self.number()).decode(), depth)
         if tag == b"y": return BUILTIN_TYPES[self.take(self.number()).decode()]
         if tag in (b"h", b"k"): return self.peer.object_of(tag, unpack("<Q", self.take(8))[0])
         raise Broken("unknown tag")
+
+    def date(self, name, depth):
+        parts = dict(zip(DATE_FIELDS[name].split(), self.value(depth + 1)))
+        return getattr(__import__("datetime"), name)(**parts)
 
 
 class Peer:
