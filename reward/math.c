@@ -178,7 +178,8 @@ static void verdict_conclude(Judging *j, Verdict verdict) {
     }
     Budget budget = {.work = WORK_MAX};
     if (verdict == VERDICT_TOO_LARGE && !value_measurable(&budget, j->gold))
-        conclude(j, SCORE_UNJUDGED, "gold-too-large", "the expected answer is too large to be compared within the limits");
+        conclude(j, SCORE_UNJUDGED, "gold-too-large",
+                 "the expected answer is too large to be compared within the limits");
     if (verdict_right(verdict) && is_echo(j))
         conclude(j, SCORE_WRONG, "different", "repeats an expression of the problem where a simpler one is asked");
 }
@@ -194,7 +195,7 @@ static bool options_judge(Judging *j, char gold, const Candidates *candidates) {
         if (!letter && strstr(candidates->c[i].how, "box")) return false; /* a box that holds no letter */
     }
     if (!letter && !j->conf->strict) {
-        letter = option_settled(j->item->completion);
+        letter = option_settled(&j->arena, j->item->completion);
         j->how = "option";
     }
     if (!letter) return false;
@@ -211,8 +212,9 @@ static bool options_judge(Judging *j, char gold, const Candidates *candidates) {
  * well. */
 static bool small_letter_judge(Judging *j, const char *gold, const Candidates *candidates) {
     if (gold[0] < 'a' || gold[0] > 'z' || gold[1] || j->conf->strict) return false;
-    const char *first = candidates->n ? candidates->c[0].text : NULL;
-    char letter = !first ? option_settled(j->item->completion) : first[1] ? 0 : first[0];
+    bool loose = !candidates->n || text_alike(candidates->c[0].how, "last", 4);
+    const char *first = loose ? "" : candidates->c[0].text;
+    char letter = loose ? option_settled(&j->arena, j->item->completion) : first[1] ? 0 : first[0];
     if (letter != gold[0] - 32) return false;
     char text[2] = {letter, 0};
     j->extracted = arena_text(&j->arena, text, 1);

@@ -202,6 +202,12 @@ static Function function_inverse(Function fn) {
         return FN_ACOSH;
     case FN_TANH:
         return FN_ATANH;
+    case FN_COTH:
+        return FN_ACOTH;
+    case FN_SECH:
+        return FN_ASECH;
+    case FN_CSCH:
+        return FN_ACSCH;
     default:
         return FN_NONE;
     }
@@ -337,23 +343,36 @@ static Node *read_bind(Reader *r, Function fn) {
     return node;
 }
 
-/* "d" over "dx": a derivative of what follows. */
+/* What follows d or \partial in one half of a derivative; false when there is no such sign. */
+static bool differential_cut(Span *s) {
+    while (s->n && s->p[0] == ' ') s->p++, s->n--;
+    while (s->n && s->p[s->n - 1] == ' ') s->n--;
+    size_t sign = s->n && s->p[0] == 'd' ? 1 : s->n >= 8 && !memcmp(s->p, "\\partial", 8) ? 8 : 0;
+    s->p += sign;
+    s->n -= sign;
+    while (s->n && s->p[0] == ' ') s->p++, s->n--;
+    return sign != 0;
+}
+
+/* \frac{d}{dx} f and \frac{df}{dx}. */
 static Node *read_derivative(Reader *r) {
     const char *before = r->p;
     Span top, bottom;
-    bool is = take_braces(r, &top) && take_braces(r, &bottom) && span_is(top, "d") && bottom.n >= 2 &&
-              bottom.p[0] == 'd';
-    if (is) {
-        const char *p = bottom.p + 1;
-        while (p < bottom.p + bottom.n && *p == ' ') p++;
-        is = is_alpha(*p) && p + 1 == bottom.p + bottom.n;
-        if (is && at_atom(r)) {
-            Node *body = read_product(r);
-            return body ? bind_node(r, FN_DIFF, arena_text(r->arena, p, 1), 1, &body) : NULL;
-        }
+    bool is = take_braces(r, &top) && take_braces(r, &bottom) && differential_cut(&top) &&
+              differential_cut(&bottom) && (bottom.n == 1 || (bottom.n > 1 && bottom.p[0] == '\\')) &&
+              (is_alpha(*bottom.p) || *bottom.p == '\\');
+    if (!is) {
+        r->p = before;
+        return NULL;
     }
-    r->p = before;
-    return NULL;
+    Node *body = NULL;
+    if (top.n) {
+        Parse parse = {.arena = r->arena, .reading = r->parse->reading};
+        body = r->depth < DEPTH_MAX / 2 ? math_parse(&parse, top.p, top.n) : NULL;
+    } else if (at_atom(r))
+        body = read_product(r);
+    if (!body) return reader_fail(r, "a derivative of nothing");
+    return bind_node(r, FN_DIFF, arena_text(r->arena, bottom.p, bottom.n), 1, &body);
 }
 
 static Node *read_fraction(Reader *r) {
@@ -380,7 +399,7 @@ static Node *read_words(Reader *r) {
     }
     Word word = in.n ? word_find(in.p, in.n) : (Word){WORD_NONE, 0};
     if (word.kind == WORD_FN) return read_function(r, (Function)word.value, true);
-    if (letters < 2 || word.kind == WORD_CONST) {
+    if (letters < 2 || word.kind == WORD_CONST || (in.n && is_digit(*in.p))) {
         Parse parse = {.arena = r->arena, .reading = r->parse->reading};
         Node *node = r->depth < DEPTH_MAX / 2 ? math_parse(&parse, in.p, in.n) : NULL;
         if (node) return node;
@@ -478,6 +497,12 @@ static Node *symbol_read(Reader *r, const char *name, size_t n) {
         r->p++;
     }
     bool marked = r->p > after;
+    if (n == 1 && r->end - r->p > 5 && !memcmp(r->p, "^{-1}", 5) &&
+        (r->p[5] == '(' || !strncmp(r->p + 5, "\\left(", 6)) && calls(name, n, true)) {
+        buf_text(&text, "^-1"); /* an inverse function */
+        r->p += 5;
+        marked = true;
+    }
     char *full = arena_text(r->arena, text.p, text.n);
     buf_free(&text);
     Node *node = NULL;
@@ -556,10 +581,10 @@ static const FenceRow fences[] = {
 };
 
 static const char *const styles[] = {
-    "mathbf", "boldsymbol", "mathit",  "mathsf",   "mathcal",        "mathscr",         "mathfrak", "bm",
-    "pmb",    "boxed",      "fbox",    "variable", "underline",      "mathop",          "mathord",  "mathstrut",
-    "smash",  "ensuremath", "vec",     "hat",      "overrightarrow", "textsuperscript", "cancel",   "emph",
-    "color",  "tilde",      "widehat", NULL,
+    "mathbf",     "boldsymbol", "mathsf",   "mathcal",        "mathscr",         "mathfrak", "bm",        "pmb",
+    "boxed",      "fbox",       "variable", "underline",      "mathop",          "mathord",  "mathstrut", "smash",
+    "ensuremath", "vec",        "hat",      "overrightarrow", "textsuperscript", "cancel",   "emph",      "color",
+    "tilde",      "widehat",    NULL,
 };
 static const char *const texts[] = {"text",   "textbf", "textit", "textrm", "textnormal", "mbox",
                                     "mathrm", "hbox",   "texttt", "textsf", NULL};
@@ -590,10 +615,24 @@ static Node *read_fence(Reader *r, const FenceRow *fence) {
     return in ? node_fn(r->arena, fence->fn, 1, &in) : NULL;
 }
 
+/* \mathit{word}: letters, and digits after them. */
+static Node *read_identifier(Reader *r) {
+    Span in;
+    const char *before = r->p;
+    if (!take_braces(r, &in)) return read_argument(r);
+    for (size_t i = 0; i < in.n; i++)
+        if (!is_alpha(in.p[i]) && !(i && (is_digit(in.p[i]) || in.p[i] == '_')))
+            return reader_fail(r, "\\mathit of something else than a name");
+    r->p = before;
+    return read_braced(r);
+}
+
 /* A command whose name names a symbol: Greek letters and what is unknown. */
 static Node *read_named(Reader *r, Span name) {
     if (name.n > 3 && !memcmp(name.p, "var", 3) && name.n > 5) name.p += 3, name.n -= 3; /* \varphi is \phi */
     if (peek(r) == '{') return read_braced(r);
+    if (span_is(name, "ldots") || span_is(name, "cdots") || span_is(name, "dotsc"))
+        return symbol_read(r, "dots", 4);
     return symbol_read(r, name.p, name.n);
 }
 
@@ -614,6 +653,7 @@ static Node *read_command(Reader *r) {
     if (span_is(name, "binom") || span_is(name, "dbinom") || span_is(name, "tbinom"))
         return read_function(r, FN_BINOM, false);
     if (span_in(name, texts)) return read_words(r);
+    if (span_is(name, "mathit")) return read_identifier(r);
     if (span_in(name, styles)) return peek(r) == '{' ? read_braced(r) : read_argument(r);
     if (span_is(name, "overline") || span_is(name, "bar")) return read_over(r);
     if (span_is(name, "mathbb") || span_is(name, "Bbb")) return read_blackboard(r);
@@ -650,9 +690,7 @@ static Node *read_atom(Reader *r) {
     if ((unsigned char)c >= 0x80) return read_foreign(r);
     if (c == '|') {
         r->p++;
-        if (r->p < r->end && *r->p == '|') r->p++;
         Node *in = read_bars(r, "|");
-        if (in && r->p < r->end && *r->p == '|' && r->p - 2 > r->start && false) r->p++;
         return in ? node_fn(r->arena, FN_ABS, 1, &in) : NULL;
     }
     return reader_fail(r, c ? "a value is missing" : "the text ends too early");
@@ -728,6 +766,9 @@ static bool take_percent(Reader *r) {
 
 static Node *read_power(Reader *r, Node *base) {
     Node *power = argument_read(r, true);
+    static const char *const ordinals[] = {"th", "st", "nd", "rd"}; /* 5^{\text{th}} */
+    for (size_t i = 0; power && power->kind == NODE_TEXT && i < 4; i++)
+        if (!strcmp(power->text, ordinals[i])) return base;
     return power ? node_two(r->arena, NODE_POW, base, power) : NULL;
 }
 

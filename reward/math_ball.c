@@ -321,6 +321,12 @@ static bool circle_ball(Function fn, acb_t out, const acb_t x, Eval *eval) {
         acb_acos(out, out, prec);
     else if (fn == FN_ACSC)
         acb_asin(out, out, prec);
+    else if (fn == FN_ACOTH)
+        acb_atanh(out, out, prec);
+    else if (fn == FN_ASECH)
+        acb_acosh(out, out, prec);
+    else if (fn == FN_ACSCH)
+        acb_asinh(out, out, prec);
     else
         return false;
     return true;

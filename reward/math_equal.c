@@ -53,10 +53,6 @@ static Node *pm_spread(Arena *arena, Node *node) {
     for (int i = 0; i < count; i++) {
         Node *item = holds_items(node) ? node->kids[i] : node;
         if (n + 2 > ITEMS_MAX) return node;
-        if (item->kind == NODE_CHAIN && has_pm(item)) {
-            items[n++] = pm_spread(arena, item);
-            continue;
-        }
         items[n++] = pm_resolve(arena, item, true);
         if (has_pm(item)) items[n++] = pm_resolve(arena, item, false);
     }
@@ -98,6 +94,26 @@ static bool chain_of(const Node *node, Relation op, Relation also) {
 
 static bool is_assignment(const Node *node) { return chain_of(node, REL_EQ, REL_IN) && is_name(node->kids[0]); }
 static const Node *last_of(const Node *chain) { return chain->kids[chain->n - 1]; }
+
+/* "2 = x" is "x = 2". */
+static const Node *name_first(Arena *arena, const Node *node) {
+    if (node->kind != NODE_CHAIN || node->n != 2 || node->ops[0] != REL_EQ) return node;
+    if (is_name(node->kids[0]) || node_has_symbols(node->kids[0]) || !is_name(node->kids[1])) return node;
+    Node *chain = node_two(arena, NODE_CHAIN, node->kids[1], node->kids[0]);
+    chain->ops = node->ops;
+    return chain;
+}
+
+/* a < x < b as the list of a < x and x < b. */
+static Node *chain_links(Arena *arena, const Node *chain) {
+    Node *links[16];
+    int n = chain->n - 1;
+    for (int i = 0; i < n; i++) {
+        links[i] = node_two(arena, NODE_CHAIN, chain->kids[i], chain->kids[i + 1]);
+        links[i]->ops = chain->ops + i;
+    }
+    return node_of(arena, NODE_LIST, n, links);
+}
 
 /* Cuts an approximation off: "sqrt(3)/3 ~ 0.577" is its left part, "x ~ 3.1" is an assignment. */
 static const Node *about_cut(Arena *arena, const Node *node) {
@@ -313,8 +329,14 @@ static Verdict scalar_collection(Compare *compare, const Node *g, const Node *a)
     if (collection->kind == NODE_SET && collection->n == 1)
         return collection == g ? math_equal(compare, collection->kids[0], scalar)
                                : math_equal(compare, scalar, collection->kids[0]);
-    if (scalar->kind == NODE_CONST && scalar->op >= CONST_EMPTY) return set_equal(compare, g, a);
-    return VERDICT_DIFFERENT;
+    if (collection != a || a->kind != NODE_LIST) return VERDICT_DIFFERENT;
+    Verdict weakest = VERDICT_EXACT; /* "1/2 or 0.5": one value in several forms */
+    for (int i = 0; i < a->n; i++) {
+        Verdict verdict = math_equal(compare, g, a->kids[i]);
+        if (!verdict_right(verdict)) return VERDICT_DIFFERENT;
+        weakest = verdict_weaker(weakest, verdict);
+    }
+    return weakest;
 }
 
 static Verdict assigned_equal(Compare *compare, const Node *g, const Node *a) {
@@ -337,6 +359,10 @@ static Verdict assigned_equal(Compare *compare, const Node *g, const Node *a) {
 static Verdict equal_unspread(Compare *compare, const Node *g, const Node *a) {
     if (node_same(g, a)) return VERDICT_EXACT;
     if (compare->budget->over) return VERDICT_TOO_LARGE;
+    if (is_inequality(g) && a->kind == NODE_LIST && g->n == a->n + 1)
+        return unordered_equal(compare, chain_links(compare->arena, g), a);
+    if (is_inequality(a) && g->kind == NODE_LIST && a->n == g->n + 1)
+        return unordered_equal(compare, g, chain_links(compare->arena, a));
     if (g->kind == NODE_CHAIN || a->kind == NODE_CHAIN) {
         if (g->kind == NODE_CHAIN && a->kind == NODE_LIST && !is_assignment(g)) return VERDICT_DIFFERENT;
         if (g->kind == NODE_LIST && a->kind == NODE_CHAIN && names_of(g) == 0 && is_assignment(a))
@@ -381,5 +407,5 @@ Verdict math_equal(Compare *compare, const Node *gold, const Node *answer) {
     answer = words_meaning(arena, answer);
     const Node *g = about_cut(arena, pm_spread(arena, (Node *)gold)),
                *a = about_cut(arena, pm_spread(arena, (Node *)answer));
-    return equal_unspread(compare, g, a);
+    return equal_unspread(compare, name_first(arena, g), name_first(arena, a));
 }

@@ -123,12 +123,19 @@ static bool factorial_value(fmpq_t out, const fmpq_t x, bool twice, Budget *budg
     if (!is_integer(x) || fmpz_sgn(fmpq_numref(x)) < 0) return false;
     if (fmpz_cmp_ui(fmpq_numref(x), FACTORIAL_MAX) > 0) return too_large(budget);
     ulong n = fmpz_get_ui(fmpq_numref(x));
-    budget->work -= (int)n / 16;
+    budget->work -= (int)n / 8;
     fmpz_one(fmpq_denref(out));
     if (!twice)
         fmpz_fac_ui(fmpq_numref(out), n);
-    else
-        for (fmpz_one(fmpq_numref(out)); n > 1; n -= 2) fmpz_mul_ui(fmpq_numref(out), fmpq_numref(out), n);
+    else if (n % 2 == 0) { /* (2k)!! = 2^k k! */
+        fmpz_fac_ui(fmpq_numref(out), n / 2);
+        fmpz_mul_2exp(fmpq_numref(out), fmpq_numref(out), n / 2);
+    } else { /* (2k+1)!! = (2k+1)! / (2^k k!) */
+        fmpz_fac_ui(fmpq_denref(out), n / 2);
+        fmpz_mul_2exp(fmpq_denref(out), fmpq_denref(out), n / 2);
+        fmpz_fac_ui(fmpq_numref(out), n);
+        fmpq_canonicalise(out);
+    }
     return true;
 }
 

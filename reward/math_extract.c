@@ -82,11 +82,20 @@ static const char *braces_end(const char *p, const char *end) {
     return NULL;
 }
 
+/* Letters that are no word of mathematics. "1orW(x)": the separator glued between a digit and a name is none
+ * either. */
+static bool is_word(const char *text, const char *p, size_t n) {
+    if (n < 2 || word_find(p, n).kind != WORD_NONE) return false;
+    return !(n == 3 && p > text && is_digit(p[-1]) && p[0] == 'o' && p[1] == 'r' && p[2] >= 'A' && p[2] <= 'Z');
+}
+
 /* How many words are not mathematics? Such as stand in \text{} or after a backslash don't count. */
 static int prose_words(Span s) {
     int words = 0;
     for (const char *p = s.p, *end = s.p + s.n; p < end;) {
-        if ((unsigned char)*p >= 0xe3 && (unsigned char)*p <= 0xed) return 99; /* CJK and neighbours */
+        if ((unsigned char)*p == 0xe0 || (unsigned char)*p == 0xe1 ||
+            ((unsigned char)*p >= 0xe3 && (unsigned char)*p <= 0xed))
+            return 99; /* CJK and neighbours */
         if (*p == '\\' && p + 1 < end && is_alpha(p[1])) {
             bool text = starts(p, end, "\\text") || starts(p, end, "\\mbox");
             for (p++; p < end && is_alpha(*p); p++) {
@@ -101,7 +110,7 @@ static int prose_words(Span s) {
         first = p;
         while (p < end && is_alpha(*p)) p++;
         size_t n = (size_t)(p - first);
-        if (n >= 2 && word_find(first, n).kind == WORD_NONE && !(p < end && *p == '(' && n < 3)) words++;
+        if (n >= 2 && is_word(s.p, first, n) && !(p < end && *p == '(' && n < 3)) words++;
         if (n == 0) p++;
     }
     return words;
@@ -283,6 +292,19 @@ typedef struct {
     Span content;
 } Env;
 
+/* " [ ... ] " with blanks inside: what is left of \\[ ... \\] where backslashes were lost. */
+static const char *bracket_env(Span s, const char *p, Span *in) {
+    const char *end = s.p + s.n;
+    if ((p > s.p && !is_space(p[-1])) || p + 2 >= end || !is_space(p[1])) return NULL;
+    const char *limit = end - p > 300 ? p + 300 : end;
+    for (const char *q = p + 2; q + 1 < limit; q++)
+        if (is_space(*q) && q[1] == ']') {
+            *in = span_of(p + 1, q);
+            return q + 2;
+        }
+    return NULL;
+}
+
 static int envs_find(Span s, Env *envs) {
     const char *end = s.p + s.n;
     int n = 0;
@@ -290,7 +312,7 @@ static int envs_find(Span s, Env *envs) {
         Span in;
         bool opens = (*p == '$' && !escaped(s.p, p)) ||
                      (*p == '\\' && p + 1 < end && strchr("[(", p[1]) && !escaped(s.p, p));
-        const char *after = opens ? env_read(s, p, &in) : NULL;
+        const char *after = opens ? env_read(s, p, &in) : *p == '[' ? bracket_env(s, p, &in) : NULL;
         if (!after || (in.n == 0)) {
             p += after ? after - p : 1;
             continue;
@@ -350,6 +372,7 @@ static bool number_char(char c) { return is_digit(c) || c == '.' || c == ',' || 
 
 /* A number may not be glued to a letter, an underscore or a caret on its left. */
 static bool number_starts(const char *text, const char *p) {
+    if (p - text >= 2 && p[-1] == '{' && strchr("_^", p[-2])) return false;
     return p == text || !(is_alpha(p[-1]) || strchr("_^.\\", p[-1]));
 }
 
@@ -419,11 +442,15 @@ static bool is_answer(Span s) {
     int words = prose_words(s);
     if (words == 0) return true;
     if (words > 3 || envs_find(s, envs)) return false;
-    bool digits = false;
-    for (size_t i = 0; i < s.n; i++) digits |= is_digit(s.p[i]);
-    size_t first = 0;
-    while (first < s.n && (is_alpha(s.p[first]) || (unsigned char)s.p[first] >= 0xc3)) first++;
-    return !digits || first < 2 || word_find(s.p, first).kind != WORD_NONE;
+    size_t first = s.n, last_digit = 0; /* of the first word that is none of mathematics */
+    for (size_t i = 0, n; i < s.n; i += n ? n : 1) {
+        for (n = 0; i + n < s.n && (is_alpha(s.p[i + n]) || (unsigned char)s.p[i + n] >= 0xc3); n++) {
+        }
+        bool command = i && s.p[i - 1] == '\\';
+        if (n >= 2 && !command && first == s.n && is_word(s.p, s.p + i, n)) first = i;
+        if (is_digit(s.p[i]) && !(i && s.p[i - 1] == '^')) last_digit = i + 1;
+    }
+    return last_digit <= first && (first > 0 || !last_digit);
 }
 
 /* What follows the last word of being in the clause, or its colon; the whole clause when it has neither. */
@@ -503,11 +530,49 @@ static void whole_extract(Arena *arena, Span s, Candidates *out) {
     if (is_answer(t)) candidate_add(arena, out, t, "whole text");
 }
 
+/* The last \frac{a}{b} that stands in no environment, with its sign. */
+static bool fraction_last(Span s, Span *out) {
+    for (const char *p = s.p + s.n; p-- > s.p;) {
+        if (*p != '\\') continue;
+        bool fraction = starts(p, s.p + s.n, "\\frac{") || starts(p, s.p + s.n, "\\dfrac{") ||
+                        starts(p, s.p + s.n, "\\tfrac{");
+        if (!fraction) continue;
+        const char *top = braces_end(memchr(p, '{', 8), s.p + s.n);
+        const char *bottom = top && top[1] == '{' ? braces_end(top + 1, s.p + s.n) : NULL;
+        if (!bottom) return false;
+        const char *first = p;
+        while (first > s.p && is_digit(first[-1])) first--;
+        if (first > s.p && first[-1] == '-') first--;
+        *out = span_of(first, bottom + 1);
+        return true;
+    }
+    return false;
+}
+
+/* What follows the text's last "is", when it goes to the end: "The coordinates are (3, 4)." */
+static void statement_extract(Arena *arena, Span s, Candidates *out) {
+    static const char *const verbs[] = {" is ", " are ", " equals ", " be ", " est ", " ist ", " es "};
+    const char *best = NULL;
+    for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
+        const char *at = find_last(s, verbs[i]);
+        if (at && (!best || at + strlen(verbs[i]) > best)) best = at + strlen(verbs[i]);
+    }
+    if (!best) return;
+    Span value = trim_prose(span_of(best, s.p + s.n));
+    if (value.n && value.n < 200 && !memchr(value.p, '\n', value.n) && is_answer(value))
+        candidate_add(arena, out, value, "last statement");
+}
+
 static void last_extract(Arena *arena, Span s, Candidates *out) {
     Env envs[ENVS_MAX];
-    Span number;
+    Span number, fraction;
     int n = envs_find(s, envs);
+    Span rest = n ? span_of(envs[n - 1].end, s.p + s.n) : s;
+    bool fractional = fraction_last(rest, &fraction);
     bool numbered = number_last(s, &number);
+    if (!n) statement_extract(arena, s, out);
+    if (fractional && (!numbered || number.p < fraction.p + fraction.n))
+        candidate_add(arena, out, fraction, "last fraction");
     if (numbered && (!n || number.p >= envs[n - 1].end)) candidate_add(arena, out, number, "last number");
     envs_extract(arena, s, true, "last formula", out);
     if (numbered) candidate_add(arena, out, number, "last number");
@@ -554,6 +619,16 @@ static void tag_cut(Span *s) {
     *s = close ? span_of(rest.p, close) : rest;
 }
 
+/* Signs and digits of other scripts as LaTeX and ASCII; letters stay. */
+static Span text_ascii(Arena *arena, Span s) {
+    for (size_t i = 0; i < s.n; i++)
+        if ((unsigned char)s.p[i] >= 0x80) {
+            const char *text = text_plain(arena, s.p, s.n, 2 * WINDOW_MAX);
+            return (Span){text, strlen(text)};
+        }
+    return s;
+}
+
 void answer_extract(Arena *arena, const char *completion, bool strict, Candidates *out) {
     *out = (Candidates){0};
     Span s = text_end(completion);
@@ -561,7 +636,7 @@ void answer_extract(Arena *arena, const char *completion, bool strict, Candidate
         out->thought_only = true;
         return;
     }
-    s = marks_cut(s);
+    s = text_ascii(arena, marks_cut(s));
     Span inside = s;
     tag_cut(&inside);
     if (boxes_extract(arena, inside, strict, out) || strict) return;
@@ -634,10 +709,10 @@ static char letter_first(Span s) {
     return 0;
 }
 
-char option_settled(const char *completion) {
+char option_settled(Arena *arena, const char *completion) {
     Span s = text_end(completion);
     if (!thought_cut(&s)) return 0;
-    s = marks_cut(s);
+    s = text_ascii(arena, marks_cut(s));
     tag_cut(&s);
     s = trim_prose(s);
     const char *best = NULL;

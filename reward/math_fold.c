@@ -117,9 +117,32 @@ static Node *transpose(Fold *fold, const Node *matrix) {
     return matrix_new(fold, columns, matrix->n, cells);
 }
 
+static Node *det_expand(Fold *fold, const Node *matrix);
+
+/* The inverse of a matrix of up to 3 x 3: cofactors over the determinant. */
+static Node *matrix_inverse(Fold *fold, const Node *matrix) {
+    int n = matrix->rows;
+    if (matrix->n != n * n || n < 2 || n > 3) return NULL;
+    Node *det = det_expand(fold, matrix);
+    if (!det || !size_allows(det, 12, NULL, 0)) return NULL;
+    Node *cells[9], *minor[4];
+    for (int i = 0; i < n * n; i++) {
+        int row = i % n, column = i / n, m = 0; /* transposed */
+        for (int k = 0; k < n * n; k++)
+            if (k / n != row && k % n != column) minor[m++] = matrix->kids[k];
+        Node *cell = det_expand(fold, matrix_new(fold, n - 1, m, minor));
+        if (!cell) return NULL;
+        if ((row + column) % 2) cell = node_one(fold->arena, NODE_NEG, cell);
+        cells[i] = node_two(fold->arena, NODE_DIV, cell, det);
+    }
+    return cells_compute(fold, matrix_new(fold, n, n * n, cells));
+}
+
 static Node *matrix_power(Fold *fold, Node *matrix, const Node *power) {
     if (power->kind == NODE_SYMBOL && (!strcmp(power->text, "T") || !strcmp(power->text, "top")))
         return transpose(fold, matrix);
+    if (power->kind == NODE_NEG && power->kids[0]->kind == NODE_NUMBER && !strcmp(power->kids[0]->text, "1"))
+        return matrix_inverse(fold, matrix);
     if (power->kind != NODE_NUMBER || power->scale || strlen(power->text) > 2) return NULL;
     int n = 0;
     for (const char *p = power->text; *p; p++) n = 10 * n + (*p - '0');

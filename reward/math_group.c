@@ -40,6 +40,20 @@ static Node *set_condition(Reader *r) {
     return read_list(r);
 }
 
+/* Skips the name in \{ x | x > 3 \} or \{ x \in R : ... \}; false when this is no such set. */
+static bool builder_name(Reader *r) {
+    const char *before = r->p;
+    Span name = peek_word(r), in;
+    bool is = name.n == 1;
+    if (is) {
+        r->p++;
+        if (take_command(r, "in") && !(take_command(r, "mathbb") && take_braces(r, &in))) is = false;
+        is = is && (peek(r) == '|' || peek(r) == ':' || at_command(r, "mid"));
+    }
+    if (!is) r->p = before;
+    return is;
+}
+
 static Node *read_curly(Reader *r) {
     r->p += 2; /* \{ */
     skip_blank(r);
@@ -48,9 +62,9 @@ static Node *read_curly(Reader *r) {
         return node_const(r->arena, CONST_EMPTY);
     }
     Outside outside = bracket_open(r);
-    Node *in = read_list(r);
+    Node *in = builder_name(r) ? set_condition(r) : read_list(r);
     if (!in) return NULL;
-    Node *condition = set_condition(r);
+    Node *condition = in->kind == NODE_CHAIN ? in : set_condition(r);
     skip_blank(r);
     if (r->end - r->p < 2 || r->p[0] != '\\' || r->p[1] != '}') return reader_fail(r, "\\} expected");
     r->p += 2;

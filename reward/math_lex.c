@@ -225,7 +225,25 @@ typedef struct {
     int32_t decimals;
 } Number;
 
+/* 1.234.567,89 as much of Europe writes it: points in threes, then a comma. */
+static bool number_european(Reader *r, Number *number) {
+    const char *p = digits_end(r, r->p);
+    int groups = 0;
+    if (p - r->p > 3) return false;
+    while (p < r->end && *p == '.' && three_digits(r, p + 1)) p += 4, groups++;
+    if (!groups || p + 1 >= r->end || *p != ',' || !is_digit(p[1]) || r->brackets) return false;
+    const char *stop = digits_end(r, p + 1);
+    if (stop < r->end && *stop == ',') return false;
+    for (const char *q = r->p; q < stop; q++)
+        if (is_digit(*q)) buf_char(&number->digits, *q);
+    number->decimals = (int32_t)(stop - p - 1);
+    number->scale = -number->decimals;
+    r->p = stop;
+    return true;
+}
+
 static void number_whole(Reader *r, Number *number) {
+    if (number_european(r, number)) return;
     const char *first = r->p, *stop = digits_end(r, r->p);
     buf_add(&number->digits, first, (size_t)(stop - first));
     bool grouped = stop - first >= 1 && stop - first <= 3 && *first != '0';

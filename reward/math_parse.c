@@ -145,7 +145,8 @@ static bool take_plain_unit(Reader *r, NodeKind kind, Span *words) {
             p = start;
             break;
         }
-        known &= word.kind == WORD_UNIT || word.kind == WORD_DEGREE || (unsigned char)*start >= 0xe3;
+        bool short_unit = n == 1 && n_words && strchr("mshgL", *start);
+        known &= word.kind == WORD_UNIT || word.kind == WORD_DEGREE || (unsigned char)*start >= 0xe3 || short_unit;
         if (n > longest) longest = n;
         n_words++;
         if (p < r->end && *p == '^') { /* feet^2 */
@@ -160,8 +161,8 @@ static bool take_plain_unit(Reader *r, NodeKind kind, Span *words) {
     }
     bool number = kind == NODE_NUMBER || kind == NODE_DIV || kind == NODE_MUL || kind == NODE_ADD ||
                   kind == NODE_FN || kind == NODE_UNIT;
-    bool letter =
-        n_words == 1 && longest == 1 && blank && strchr("mshgLc", *first) && number && unit_ends(p, r->end);
+    bool letter = n_words == 1 && longest == 1 && (blank || first + 1 < p) && strchr("mshgLc", *first) && number &&
+                  unit_ends(p, r->end);
     if (letter) r->parse->could |= READ_LETTER_UNITS;
     bool is = n_words && number && unit_ends(p, r->end) &&
               (known || (longest >= 4 && blank) || (letter && (r->parse->reading & READ_LETTER_UNITS)));
@@ -198,6 +199,14 @@ static Node *with_unit(Reader *r, Node *value) {
     return value;
 }
 
+/* Words before a value that change nothing. */
+static bool is_adverb(const Node *node) {
+    static const char *const words[] = {"about", "approximately", "approx", "exactly", "around", "roughly", "or"};
+    for (size_t i = 0; node->kind == NODE_TEXT && i < sizeof words / sizeof words[0]; i++)
+        if (text_alike(node->text, words[i], strlen(words[i]) + 1)) return true;
+    return false;
+}
+
 Node *read_product(Reader *r) {
     Kids kids = {0};
     do {
@@ -211,6 +220,7 @@ Node *read_product(Reader *r) {
         }
         Node *factor = read_factor(r);
         if (!factor) return NULL;
+        if (!kids.n && is_adverb(factor) && at_atom(r)) continue;
         Node *last = kids.n ? kids.kids[kids.n - 1] : NULL;
         Node *fraction = mixed_plain(r, factor);
         if (fraction) factor = node_two(r->arena, NODE_ADD, factor, fraction);
@@ -521,8 +531,15 @@ Node *read_list(Reader *r) {
         if (!item) return NULL;
         kids_add(r, &kids, item);
         if (kids.n == KIDS_MAX) return reader_fail(r, "too many items");
-        bool more = false;
-        while (at_separator(r, true)) more = true;
+        bool more = false, word = false;
+        while (at_separator(r, false)) { /* "1, 2, and 3", but not "1,,2" */
+            char mark = peek(r);
+            mark = mark == ',' || mark == ';';
+            if (mark && more && !word) return reader_fail(r, "an item is missing");
+            at_separator(r, true);
+            more = true;
+            word = !mark;
+        }
         char c = peek(r);
         if (!more || !c || strchr(")]}", c) || (c == '.' && !at_atom(r))) break;
         if (c == '\\' && r->p + 1 < r->end && (r->p[1] == '}' || r->p[1] == '%')) break;

@@ -114,6 +114,9 @@ typedef enum {
     FN_ASINH,
     FN_ACOSH,
     FN_ATANH,
+    FN_ACOTH,
+    FN_ASECH,
+    FN_ACSCH,
     FN_FLOOR,
     FN_CEIL,
     FN_MOD,
@@ -225,7 +228,7 @@ void gold_extract(Arena *arena, const char *gold, Candidates *out);
 /* The letter of an option: of a short answer such as "(C)", "C. 12", "\text{(C)}"; 0 when it is none. */
 char option_letter(const char *text);
 /* The letter that a whole response settles on, or 0. */
-char option_settled(const char *completion);
+char option_settled(Arena *arena, const char *completion);
 
 /* ---- values ---- */
 

@@ -135,11 +135,12 @@ static const char *const function_names[] = {
     [FN_ACOT] = "acot",      [FN_ASEC] = "asec",        [FN_ACSC] = "acsc",      [FN_SINH] = "sinh",
     [FN_COSH] = "cosh",      [FN_TANH] = "tanh",        [FN_COTH] = "coth",      [FN_SECH] = "sech",
     [FN_CSCH] = "csch",      [FN_ASINH] = "asinh",      [FN_ACOSH] = "acosh",    [FN_ATANH] = "atanh",
-    [FN_FLOOR] = "floor",    [FN_CEIL] = "ceil",        [FN_MOD] = "mod",        [FN_GCD] = "gcd",
-    [FN_LCM] = "lcm",        [FN_MAX] = "max",          [FN_MIN] = "min",        [FN_RE] = "re",
-    [FN_IM] = "im",          [FN_ARG] = "arg",          [FN_CONJ] = "conj",      [FN_DET] = "det",
-    [FN_SGN] = "sgn",        [FN_SUM] = "sum",          [FN_PROD] = "prod",      [FN_INT] = "int",
-    [FN_LIM] = "lim",        [FN_DIFF] = "diff",
+    [FN_ACOTH] = "acoth",    [FN_ASECH] = "asech",      [FN_ACSCH] = "acsch",    [FN_FLOOR] = "floor",
+    [FN_CEIL] = "ceil",      [FN_MOD] = "mod",          [FN_GCD] = "gcd",        [FN_LCM] = "lcm",
+    [FN_MAX] = "max",        [FN_MIN] = "min",          [FN_RE] = "re",          [FN_IM] = "im",
+    [FN_ARG] = "arg",        [FN_CONJ] = "conj",        [FN_DET] = "det",        [FN_SGN] = "sgn",
+    [FN_SUM] = "sum",        [FN_PROD] = "prod",        [FN_INT] = "int",        [FN_LIM] = "lim",
+    [FN_DIFF] = "diff",
 };
 
 static const char *const constant_names[] = {

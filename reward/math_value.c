@@ -66,7 +66,8 @@ static Likeness point_compare(Compare *compare, const Node *a, const Node *b, in
 static Verdict numbers_compare(Compare *compare, const Node *a, const Node *b) {
     Likeness relation = point_compare(compare, a, b, 0, false);
     if (relation == SAME) return VERDICT_NUMERIC;
-    return relation == UNKNOWN || compare->budget->huge || compare->budget->over ? VERDICT_TOO_LARGE : VERDICT_DIFFERENT;
+    return relation == UNKNOWN || compare->budget->huge || compare->budget->over ? VERDICT_TOO_LARGE
+                                                                                 : VERDICT_DIFFERENT;
 }
 
 static Verdict expressions_compare(Compare *compare, const Node *a, const Node *b) {
@@ -191,6 +192,9 @@ static bool rounding_equal(Compare *compare, const Node *gold, const Node *answe
     if (node_has_symbols(gold) || node_has_symbols(answer)) return false;
     bool sign;
     const Node *g = number_under(gold, &sign), *a = number_under(answer, &sign);
+    if (a && compare->inside && (!g || a->decimals < g->decimals) && a->decimals >= 2 && a->decimals < 18 &&
+        digits_of(a) >= 2)
+        return rounds_to(compare, gold, answer, a->decimals);
     if (g && g->decimals > 0 && g->decimals < 18) {
         bool exact = !a, longer = a && a->decimals > g->decimals;
         int enough = compare->rounds ? 1 : exact ? 3 : 4;
@@ -198,8 +202,6 @@ static bool rounding_equal(Compare *compare, const Node *gold, const Node *answe
             (exact || longer) && digits_of(g) >= enough && (exact ? g->decimals >= 2 || compare->rounds : true);
         return may && rounds_to(compare, answer, gold, g->decimals);
     }
-    if (!g && a && compare->inside && a->decimals >= 2 && a->decimals < 18 && digits_of(a) >= 2)
-        return rounds_to(compare, gold, answer, a->decimals);
     return false;
 }
 

@@ -59,6 +59,15 @@ static const WordRow words[] = {
     {"arctanh", WORD_FN, FN_ATANH},
     {"artanh", WORD_FN, FN_ATANH},
     {"atanh", WORD_FN, FN_ATANH},
+    {"arccoth", WORD_FN, FN_ACOTH},
+    {"arcoth", WORD_FN, FN_ACOTH},
+    {"acoth", WORD_FN, FN_ACOTH},
+    {"arcsech", WORD_FN, FN_ASECH},
+    {"arsech", WORD_FN, FN_ASECH},
+    {"asech", WORD_FN, FN_ASECH},
+    {"arccsch", WORD_FN, FN_ACSCH},
+    {"arcsch", WORD_FN, FN_ACSCH},
+    {"acsch", WORD_FN, FN_ACSCH},
     {"floor", WORD_FN, FN_FLOOR},
     {"ceil", WORD_FN, FN_CEIL},
     {"gcd", WORD_FN, FN_GCD},
@@ -236,6 +245,10 @@ static const SignRow signs[] = {
     {0x3c8, "\\psi "},
     {0x3c9, "\\omega "},
     {0x3d5, "\\phi "},
+    {0x66a, "\\%"},
+    {0x66b, "."},
+    {0x66c, ","},
+    {0x964, ". "},
     {0x2010, "-"},
     {0x2011, "-"},
     {0x2012, "-"},
@@ -301,7 +314,7 @@ static const SignRow signs[] = {
     {0x2a7e, "\\ge "},
     {0x3000, " "},
     {0x3001, ","},
-    {0x3002, "."},
+    {0x3002, ". "},
 };
 
 static const char *sign_find(uint32_t code) {
@@ -332,9 +345,10 @@ static uint32_t code_read(const unsigned char *p, size_t left, size_t *n) {
 
 /* The digit that a code point stands for in another script or style, or -1. */
 static int digit_of(uint32_t code) {
-    if (code >= 0x660 && code <= 0x669) return (int)(code - 0x660);
-    if (code >= 0x6f0 && code <= 0x6f9) return (int)(code - 0x6f0);
-    if (code >= 0x966 && code <= 0x96f) return (int)(code - 0x966);
+    static const uint32_t zeros[] = {0x660, 0x6f0, 0x966, 0x9e6, 0xa66, 0xae6,  0xb66, 0xbe6,
+                                     0xc66, 0xce6, 0xd66, 0xe50, 0xed0, 0x1040, 0x17e0};
+    for (size_t i = 0; i < sizeof zeros / sizeof zeros[0]; i++)
+        if (code >= zeros[i] && code < zeros[i] + 10) return (int)(code - zeros[i]);
     if (code >= 0x1d7ce && code <= 0x1d7ff) return (int)(code - 0x1d7ce) % 10;
     return -1;
 }
