@@ -153,6 +153,10 @@ static void test_real_model(void **state) {
         print_message("SKIPPED: WHET_MODEL is not set, SmolLM2 is not compared\n");
         skip();
     }
+#ifdef __SANITIZE_ADDRESS__
+    print_message("SKIPPED: SmolLM2 takes minutes under the sanitizers; the plain build compares it\n");
+    skip();
+#endif
     json_t *rows = goldens("tests/goldens/logprob-smollm2.json"), *row;
     Model model = {0};
     double worst = 0;
