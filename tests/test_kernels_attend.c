@@ -223,7 +223,7 @@ static void attend_equals_naive(void **state) {
             double *qkv = MEM_ARRAY(double, w.m *world_cols(&w)), *o = MEM_ARRAY(double, n *w.dim);
             double *lse = MEM_ARRAY(double, n);
             for (int i = 0; i < w.m * world_cols(&w); i++) qkv[i] = (double)w.qkv[i];
-            on_all(*state, &out, run_whole, &w);
+            on_all(*state, &out, run_whole, &w, kind ? 1.2e-2 : 0);
             naive_attend(&w, qkv, o, lse);
             for (int i = 0; i < n * w.dim; i++)
                 NEAR(reals_of(&out)[i], o[i], kind ? 1.2e-2 : TOLERANCE(3e-6, 1e-12));
@@ -398,7 +398,7 @@ static void gradients_are_slopes(void **state) {
         world_grow(&w, -1, 5);
         int n = w.m * world_cols(&w), outs = w.m * w.heads * w.dim;
         real *dout = reals_random(22, (size_t)outs, 1, K_REAL);
-        on_all(*state, &out, run_slope, &(Slope){&w, dout, 0});
+        on_all(*state, &out, run_slope, &(Slope){&w, dout, 0}, 0);
         double *qkv = MEM_ARRAY(double, n), *o = MEM_ARRAY(double, outs), *lse = MEM_ARRAY(double, w.m *w.heads);
         for (int i = 0; i < n; i++) qkv[i] = (double)w.qkv[i];
         for (int i = 0; i < n; i += 1 + n / 97) {
@@ -455,8 +455,8 @@ static void gradients_do_not_know_the_cut(void **state) {
             world_new(shapes[k].heads, shapes[k].groups, shapes[k].dim, shapes[k].window, k % 2 ? K_BF16 : K_REAL);
         world_grow(&w, -1, 101);
         real *dout = reals_random(23, (size_t)(w.m * w.heads * w.dim), 1, w.type);
-        on_all(*state, &whole, run_cut, &(Slope){&w, dout, 0});
-        on_all(*state, &cut, run_cut, &(Slope){&w, dout, KV_PAGE});
+        on_all(*state, &whole, run_cut, &(Slope){&w, dout, 0}, k % 2 ? 5e-2 : 0);
+        on_all(*state, &cut, run_cut, &(Slope){&w, dout, KV_PAGE}, k % 2 ? 5e-2 : 0);
         assert_true(whole.n == cut.n && memcmp(whole.p, cut.p, cut.n) == 0);
         free(dout);
         world_free(&w);

@@ -33,7 +33,7 @@ static void copy_converts(void **state) {
             Moves m = {5, d, kind % 2 ? K_BF16 : K_REAL, kind / 2 ? K_BF16 : K_REAL, NULL, NULL, NULL};
             real *x = reals_random(1, 5 * (size_t)d, 3, m.from);
             m.x = x;
-            on_all(*state, &out, run_copy, &m);
+            on_all(*state, &out, run_copy, &m, 0);
             const real *got = reals_of(&out), *dense = got + 5 * (d + 3);
             for (int r = 0; r < 5; r++) {
                 for (int i = 0; i < d; i++) {
@@ -67,7 +67,7 @@ static void scatter_gather_add(void **state) {
         real *x = reals_random(2, 5 * (size_t)d, 1, K_REAL), *y = reals_random(3, 7 * (size_t)d, 1, K_REAL);
         real *want = MEM_ARRAY(real, 5 * d);
         memcpy(want, x, 5 * (size_t)d * sizeof *x);
-        on_all(*state, &out, run_moves, &(Moves){5, d, K_REAL, K_REAL, x, y, index});
+        on_all(*state, &out, run_moves, &(Moves){5, d, K_REAL, K_REAL, x, y, index}, 0);
         const real *got = reals_of(&out);
         for (int i = 0; i < 7; i++) /* in order of i: exact */
             for (int c = 0; index[i] >= 0 && c < d; c++) want[index[i] * d + c] += y[i * d + c];
@@ -106,7 +106,7 @@ static void embed_and_back(void **state) {
         for (int kind = 0; kind < 2; kind++) {
             DType type = kind ? K_BF16 : K_REAL;
             real *w = reals_random(4, 34 * (size_t)d, 1, K_REAL), *dx = reals_random(5, 7 * (size_t)d, 1, K_REAL);
-            on_all(*state, &out, run_embed, &(Moves){34, d, K_REAL, type, w, dx, tok});
+            on_all(*state, &out, run_embed, &(Moves){34, d, K_REAL, type, w, dx, tok}, 0);
             const real *got = reals_of(&out);
             for (int i = 0; i < 7 * d; i++) assert_true(got[i] == stored(w[tok[i / d] * d + i % d], type));
             for (int i = 0; i < 7 * d; i++)
@@ -180,7 +180,7 @@ static void rmsnorm_and_back(void **state) {
             real *dy = reals_random(8, (size_t)(M * d), 1, type),
                  *held = reals_random(9, (size_t)(M * d), 1, K_REAL);
             Net net = {d, type, x, w, dy, held, 0, M};
-            on_all(*state, &out, run_rmsnorm, &net);
+            on_all(*state, &out, run_rmsnorm, &net, 0);
             const real *y = reals_of(&out), *dx = y + M * d, *dw = dx + 2 * M * d;
             assert_memory_equal(dx, dx + M * d, (size_t)(M * d) * sizeof *dx);
             double *xd = doubles(x, M * d), *wd = doubles(w, d), *c = doubles(dy, M * d), want[2048];
@@ -199,7 +199,7 @@ static void rmsnorm_and_back(void **state) {
                 NEAR(dw[i], sum, TOLERANCE(1e-5, 1e-8));
             }
             net.first = 3, net.m = 1; /* a row alone is the same row */
-            on_all(*state, &one, run_rmsnorm, &net);
+            on_all(*state, &one, run_rmsnorm, &net, 0);
             assert_memory_equal(one.p, y + 3 * d, (size_t)d * sizeof *y);
             free(x), free(w), free(dy), free(held), free(xd), free(wd), free(c);
         }
@@ -235,7 +235,7 @@ static void swiglu_and_back(void **state) {
                  *dh = reals_random(11, (size_t)(M * d), 1, type);
             if (d == 17) gu[0] = -300, gu[1] = 300; /* far beyond the range of exp */
             Net net = {d, type, gu, NULL, dh, NULL, 0, M};
-            on_all(*state, &out, run_swiglu, &net);
+            on_all(*state, &out, run_swiglu, &net, 0);
             const real *h = reals_of(&out), *dgu = h + M * d;
             double *x = doubles(gu, M * 2 * d), *c = doubles(dh, M * d), want[2048];
             double near = kind ? 5e-3 : TOLERANCE(2e-6, 1e-9);
@@ -248,7 +248,7 @@ static void swiglu_and_back(void **state) {
                          near + 2e-8);
             }
             net.first = 2, net.m = 1;
-            on_all(*state, &one, run_swiglu, &net);
+            on_all(*state, &one, run_swiglu, &net, 0);
             assert_memory_equal(one.p, h + 2 * d, (size_t)d * sizeof *h);
             free(gu), free(dh), free(x), free(c);
         }
@@ -282,7 +282,7 @@ static void adamw_and_sumsq(void **state) {
         int d = wide[k];
         real *w = reals_random(12, (size_t)(M * d), 1, K_REAL),
              *grad = reals_random(13, (size_t)(M * d), 1, K_REAL);
-        on_all(*state, &out, run_adamw, &(Net){d, K_REAL, NULL, w, grad, NULL, 0, M});
+        on_all(*state, &out, run_adamw, &(Net){d, K_REAL, NULL, w, grad, NULL, 0, M}, 0);
         double all = 0, left = 0, sums[2];
         for (int i = 0; i < M * d; i++) {
             double x = (double)w[i], m = 0, v = 0, g = (double)grad[i] * 0.5;
@@ -396,7 +396,7 @@ static void sample_draws_the_right_token(void **state) {
                     for (int i = 0; i < vocab; i++) logits[r * vocab + i] = (real)(i * 7 % 5);
             }
             Lot lot = {ROWS, vocab, vocab - (vocab > 16 ? 9 * short_by : 0), logits, draws};
-            on_all(*state, &out, run_sample, &lot);
+            on_all(*state, &out, run_sample, &lot, 0);
             for (int r = 0; r < ROWS; r++) check_draw(reals_of(&out) + 3 * r, &lot, r);
             free(logits);
         }
@@ -412,7 +412,7 @@ static void sample_greedy_and_edges(void **state) {
     Draw draws[4] = {{0, 0, 1, 0, 0.5}, {0, 0, 1, 0, 0.5}, {1, 0, 1, 0, 0.0}, {1, 0, 1, 0, 0x1.fffffffffffffp-1}};
     Lot lot = {4, V, 599, logits, draws};
     Buf out = {0};
-    on_all(*state, &out, run_sample, &lot);
+    on_all(*state, &out, run_sample, &lot, 0);
     const real *got = reals_of(&out);
     assert_true(got[0] == 3 && got[3] == 5 && got[6] == 0 && got[9] == 598);
     NEAR(got[1], -log(3), 1e-6);

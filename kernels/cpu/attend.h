@@ -6,7 +6,8 @@
  *
  * A chain is one query head of one row: its scores, running maximum, sum and output go through fixed fma chains
  * over ascending features and keys, whatever other chains share the registers. Chains of the rows and the query
- * heads of one key-value head are computed side by side. Included by body.h after rows.h. Tested by
+ * heads of one key-value head are computed side by side. On the BF16 dot path pages of bf16 are multiplied by
+ * VDPBF16PS, pair by pair, in the same order. Included by body.h after rows.h. Tested by
  * tests/test_kernels_attend.c. */
 
 enum { HEAD_DIM_MAX = 256 };
@@ -79,12 +80,22 @@ typedef struct {
     Ten cos, sin;
 } QkvJob;
 
+static void row_fill(Row to, int n, const real *from) {
+    for (int i = 0; i < n; i += 16) row_set(to, i, n, row_get((Row){(real *)from, NULL}, i, n));
+}
+static void row_copy(real *to, Row from, int n) {
+    for (int i = 0; i < n; i += 16) row_set((Row){to, NULL}, i, n, row_get(from, i, n));
+}
+static void row_clear(Row to, int n) {
+    for (int i = 0; i < n; i += 16) row_set(to, i, n, v_set(0));
+}
+
 /* out = the head x rotated by the angles of row pos; sign -1 turns back. Sin and cos of the row are shared by the
  * two halves: y1 = x1 c - x2 s, y2 = x2 c + x1 s. */
 static void head_rotate(real *out, Row x, int dim, Ten cos, Ten sin, int pos, real sign) {
     int half = dim / 2;
     if (!ten_is(cos)) {
-        for (int i = 0; i < dim; i += 16) row_set((Row){out, NULL}, i, dim, row_get(x, i, dim));
+        row_copy(out, x, dim);
         return;
     }
     Row c = row_at(cos, pos), s = row_at(sin, pos), x2 = row_skip(x, half), y = {out, NULL},
@@ -95,13 +106,6 @@ static void head_rotate(real *out, Row x, int dim, Ten cos, Ten sin, int pos, re
         row_set(y, i, half, v_sub(v_mul(a, vc), v_mul(b, vs)));
         row_set(y2, i, half, v_add(v_mul(b, vc), v_mul(a, vs)));
     }
-}
-
-static void row_fill(Row to, int n, const real *from) {
-    for (int i = 0; i < n; i += 16) row_set(to, i, n, row_get((Row){(real *)from, NULL}, i, n));
-}
-static void row_clear(Row to, int n) {
-    for (int i = 0; i < n; i += 16) row_set(to, i, n, v_set(0));
 }
 
 /* One slot's keys go in pairs, a page's width apart; its values as single numbers, two apart. */
@@ -212,9 +216,13 @@ typedef struct {
 } AttendJob;
 
 typedef struct {
-    real q[HEAD_DIM_MAX * CHAINS];   /* [dim][CHAINS] */
+    real q[CHAINS * HEAD_DIM_MAX];   /* [CHAINS][HEAD_DIM_MAX] */
     real out[CHAINS * HEAD_DIM_MAX]; /* [CHAINS][dim rounded up to 16] */
     real p[CHAINS * KV_PAGE];        /* scores, then probabilities */
+#ifdef BF16_DOT
+    uint16_t q_pairs[CHAINS * HEAD_DIM_MAX]; /* in place of q and p where pages are bf16 */
+    uint16_t p_pairs[CHAINS * KV_PAGE];
+#endif
     real max[CHAINS], sum[CHAINS];
 } Chains;
 
@@ -246,8 +254,8 @@ static inline void pairs_load_n(Row row, size_t at, int n, Vec *even, Vec *odd) 
 }
 
 /* R chains times V vectors: c[r][v] += sum over pairs of a[r][2 i], a[r][2 i + 1] times the pairs of b. */
-INLINE void chain_tile(const int R, const int V, real *c, size_t c_row, const real *a, size_t a_row, size_t a_step,
-                       Row b, size_t b_step, int pairs, int tail, ptrdiff_t ahead) {
+INLINE void chain_tile(const int R, const int V, real *c, size_t c_row, const real *a, size_t a_row, Row b,
+                       size_t b_step, int pairs, int tail, ptrdiff_t ahead) {
     Vec acc[CHAIN_TILE][VEC_TILE];
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) acc[r][v] =
         v_load(c + (size_t)r * c_row + 16 * v);
@@ -261,9 +269,9 @@ INLINE void chain_tile(const int R, const int V, real *c, size_t c_row, const re
             else
                 pairs_load(b, at, &even[v], &odd[v]);
         }
-        const real *x = a + 2 * (size_t)i * a_step;
+        const real *x = a + 2 * (size_t)i;
         UNROLL for (int r = 0; r < R; r++) {
-            Vec x0 = v_set(x[(size_t)r * a_row]), x1 = v_set(x[(size_t)r * a_row + a_step]);
+            Vec x0 = v_set(x[(size_t)r * a_row]), x1 = v_set(x[(size_t)r * a_row + 1]);
             UNROLL for (int v = 0; v < V; v++) acc[r][v] = v_fma(x1, odd[v], v_fma(x0, even[v], acc[r][v]));
         }
     }
@@ -271,33 +279,75 @@ INLINE void chain_tile(const int R, const int V, real *c, size_t c_row, const re
         v_store(c + (size_t)r * c_row + 16 * v, acc[r][v]);
 }
 
-/* Scores: a = q [dim][CHAINS], b = keys. Output: a = probabilities [chain][32], b = values. Each with its constant
- * steps, for keys and values of either type. */
-INLINE void score_tile(const int R, real *p, const real *q, Row k, int dim, ptrdiff_t ahead) {
+#ifdef BF16_DOT
+/* The same with pairs of bf16. */
+INLINE void dot_tile(const int R, const int V, real *c, size_t c_row, const uint16_t *a, size_t a_row,
+                     const uint16_t *b, size_t b_step, int pairs, int tail, ptrdiff_t ahead) {
+    Vec acc[CHAIN_TILE][VEC_TILE];
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) acc[r][v] =
+        v_load(c + (size_t)r * c_row + 16 * v);
+    for (int i = 0; i < pairs; i++) {
+        __m512bh w[VEC_TILE];
+        UNROLL for (int v = 0; v < V; v++) {
+            const uint16_t *at = b + (size_t)i * b_step + 32 * (size_t)v;
+            __builtin_prefetch((const char *)at + ahead);
+            w[v] = (__m512bh)(tail ? _mm512_maskz_loadu_epi32((__mmask16)((1u << tail) - 1), at)
+                                   : _mm512_loadu_si512(at));
+        }
+        UNROLL for (int r = 0; r < R; r++) {
+            int pair;
+            memcpy(&pair, a + (size_t)r * a_row + 2 * (size_t)i, sizeof pair);
+            __m512bh x = (__m512bh)_mm512_set1_epi32(pair);
+            UNROLL for (int v = 0; v < V; v++) acc[r][v] = _mm512_dpbf16_ps(acc[r][v], x, w[v]);
+        }
+    }
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++)
+        v_store(c + (size_t)r * c_row + 16 * v, acc[r][v]);
+}
+#endif
+
+/* Scores of R chains from c on: q [chain][HEAD_DIM_MAX] times keys. */
+INLINE void score_tile(const int R, Chains *s, int c, Row k, int dim, ptrdiff_t ahead) {
     for (int v = 0; v < KV_PAGE / 16; v += VEC_TILE) {
+        real *p = s->p + c * KV_PAGE + 16 * v;
         Row b = row_skip(k, 32 * v);
-        if (k.f)
-            chain_tile(R, VEC_TILE, p + 16 * v, KV_PAGE, q, 1, CHAINS, (Row){b.f, NULL}, 2 * KV_PAGE, dim / 2, 0,
-                       ahead);
+        if (b.f)
+            chain_tile(R, VEC_TILE, p, KV_PAGE, s->q + c * HEAD_DIM_MAX, HEAD_DIM_MAX, (Row){b.f, NULL},
+                       2 * KV_PAGE, dim / 2, 0, ahead);
         else
-            chain_tile(R, VEC_TILE, p + 16 * v, KV_PAGE, q, 1, CHAINS, (Row){NULL, b.h}, 2 * KV_PAGE, dim / 2, 0,
-                       ahead);
+#ifdef BF16_DOT
+            dot_tile(R, VEC_TILE, p, KV_PAGE, s->q_pairs + c * HEAD_DIM_MAX, HEAD_DIM_MAX, b.h, 2 * KV_PAGE,
+                     dim / 2, 0, ahead);
+#else
+            chain_tile(R, VEC_TILE, p, KV_PAGE, s->q + c * HEAD_DIM_MAX, HEAD_DIM_MAX, (Row){NULL, b.h},
+                       2 * KV_PAGE, dim / 2, 0, ahead);
+#endif
     }
 }
-INLINE void value_tile(const int R, real *out, size_t out_row, const real *p, Row value, int dim, int pairs,
+
+/* Output of R chains from c on: probabilities [chain][32] times 16 V features of the values from e on. */
+INLINE void value_part(const int R, const int V, Chains *s, int c, size_t wide, Row value, int dim, int e,
+                       int pairs, int tail, ptrdiff_t ahead) {
+    real *out = s->out + (size_t)c * wide + e;
+    const real *p = s->p + c * KV_PAGE;
+    size_t step = 2 * (size_t)dim;
+    Row b = row_skip(value, 2 * e);
+    if (b.f)
+        chain_tile(R, V, out, wide, p, KV_PAGE, (Row){b.f, NULL}, step, pairs, tail, ahead);
+    else
+#ifdef BF16_DOT
+        dot_tile(R, V, out, wide, s->p_pairs + c * KV_PAGE, KV_PAGE, b.h, step, pairs, tail, ahead);
+#else
+        chain_tile(R, V, out, wide, p, KV_PAGE, (Row){NULL, b.h}, step, pairs, tail, ahead);
+#endif
+}
+INLINE void value_tile(const int R, Chains *s, int c, size_t wide, Row value, int dim, int pairs,
                        ptrdiff_t ahead) {
     int e = 0;
-    size_t step = 2 * (size_t)dim;
-    for (; e + 16 * VEC_TILE <= dim; e += 16 * VEC_TILE) {
-        Row b = row_skip(value, 2 * e);
-        if (b.f)
-            chain_tile(R, VEC_TILE, out + e, out_row, p, KV_PAGE, 1, (Row){b.f, NULL}, step, pairs, 0, ahead);
-        else
-            chain_tile(R, VEC_TILE, out + e, out_row, p, KV_PAGE, 1, (Row){NULL, b.h}, step, pairs, 0, ahead);
-    }
-    for (; e < dim; e += 16)
-        chain_tile(R, 1, out + e, out_row, p, KV_PAGE, 1, row_skip(value, 2 * e), step, pairs,
-                   dim - e < 16 ? dim - e : 0, ahead);
+    for (; e + 16 * VEC_TILE <= dim; e += 16 * VEC_TILE)
+        value_part(R, VEC_TILE, s, c, wide, value, dim, e, pairs, 0, ahead);
+    for (; e + 16 <= dim; e += 16) value_part(R, 1, s, c, wide, value, dim, e, pairs, 0, ahead);
+    if (e < dim) value_part(R, 1, s, c, wide, value, dim, e, pairs, dim - e, ahead);
 }
 
 /* The largest tile that n chains fill. */
@@ -306,36 +356,33 @@ static inline int tile_of(int n) { return n >= CHAIN_TILE ? CHAIN_TILE : n >= 4 
 static void chain_scores(Chains *s, int from, int to, Row k, int dim, ptrdiff_t ahead) {
     for (int i = from * KV_PAGE; i < to * KV_PAGE; i += 16) v_store(s->p + i, v_set(0));
     for (int c = from, n; c < to; c += n) {
-        real *p = s->p + c * KV_PAGE;
         n = tile_of(to - c);
         if (n > 4)
-            score_tile(CHAIN_TILE, p, s->q + c, k, dim, ahead);
+            score_tile(CHAIN_TILE, s, c, k, dim, ahead);
         else if (n == 4)
-            score_tile(4, p, s->q + c, k, dim, ahead);
+            score_tile(4, s, c, k, dim, ahead);
         else if (n == 3)
-            score_tile(3, p, s->q + c, k, dim, ahead);
+            score_tile(3, s, c, k, dim, ahead);
         else if (n == 2)
-            score_tile(2, p, s->q + c, k, dim, ahead);
+            score_tile(2, s, c, k, dim, ahead);
         else
-            score_tile(1, p, s->q + c, k, dim, ahead);
+            score_tile(1, s, c, k, dim, ahead);
     }
 }
 
 static void chain_values(Chains *s, int from, int to, size_t wide, Row v, int dim, int pairs, ptrdiff_t ahead) {
     for (int c = from, n; c < to; c += n) {
-        real *out = s->out + (size_t)c * wide;
-        const real *p = s->p + c * KV_PAGE;
         n = tile_of(to - c);
         if (n > 4)
-            value_tile(CHAIN_TILE, out, wide, p, v, dim, pairs, ahead);
+            value_tile(CHAIN_TILE, s, c, wide, v, dim, pairs, ahead);
         else if (n == 4)
-            value_tile(4, out, wide, p, v, dim, pairs, ahead);
+            value_tile(4, s, c, wide, v, dim, pairs, ahead);
         else if (n == 3)
-            value_tile(3, out, wide, p, v, dim, pairs, ahead);
+            value_tile(3, s, c, wide, v, dim, pairs, ahead);
         else if (n == 2)
-            value_tile(2, out, wide, p, v, dim, pairs, ahead);
+            value_tile(2, s, c, wide, v, dim, pairs, ahead);
         else
-            value_tile(1, out, wide, p, v, dim, pairs, ahead);
+            value_tile(1, s, c, wide, v, dim, pairs, ahead);
     }
 }
 
@@ -344,15 +391,25 @@ static void chain_values(Chains *s, int from, int to, size_t wide, Row v, int di
 #define LANES32(x) FOUR(FOUR(x)), FOUR(FOUR(x))
 static const real key_mask[96] = {LANES32(MASKED), LANES32(UNMASKED), LANES32(MASKED)};
 
-static inline Vec v_round_bf16(Vec a) {
+/* Probabilities i .. i+15 of chain c, as the product with the values takes them. */
+static inline void chain_keep(Chains *s, int c, int i, Vec p, bool bf16) {
     uint16_t h[16];
-    v_store_bf16(h, a);
-    return v_load_bf16(h);
+    if (!bf16) {
+        v_store(s->p + c * KV_PAGE + i, p);
+        return;
+    }
+#ifdef BF16_DOT
+    (void)h;
+    v_store_bf16(s->p_pairs + c * KV_PAGE + i, p);
+#else
+    v_store_bf16(h, p);
+    v_store(s->p + c * KV_PAGE + i, v_load_bf16(h));
+#endif
 }
 
 /* Scores of one chain over a block become probabilities against the new maximum; what was summed before is scaled
  * to it. Keys first .. end-1 of the block are seen. */
-static inline void chain_softmax(Chains *s, int c, size_t wide, real scale, int first, int end, bool round) {
+static inline void chain_softmax(Chains *s, int c, size_t wide, real scale, int first, int end, bool bf16) {
     real *p = s->p + c * KV_PAGE;
     Vec p0 = v_mul(v_load(p), v_set(scale)), p1 = v_mul(v_load(p + 16), v_set(scale));
     if (first > 0 || end < KV_PAGE) {
@@ -373,8 +430,8 @@ static inline void chain_softmax(Chains *s, int c, size_t wide, real scale, int 
     Vec shift = v_set(s->max[c]);
     p0 = v_exp(v_sub(p0, shift)), p1 = v_exp(v_sub(p1, shift));
     s->sum[c] += v_sum(v_add(p0, p1));
-    v_store(p, round ? v_round_bf16(p0) : p0);
-    v_store(p + 16, round ? v_round_bf16(p1) : p1);
+    chain_keep(s, c, 0, p0, bf16);
+    chain_keep(s, c, 16, p1, bf16);
 }
 
 /* The rows of a tile whose first is at position pos, against one block of keys. A row to which the block is masked
@@ -400,7 +457,14 @@ static void tile_begin(const AttendJob *job, Chains *s, int row0, int n, int h0)
     int dim = job->kv->head_dim, chains = n * job->heads;
     for (int c = 0; c < chains; c++) {
         Row q = row_skip(row_at(job->q, row0 + c / job->heads), (h0 + c % job->heads) * dim);
-        for (int e = 0; e < dim; e++) s->q[e * CHAINS + c] = row_one(q, e);
+#ifdef BF16_DOT
+        if (q.h)
+            memcpy(s->q_pairs + c * HEAD_DIM_MAX, q.h, (size_t)dim * sizeof *q.h);
+        else
+            row_copy(s->q + c * HEAD_DIM_MAX, q, dim);
+#else
+        row_copy(s->q + c * HEAD_DIM_MAX, q, dim);
+#endif
         s->max[c] = MASKED, s->sum[c] = 0;
     }
     int wide = ceil_div(dim, 16) * 16;
