@@ -3,6 +3,7 @@
  *   math_extract.c  a completion -> the texts that may be its answer, best first
  *   math_words.c    words and Unicode signs; math_lex.c: commands, blanks and numbers
  *   math_parse.c    a text -> a tree (math_atom.c, math_group.c: its parts)
+ *   math_bind.c     sums, integrals, limits, derivatives
  *   math_tree.c     making, comparing and printing trees
  *   math_exact.c    a tree -> a rational number, where it is one
  *   math_ball.c     a tree -> a complex ball, at given values of its free symbols

@@ -48,9 +48,14 @@ Node *read_braced(Reader *r);  /* {list} */
 
 /* math_atom.c */
 bool at_atom(Reader *r);
-Node *read_factor(Reader *r);      /* an atom with its powers, factorials, primes, percent signs */
-bool take_differential(Reader *r); /* dx, inside an integral */
-Node *read_argument(Reader *r);    /* of \frac, ^ and _: braces, one digit or one atom */
+Node *read_factor(Reader *r);   /* an atom with its powers, factorials, primes, percent signs */
+Node *read_script(Reader *r);   /* of ^ and _: the same, with runs of digits and a sign */
+Node *read_argument(Reader *r); /* of \frac and roots: braces, one digit or one atom */
+
+/* math_bind.c */
+Node *read_bind(Reader *r, Function fn); /* after \\sum and the like */
+Node *read_derivative(Reader *r);        /* after \\frac; NULL and no fault when it is none */
+bool take_differential(Reader *r);       /* dx, inside an integral */
 
 /* math_group.c */
 Node *read_bracket(Reader *r); /* ( [ \{ */
