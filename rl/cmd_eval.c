@@ -76,6 +76,8 @@ static void progress(void *self, long done, long total) {
     fprintf(stderr, "\reval: %ld of %ld answers%s", done, total, done == total ? "\n" : "");
 }
 
+static json_t *number_or_null(double value) { return isnan(value) ? json_null() : json_real(value); }
+
 static void json_print(const Options *o, const Evaluation *e) {
     const StoreEval *eval = &e->eval;
     json_t *pass = json_object();
@@ -85,11 +87,11 @@ static void json_print(const Options *o, const Evaluation *e) {
         json_object_set_new(pass, key, json_real(e->pass[i].share));
     }
     json_t *row =
-        json_pack("{s:I, s:f, s:f, s:f, s:i, s:i, s:I, s:f, s:f, s:f, s:f}", "n", (json_int_t)e->problems,
-                  "accuracy", eval->accuracy, "ci_low", eval->ci_low, "ci_high", eval->ci_high, "samples", eval->n,
-                  "unjudged", e->unjudged, "left_out", (json_int_t)e->left_out, "temperature", o->temperature,
-                  "mean_length", eval->mean_length, "clipped_ratio", e->clipped, "seconds", eval->seconds);
-    json_object_set_new(row, "reward", isnan(e->reward) ? json_null() : json_real(e->reward));
+        json_pack("{s:I, s:o, s:f, s:f, s:i, s:i, s:I, s:f, s:f, s:f, s:o, s:f}", "n", (json_int_t)e->problems,
+                  "accuracy", number_or_null(eval->accuracy), "ci_low", eval->ci_low, "ci_high", eval->ci_high,
+                  "samples", eval->n, "unjudged", e->unjudged, "left_out", (json_int_t)e->left_out, "temperature",
+                  o->temperature, "mean_length", eval->mean_length, "clipped_ratio", e->clipped, "reward",
+                  number_or_null(e->reward), "seconds", eval->seconds);
     if (e->n_pass) json_object_set(row, "pass_at", pass);
     char *line = json_dumps(row, JSON_REAL_PRECISION(9));
     puts(line);
@@ -100,6 +102,10 @@ static void json_print(const Options *o, const Evaluation *e) {
 
 static void text_print(const Options *o, const Evaluation *e) {
     const StoreEval *eval = &e->eval;
+    if (!eval->n) {
+        printf("%s: none of %d answers could be judged\n", eval->name, eval->n_answers);
+        return;
+    }
     printf("%s: %.1f %% of %ld problems right (95 %% interval %.1f to %.1f)", eval->name, 100 * eval->accuracy,
            e->problems, 100 * eval->ci_low, 100 * eval->ci_high);
     if (o->num_samples > 1) printf(", %ld answers each", o->num_samples);
@@ -116,6 +122,11 @@ static void notes_print(const Options *o, const Source *source, const Evaluation
     if (e->left_out)
         fprintf(stderr, "eval: %ld problems left out: their prompts leave no room for %ld tokens\n", e->left_out,
                 o->max_completion_length);
+    for (int i = 0, said = 0; i < e->eval.n_answers && !said; i++) {
+        if (e->eval.answers[i].class != SCORE_UNJUDGED) continue;
+        fprintf(stderr, "eval: %d answers could not be judged: %s\n", e->unjudged, e->eval.answers[i].verdict);
+        said = 1;
+    }
 }
 
 /* Opens what the evaluation needs in the order in which things may be wrong: the data before the weights. */

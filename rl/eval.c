@@ -186,10 +186,10 @@ static void answers_count(const Run *run, Evaluation *evaluation) {
     evaluation->reward = eval->n ? reward / eval->n : NAN;
     evaluation->clipped = clipped / eval->n_answers;
     eval->mean_length = tokens / eval->n_answers;
-    eval->accuracy = eval->n ? (double)all_right / eval->n : 0;
+    eval->accuracy = eval->n ? (double)all_right / eval->n : NAN;
     /* Answers to one problem hang together: the interval counts problems, which is exact for one answer each. */
     double of = (double)evaluation->problems;
-    wilson_interval(eval->accuracy * of, of, &eval->ci_low, &eval->ci_high);
+    wilson_interval(eval->n ? eval->accuracy * of : 0, of, &eval->ci_low, &eval->ci_high);
     for (int j = 1; k > 1 && j < k; j *= 2) pass_add(evaluation, j, judged, right, problems);
     if (k > 1) pass_add(evaluation, k, judged, right, problems);
     free(judged);

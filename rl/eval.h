@@ -33,7 +33,8 @@ typedef struct {
 
 enum { PASS_MAX = 24 };
 typedef struct {
-    StoreEval eval; /* n: answers judged; accuracy: their share that is right; answers in the order of problems */
+    StoreEval eval; /* n: answers judged; accuracy: their share that is right, NaN of none; answers in the order of
+                       problems */
     long problems;  /* with a judged answer: the interval is Wilson's for so many */
     long left_out;  /* whose prompt is too long */
     int unjudged;   /* answers */

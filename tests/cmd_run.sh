@@ -97,6 +97,8 @@ says "eval" '% of 2 problems right' eval_
 grep -q '2 rows skipped' "$work/err" && ok || bad "eval does not say what it skipped: $(cat "$work/err")"
 eval_ --json | tail -n 1 | json "r[0]['n'] == 2 and 0 <= r[0]['ci_low'] <= r[0]['accuracy'] <= r[0]['ci_high'] <= 1" \
     "eval --json"
+echo '{"problem": "What is it?"}' >"$work/rows.jsonl" # no answer to compare with: never scored as zero
+eval_ --json | json "r[0]['n'] == 0 and r[0]['unjudged'] == 1 and r[0]['accuracy'] is None" "eval of what can't be judged"
 data=generate:sums:min=2:max=20:held=7,3,4
 pass() { "$whet" eval --model $tiny --data $data --held_out --max_samples 9 --num_samples 6 --temperature 1 --json \
     --max_completion_length 9 --reward_funcs math,format --reward_weights 1,0.1 "$@" 2>/dev/null | sed 's/"seconds": [^,]*,//'; }
