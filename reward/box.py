@@ -1,20 +1,31 @@
 """box.py: the warm Python that forks one cell per run. Runs inside the namespaces that sandbox.c made.
 
-A request comes over the control socket with the descriptors of the run: 0, 1, 2 and the payload. Each run gets a
-cell: its own PID and mount namespace and its own /tmp of limited size. Process 1 of the cell is the keeper: it reaps, and by
-ending takes every process of the cell with it. Process 2, the run, is a fork of this Python; it puts on the jail (limits,
-Landlock, no capabilities, system call filter) and only then touches what it was given. This file never sees a test: it and
-the candidate share one memory. Tested by tests/test_reward_sandbox.c.
+A request comes over the control socket with the descriptors of the run: 0, 1, 2 and the payload. Each run gets
+a cell: its own PID and mount namespace and its own /tmp of limited size. Process 1 of the cell is the keeper:
+it reaps, and by ending takes every process of the cell with it. Process 2, the run, is a fork of this Python;
+it puts on the jail (limits, Landlock, no capabilities, system call filter) and only then touches what it was
+given. This file never sees a test: it and the candidate share one memory. Tested by
+tests/test_reward_sandbox.c.
 """
+
 import array, ctypes, gc, io, json, os, random, resource, signal, socket, struct, sys, time
+
 # What candidates import most. Each megabyte more makes every fork a fifth of a millisecond dearer.
-import bisect, collections, copy, functools, heapq, itertools, math, operator, re, string, threading, types, typing
+import bisect, collections, copy, functools, heapq, itertools, math, operator, re, string, threading
+import types, typing
 
 CLONE_VM, CLONE_NEWNS, CLONE_NEWPID = 0x100, 0x20000, 0x20000000
 CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID = 0x200000, 0x1000000
 SYS_CLONE, SYS_CAPSET, SYS_EXECVEAT, SYS_PIDFD_OPEN = 56, 126, 322, 434
 SYS_LANDLOCK = 444
-PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS = 4, 15, 22, 24, 28, 38
+PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS = (
+    4,
+    15,
+    22,
+    24,
+    28,
+    38,
+)
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_GET_TID_ADDRESS = 1, 36, 40
 EXIT_MEMORY, EXIT_PROCESSES, EXIT_COMPILE = 81, 82, 83  # how a run names its end; all of them are failures
 
@@ -30,8 +41,10 @@ def must(result, what):
 
 
 def syscall(number, *args):
-    return libc.syscall(ctypes.c_long(number), *[a if isinstance(a, (bytes, ctypes.Array, ctypes.Structure))
-                                                 else ctypes.c_void_p(a) for a in args])
+    return libc.syscall(
+        ctypes.c_long(number),
+        *[a if isinstance(a, (bytes, ctypes.Array, ctypes.Structure)) else ctypes.c_void_p(a) for a in args],
+    )
 
 
 class Box:
@@ -48,7 +61,8 @@ class Box:
         code = bytes.fromhex(conf["filter"])
         self.filter_code = ctypes.create_string_buffer(code, len(code))
         self.filter = ctypes.create_string_buffer(
-            struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(self.filter_code)), 16)
+            struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(self.filter_code)), 16
+        )
         self.stack = ctypes.create_string_buffer(32 << 10)  # of the keeper
         self.stack_top = (ctypes.addressof(self.stack) + len(self.stack)) & ~15
         address = ctypes.c_uint64(0)
@@ -57,18 +71,38 @@ class Box:
         self.rules = landlock_rules(self) if self.landlock >= 1 else -1
 
 
-READABLE = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/alternatives", "/etc/passwd",
-            "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+READABLE = (
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/lib32",
+    "/bin",
+    "/sbin",
+    "/etc/ld.so.cache",
+    "/etc/alternatives",
+    "/etc/passwd",
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+)
 
 
 def lower_privileges():
-    """Once per box: what the children inherit. Our own effective capabilities stay: cells need them to be made."""
+    """Once per box: what the children inherit. Our own effective capabilities stay: cells need them to be
+    made."""
     must(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the keeper must have no handlers: a run may signal it
-    for what, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 256), (resource.RLIMIT_MEMLOCK, 0),
-                       (resource.RLIMIT_MSGQUEUE, 0), (resource.RLIMIT_SIGPENDING, 256),
-                       (resource.RLIMIT_STACK, 64 << 20)):
+    for what, most in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, 256),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+        (resource.RLIMIT_SIGPENDING, 256),
+        (resource.RLIMIT_STACK, 64 << 20),
+    ):
         resource.setrlimit(what, (most, most))
     if libc.prctl(PR_SET_SECUREBITS, 0x2F, 0, 0, 0) == 0:  # root is nobody special, locked
         for cap in range(64):
@@ -76,8 +110,10 @@ def lower_privileges():
 
 
 def landlock_rules(box):
-    """Only the system may be read and only the cell's folder written; no connections, no signals or sockets outward.
-    The rule for the cells stands at the folder above their /tmp: a rule below a mount point would not be seen."""
+    """Only the system may be read and only the cell's folder written; no connections, no signals or sockets
+    outward. The rule for the cells stands at the folder above their /tmp: a rule below a mount point would not
+    be seen.
+    """
     abi = box.landlock
     fs = (1 << (13 if abi == 1 else 14 if abi == 2 else 15 if abi < 5 else 16)) - 1
     attr = struct.pack("QQQ", fs, 3 if abi >= 4 else 0, 3 if abi >= 6 else 0)
@@ -92,10 +128,13 @@ def landlock_rules(box):
 
 
 def jail_wear(box, limits):
-    """The last steps before a run: after this nothing can be taken back. What is the same for all runs was done by
-    lower_privileges; here every line costs each candidate."""
-    for what, most in ((resource.RLIMIT_AS, limits["as"]), (resource.RLIMIT_CPU, limits["cpu"]),
-                       (resource.RLIMIT_FSIZE, limits["file"])):
+    """The last steps before a run: after this nothing can be taken back. What is the same for all runs was done
+    by lower_privileges; here every line costs each candidate."""
+    for what, most in (
+        (resource.RLIMIT_AS, limits["as"]),
+        (resource.RLIMIT_CPU, limits["cpu"]),
+        (resource.RLIMIT_FSIZE, limits["file"]),
+    ):
         resource.setrlimit(what, (most, most))
     if box.setuid:
         os.setgroups([])
@@ -107,7 +146,8 @@ def jail_wear(box, limits):
 
 
 def descriptors_take(fds):
-    """0, 1 and 2 from the request, the payload at 3, the control socket at 4 until the jail is on; all else closed."""
+    """0, 1 and 2 from the request, the payload at 3, the control socket at 4 until the jail is on; all else
+    closed."""
     control = os.dup(3)
     for fd in fds:
         if fd <= 4:
@@ -136,7 +176,9 @@ def run_exec(request):
     """A compiled program: the payload is the program itself, which is never a file of this system."""
     signals_default()
     argv = (ctypes.c_char_p * 2)(b"main", None)
-    envp = (ctypes.c_char_p * 4)(b"PATH=/usr/bin:/bin", b"HOME=" + os.environ["HOME"].encode(), b"LANG=C.UTF-8", None)
+    envp = (ctypes.c_char_p * 4)(
+        b"PATH=/usr/bin:/bin", b"HOME=" + os.environ["HOME"].encode(), b"LANG=C.UTF-8", None
+    )
     syscall(SYS_EXECVEAT, 3, b"", argv, envp, 0x1000)
     os._exit(127)
 
@@ -151,8 +193,11 @@ def run_compile(request):
     out = os.dup(1)
     os.set_inheritable(out, False)
     os.dup2(2, 1)
-    child = os.posix_spawn(request["argv"][0], request["argv"] + ["-o", "main.out", name] + request["libs"],
-                           dict(os.environ, TMPDIR=os.getcwd()))
+    child = os.posix_spawn(
+        request["argv"][0],
+        request["argv"] + ["-o", "main.out", name] + request["libs"],
+        dict(os.environ, TMPDIR=os.getcwd()),
+    )
     status = os.waitpid(child, 0)[1]
     if status:
         os._exit(EXIT_COMPILE)
@@ -179,8 +224,8 @@ def cell_furnish(box, limits):
 
 
 def cell_run(box, request, fds):
-    """The run's process, from its birth on. What fails before the jail is on is the sandbox's failure, and it is told by the
-    control socket: an exit status could be the candidate's."""
+    """The run's process, from its birth on. What fails before the jail is on is the sandbox's failure, and it
+    is told by the control socket: an exit status could be the candidate's."""
     control = 3
     try:
         box.control.send(b"R")  # the kernel adds our process id, as the worker sees it
@@ -220,12 +265,18 @@ def cell_clear(box):
 
 
 def keeper_start(box):
-    """Process 1 of a new PID namespace. It shares our memory, so that making it costs nothing, and touches none of it: all
-    it does is pause(), with SIGCHLD ignored so that the kernel reaps. When it dies, its whole namespace dies."""
+    """Process 1 of a new PID namespace. It shares our memory, so that making it costs nothing, and touches none
+    of it: all it does is pause(), with SIGCHLD ignored so that the kernel reaps. When it dies, its whole
+    namespace dies.
+    """
     must(libc.setns(box.own_pid_ns, CLONE_NEWPID), "setns")
     libc.signal(signal.SIGCHLD, ctypes.c_void_p(1))
-    keeper = libc.clone(ctypes.cast(libc.pause, ctypes.c_void_p), ctypes.c_void_p(box.stack_top),
-                        CLONE_VM | CLONE_NEWPID | signal.SIGCHLD, None)
+    keeper = libc.clone(
+        ctypes.cast(libc.pause, ctypes.c_void_p),
+        ctypes.c_void_p(box.stack_top),
+        CLONE_VM | CLONE_NEWPID | signal.SIGCHLD,
+        None,
+    )
     libc.signal(signal.SIGCHLD, ctypes.c_void_p(0))
     must(keeper, "clone")
     fd = must(syscall(SYS_PIDFD_OPEN, keeper, 0), "pidfd")
@@ -236,7 +287,8 @@ def keeper_start(box):
 
 
 def others_count():
-    """Without a user namespace the limit of processes counts all that this user has: so many threads there are."""
+    """Without a user namespace the limit of processes counts all that this user has: so many threads there
+    are."""
     count = 0
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -253,7 +305,9 @@ def cell_start(box, request, fds):
     keeper = keeper_start(box) if box.namespaces else 0
     if not box.namespaces and not box.setuid:
         request["limits"]["others"] = others_count()  # else they are two: the box and the keeper
-    pid = syscall(SYS_CLONE, CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | signal.SIGCHLD, 0, 0, box.tid_address, 0)
+    pid = syscall(
+        SYS_CLONE, CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | signal.SIGCHLD, 0, 0, box.tid_address, 0
+    )
     if pid == 0:
         cell_run(box, request, fds)
     for fd in fds:
@@ -272,7 +326,8 @@ def cell_start(box, request, fds):
 
 
 def judge_start(box, limits):
-    """The judge is one process for many rows: what it runs comes from the data set. It wears the same jail, once."""
+    """The judge is one process for many rows: what it runs comes from the data set. It wears the same jail,
+    once."""
     cell_furnish(box, limits)
     os.setsid()
     jail_wear(box, limits)

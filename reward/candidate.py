@@ -1,9 +1,10 @@
 """candidate.py: runs the candidate's Python in process 2 of its cell. Knows no test and no expected value.
 
-run_script: a whole program with stdin and stdout. run_serve: loads the code, then does what the judge's process asks
-over the channel at descriptor 0 (calls, attributes, items), values by the codec of wire.py. All here may be patched,
-traced or killed by the candidate: the worst that it can do is spoil its own answer.
+run_script: a whole program with stdin and stdout. run_serve: loads the code, then does what the judge's process
+asks over the channel at descriptor 0 (calls, attributes, items), values by the codec of wire.py. All here may
+be patched, traced or killed by the candidate: the worst that it can do is spoil its own answer.
 """
+
 import atexit
 
 os_exit = os._exit
@@ -35,20 +36,28 @@ def limit_of(error):
     """The limit that an exception tells of, or ""."""
     if isinstance(error, MemoryError) or isinstance(error, OSError) and error.errno == 12:
         return "memory-limit"
-    if isinstance(error, BlockingIOError) or type(error) is RuntimeError and error.args[:1] == ("can't start new thread",):
+    if (
+        isinstance(error, BlockingIOError)
+        or type(error) is RuntimeError
+        and error.args[:1] == ("can't start new thread",)
+    ):
         return "process-limit"
     return "output-limit" if isinstance(error, Oversize) else ""
 
 
 def streams_make():
-    """The streams of a run, made once: they are bound to the numbers 0, 1 and 2, not to what is behind them now."""
+    """The streams of a run, made once: they are bound to the numbers 0, 1 and 2, not to what is behind them
+    now."""
     ends = os.pipe()
-    os.dup2(ends[1], 1), os.dup2(ends[1], 2)  # pipes while the streams are made, which look at what they stand on
+    os.dup2(ends[1], 1), os.dup2(
+        ends[1], 2
+    )  # pipes while the streams are made, which look at what they stand on
     os.close(ends[0]), os.close(ends[1])
     sys.stdin = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8", errors="surrogateescape")
     sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8", errors="surrogateescape")
-    sys.stderr = io.TextIOWrapper(open(2, "wb", closefd=False), encoding="utf-8", errors="backslashreplace",
-                                  line_buffering=True)
+    sys.stderr = io.TextIOWrapper(
+        open(2, "wb", closefd=False), encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
 
 
@@ -93,13 +102,17 @@ def run_script(request):
 
 
 def stdlib_place(v):
-    """(module, name) where v is a public thing of a module that both sides have, else None. The judge then uses its
-    own: a candidate's `isclose` that is not math's must never decide an assert."""
+    """(module, name) where v is a public thing of a module that both sides have, else None. The judge then uses
+    its own: a candidate's `isclose` that is not math's must never decide an assert."""
     if type(v) is types.ModuleType:
         module, name = v.__name__, ""
     else:
         module, name = getattr(v, "__module__", None), getattr(v, "__name__", None)
-        if type(name) is not str or type(module) is not str or getattr(sys.modules.get(module), name, None) is not v:
+        if (
+            type(name) is not str
+            or type(module) is not str
+            or getattr(sys.modules.get(module), name, None) is not v
+        ):
             return None
     return (module, name) if is_shared(module) else None
 
@@ -150,7 +163,8 @@ class CandidatePeer(Peer):
         return found
 
     def own_value(self, v):
-        """(True, plain value) of an object whose class derives from a plain type, by that type's own methods."""
+        """(True, plain value) of an object whose class derives from a plain type, by that type's own
+        methods."""
         for kind in (int, float, str, list, tuple, dict, set, frozenset, bytes, bytearray, complex):
             if isinstance(v, kind):
                 if kind is dict:
@@ -168,39 +182,83 @@ class CandidatePeer(Peer):
 
 class JudgeHandle:
     """A thing of the tests that was passed in: a function to call, or an object of a class that they define."""
+
     __slots__ = ("_peer", "_number")
 
     def __init__(self, peer, number):
         object.__setattr__(self, "_peer", peer)
         object.__setattr__(self, "_number", number)
 
-    def __call__(self, *args, **kwargs): return self._peer.request("call", self, args, kwargs)
-    def __getattr__(self, name): return self._peer.request("get", self, name)
-    def __setattr__(self, name, value): self._peer.request("set", self, name, value)
-    def __eq__(self, other): return self is other or self._peer.request("op", "eq", self, other)
-    def __hash__(self): return self._number
-    def __len__(self): return self._peer.request("op", "len", self)
-    def __iter__(self): return iter(self._peer.request("items", self))
-    def __getitem__(self, key): return self._peer.request("op", "getitem", self, key)
-    def __lt__(self, other): return self._peer.request("op", "lt", self, other)
-    def __bool__(self): return True
+    def __call__(self, *args, **kwargs):
+        return self._peer.request("call", self, args, kwargs)
+
+    def __getattr__(self, name):
+        return self._peer.request("get", self, name)
+
+    def __setattr__(self, name, value):
+        self._peer.request("set", self, name, value)
+
+    def __eq__(self, other):
+        return self is other or self._peer.request("op", "eq", self, other)
+
+    def __hash__(self):
+        return self._number
+
+    def __len__(self):
+        return self._peer.request("op", "len", self)
+
+    def __iter__(self):
+        return iter(self._peer.request("items", self))
+
+    def __getitem__(self, key):
+        return self._peer.request("op", "getitem", self, key)
+
+    def __lt__(self, other):
+        return self._peer.request("op", "lt", self, other)
+
+    def __bool__(self):
+        return True
 
 
 def op_apply(peer, name, *args):
     return UNARY[name](*args) if name in UNARY else getattr(operator, name)(*args)
 
 
-UNARY = {"len": len, "iter": iter, "next": next, "bool": bool, "str": str, "repr": repr, "int": int, "float": float,
-         "complex": complex, "hash": hash, "format": format, "reversed": reversed, "round": round, "divmod": divmod,
-         "enter": lambda v: type(v).__enter__(v), "exit": lambda v, *a: type(v).__exit__(v, *a), "dir": dir,
-         "isinstance": isinstance, "issubclass": issubclass, "trunc": math.trunc, "floor": math.floor,
-         "ceil": math.ceil, "bytes": bytes}
-OPS = {"call": lambda peer, f, args, kwargs: f(*args, **kwargs),
-       "get": lambda peer, v, name: getattr(v, name),
-       "set": lambda peer, v, name, value: setattr(v, name, value),
-       "del": lambda peer, v, name: delattr(v, name),
-       "names": CandidatePeer.names, "op": op_apply, "value": CandidatePeer.own_value,
-       "compare": CandidatePeer.compare}
+UNARY = {
+    "len": len,
+    "iter": iter,
+    "next": next,
+    "bool": bool,
+    "str": str,
+    "repr": repr,
+    "int": int,
+    "float": float,
+    "complex": complex,
+    "hash": hash,
+    "format": format,
+    "reversed": reversed,
+    "round": round,
+    "divmod": divmod,
+    "enter": lambda v: type(v).__enter__(v),
+    "exit": lambda v, *a: type(v).__exit__(v, *a),
+    "dir": dir,
+    "isinstance": isinstance,
+    "issubclass": issubclass,
+    "trunc": math.trunc,
+    "floor": math.floor,
+    "ceil": math.ceil,
+    "bytes": bytes,
+}
+OPS = {
+    "call": lambda peer, f, args, kwargs: f(*args, **kwargs),
+    "get": lambda peer, v, name: getattr(v, name),
+    "set": lambda peer, v, name, value: setattr(v, name, value),
+    "del": lambda peer, v, name: delattr(v, name),
+    "names": CandidatePeer.names,
+    "op": op_apply,
+    "value": CandidatePeer.own_value,
+    "compare": CandidatePeer.compare,
+}
 
 
 def run_serve(request):

@@ -261,12 +261,22 @@ static int input_read(Code *code, Err *err) {
 /* ---- the judge's interface ------------------------------------------------------------------------------------
  */
 
+/* Gives the worker two seconds to end by itself, which it does when its socket closes. */
+static void worker_leave(Code *code) {
+    if (code->fd >= 0) close(code->fd);
+    code->fd = -1;
+    for (int i = 0; code->pid > 0 && i < 200; i++) {
+        if (waitpid(code->pid, NULL, WNOHANG) != 0)
+            code->pid = 0;
+        else
+            poll(NULL, 0, 10);
+    }
+    worker_end(code);
+}
+
 static void code_close(void *self) {
     Code *code = self;
-    if (code->fd >= 0) close(code->fd); /* the worker sees the end, and ends what it runs */
-    code->fd = -1;
-    for (int i = 0; code->pid > 0 && i < 200 && waitpid(code->pid, NULL, WNOHANG) == 0; i++) poll(NULL, 0, 10);
-    if (code->pid > 0 && kill(code->pid, 0) == 0) worker_end(code);
+    worker_leave(code);
     for (uint32_t id = 0; id < code->n_pending; id++) free(code->pending[id].message);
     for (size_t i = code->answers_at; i < code->n_answers; i++) reward_score_free(&code->answers[i].score);
     free(code->pending);

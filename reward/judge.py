@@ -1,10 +1,12 @@
-"""judge.py: holds the asserts, check and setup, and asks the candidate's process for calls. Runs in a cell of its own.
+"""judge.py: holds the asserts, check and setup, and asks the candidate's process for calls. Runs in a cell of
+its own.
 
 The verdict leaves by a pipe with a nonce; the candidate has neither. What comes back from the candidate is a
-plain value or a Handle. A Handle is never trusted with what the test expects: compared with a plain value it counts
-as its plain base value (an int of its own class) or as different, and an operator between a Handle and a plain value can only make
-another Handle. So an object that claims to equal everything equals nothing.
+plain value or a Handle. A Handle is never trusted with what the test expects: compared with a plain value it
+counts as its plain base value (an int of its own class) or as different, and an operator between a Handle and a
+plain value can only make another Handle. So an object that claims to equal everything equals nothing.
 """
+
 import ast, importlib
 import datetime, decimal, fractions, statistics
 
@@ -58,12 +60,26 @@ class JudgePeer(Peer):
         return error
 
     def serve(self, op, args):
-        """What the candidate may do with things of the tests that were passed to it: call a function; use objects
-        of classes that the tests define, but none of their private names."""
+        """What the candidate may do with things of the tests that were passed to it: call a function; use
+        objects of classes that the tests define, but none of their private names."""
         thing = args[1] if op == "op" else args[0]
-        if op == "call" and isinstance(thing, (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type,
-                                               functools.partial, operator.itemgetter, operator.attrgetter)):
-            if isinstance(thing, (types.FunctionType, types.MethodType)) or thing in HARMLESS or self.is_ours(thing):
+        if op == "call" and isinstance(
+            thing,
+            (
+                types.FunctionType,
+                types.BuiltinFunctionType,
+                types.MethodType,
+                type,
+                functools.partial,
+                operator.itemgetter,
+                operator.attrgetter,
+            ),
+        ):
+            if (
+                isinstance(thing, (types.FunctionType, types.MethodType))
+                or thing in HARMLESS
+                or self.is_ours(thing)
+            ):
                 return thing(*args[1], **args[2])
         elif self.is_ours(type(thing)):
             if op in ("get", "set") and not args[1].startswith("_"):
@@ -82,12 +98,68 @@ class JudgePeer(Peer):
         return isinstance(kind, type) and kind.__module__ == "tests"
 
 
-HARMLESS = {abs, all, any, bin, chr, divmod, hash, hex, isinstance, issubclass, len, max, min, oct, ord, pow, repr, round,
-            sorted, sum, int, float, str, bool, list, tuple, dict, set, frozenset, bytes, complex, range, reversed,
-            enumerate, zip, map, filter, math.sqrt, math.gcd, math.floor, math.ceil, math.factorial, operator.add,
-            operator.sub, operator.mul, operator.truediv, operator.floordiv, operator.mod, operator.neg, operator.lt,
-            operator.le, operator.gt, operator.ge, operator.eq, operator.ne, operator.pow, operator.xor, operator.and_,
-            operator.or_, operator.not_}
+HARMLESS = {
+    abs,
+    all,
+    any,
+    bin,
+    chr,
+    divmod,
+    hash,
+    hex,
+    isinstance,
+    issubclass,
+    len,
+    max,
+    min,
+    oct,
+    ord,
+    pow,
+    repr,
+    round,
+    sorted,
+    sum,
+    int,
+    float,
+    str,
+    bool,
+    list,
+    tuple,
+    dict,
+    set,
+    frozenset,
+    bytes,
+    complex,
+    range,
+    reversed,
+    enumerate,
+    zip,
+    map,
+    filter,
+    math.sqrt,
+    math.gcd,
+    math.floor,
+    math.ceil,
+    math.factorial,
+    operator.add,
+    operator.sub,
+    operator.mul,
+    operator.truediv,
+    operator.floordiv,
+    operator.mod,
+    operator.neg,
+    operator.lt,
+    operator.le,
+    operator.gt,
+    operator.ge,
+    operator.eq,
+    operator.ne,
+    operator.pow,
+    operator.xor,
+    operator.and_,
+    operator.or_,
+    operator.not_,
+}
 peer = None  # the channel of the row that is being judged; this process does one at a time
 
 
@@ -107,6 +179,7 @@ def base_value(v):
 
 def compared(name):
     """An ordering or equality. Between Handles the candidate's class decides: nothing expected is in play."""
+
     def method(self, other):
         if type(other) is Handle:
             result = peer.request("compare", name, self, other)
@@ -117,6 +190,7 @@ def compared(name):
         if name in ("eq", "ne"):
             return name == "ne"
         raise TypeError("an object of the candidate's class has no order with a plain value")
+
     return method
 
 
@@ -130,44 +204,107 @@ def combined(name, swapped):
         if type(other) is not Handle and type(result) is not Handle:
             raise TypeError("an operator of the candidate's class made a plain value out of a plain value")
         return result
+
     return method
 
 
 class Handle:
     """An object of the candidate. Attributes, items, calls, iteration are asked for; comparisons see above."""
+
     __slots__ = ("_number",)
 
-    def __init__(self, number): object.__setattr__(self, "_number", number)
-    def __getattr__(self, name): return peer.request("get", self, name)
-    def __setattr__(self, name, value): peer.request("set", self, name, value)
-    def __delattr__(self, name): peer.request("del", self, name)
-    def __call__(self, *args, **kwargs): return peer.request("call", self, args, kwargs)
-    def __getitem__(self, key): return ask("getitem", self, key)
-    def __setitem__(self, key, value): return ask("setitem", self, key, value)
-    def __delitem__(self, key): return ask("delitem", self, key)
-    def __len__(self): return ask("len", self)
-    def __bool__(self): return bool(ask("bool", self))
-    def __hash__(self): return ask("hash", self)
-    def __str__(self): return ask("str", self)
-    def __repr__(self): return ask("repr", self)
-    def __format__(self, spec): return ask("format", self, spec)
-    def __int__(self): return ask("int", self)
-    def __float__(self): return ask("float", self)
-    def __complex__(self): return ask("complex", self)
-    def __index__(self): return ask("int", self)
-    def __bytes__(self): return ask("bytes", self)
-    def __dir__(self): return ask("dir", self)
-    def __neg__(self): return ask("neg", self)
-    def __pos__(self): return ask("pos", self)
-    def __abs__(self): return ask("abs", self)
-    def __invert__(self): return ask("invert", self)
-    def __round__(self, *n): return ask("round", self, *n)
-    def __trunc__(self): return ask("trunc", self)
-    def __floor__(self): return ask("floor", self)
-    def __ceil__(self): return ask("ceil", self)
-    def __enter__(self): return ask("enter", self)
-    def __exit__(self, kind, error, trace): return bool(ask("exit", self, None, None, None)) and False
-    def __instancecheck__(self, v): return type(v) is Handle and ask("isinstance", v, self) is True
+    def __init__(self, number):
+        object.__setattr__(self, "_number", number)
+
+    def __getattr__(self, name):
+        return peer.request("get", self, name)
+
+    def __setattr__(self, name, value):
+        peer.request("set", self, name, value)
+
+    def __delattr__(self, name):
+        peer.request("del", self, name)
+
+    def __call__(self, *args, **kwargs):
+        return peer.request("call", self, args, kwargs)
+
+    def __getitem__(self, key):
+        return ask("getitem", self, key)
+
+    def __setitem__(self, key, value):
+        return ask("setitem", self, key, value)
+
+    def __delitem__(self, key):
+        return ask("delitem", self, key)
+
+    def __len__(self):
+        return ask("len", self)
+
+    def __bool__(self):
+        return bool(ask("bool", self))
+
+    def __hash__(self):
+        return ask("hash", self)
+
+    def __str__(self):
+        return ask("str", self)
+
+    def __repr__(self):
+        return ask("repr", self)
+
+    def __format__(self, spec):
+        return ask("format", self, spec)
+
+    def __int__(self):
+        return ask("int", self)
+
+    def __float__(self):
+        return ask("float", self)
+
+    def __complex__(self):
+        return ask("complex", self)
+
+    def __index__(self):
+        return ask("int", self)
+
+    def __bytes__(self):
+        return ask("bytes", self)
+
+    def __dir__(self):
+        return ask("dir", self)
+
+    def __neg__(self):
+        return ask("neg", self)
+
+    def __pos__(self):
+        return ask("pos", self)
+
+    def __abs__(self):
+        return ask("abs", self)
+
+    def __invert__(self):
+        return ask("invert", self)
+
+    def __round__(self, *n):
+        return ask("round", self, *n)
+
+    def __trunc__(self):
+        return ask("trunc", self)
+
+    def __floor__(self):
+        return ask("floor", self)
+
+    def __ceil__(self):
+        return ask("ceil", self)
+
+    def __enter__(self):
+        return ask("enter", self)
+
+    def __exit__(self, kind, error, trace):
+        return bool(ask("exit", self, None, None, None)) and False
+
+    def __instancecheck__(self, v):
+        return type(v) is Handle and ask("isinstance", v, self) is True
 
     def __iter__(self):
         found, value = base_value(self)
@@ -176,7 +313,8 @@ class Handle:
         other = ask("iter", self)
         return self if type(other) is Handle and number_of(other) == number_of(self) else iter(other)
 
-    def __reversed__(self): return iter(ask("reversed", self))
+    def __reversed__(self):
+        return iter(ask("reversed", self))
 
     def __next__(self):
         try:
@@ -194,7 +332,21 @@ class Handle:
     __le__, __gt__, __ge__ = compared("le"), compared("gt"), compared("ge")
 
 
-for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift"):
+for _name in (
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "matmul",
+    "and_",
+    "or_",
+    "xor",
+    "lshift",
+    "rshift",
+):
     setattr(Handle, "__%s__" % _name.strip("_"), combined(_name, False))
     setattr(Handle, "__r%s__" % _name.strip("_"), combined(_name, True))
 
@@ -205,9 +357,14 @@ def names_used(trees):
 
 
 def modules_used(trees, entry):
-    """Library modules that tests use as such (`math.isclose`) are ours, whatever the candidate has under their names."""
-    bases = {node.value.id for tree in trees for node in ast.walk(tree)
-             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)}
+    """Library modules that tests use as such (`math.isclose`) are ours, whatever the candidate has under their
+    names."""
+    bases = {
+        node.value.id
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    }
     return [name for name in bases if name in STDLIB and name != entry]
 
 
@@ -223,7 +380,9 @@ def names_fetch(trees, entry):
             peer.space[name] = getattr(module, told[2]) if told[2] else module
         elif told[0] == "exception":
             base = BUILTIN_TYPES.get(told[1], Exception)
-            kind = type(name, (base if issubclass(base, Exception) else Exception,), {"__init__": lambda self, *a: None})
+            kind = type(
+                name, (base if issubclass(base, Exception) else Exception,), {"__init__": lambda self, *a: None}
+            )
             peer.classes[told[2]] = peer.space[name] = kind
         elif told[0] == "entry":
             peer.space[name] = peer.object_of(b"h", told[1])
@@ -299,7 +458,9 @@ def outputs_check(job, results):
             right = bool(space["checker"](case["stdin"], case["output"], case["expected"]))
         except Exception:
             right = False
-        results.append(("pass" if right else "wrong-answer", 0.0, "" if right else "the checker refused the output"))
+        results.append(
+            ("pass" if right else "wrong-answer", 0.0, "" if right else "the checker refused the output")
+        )
     return "judged"
 
 

@@ -1,18 +1,22 @@
 """wire.py: what the judge and the candidate say to each other: a closed codec, and calls over a socket.
 
 Values cross by value: None, bool, int, float, complex, str, bytes, the containers, and a few plain types of the
-standard library. Everything else crosses as a handle: a number that only its owner can turn into the object. Nothing that is
-decoded can run code of the other side. Both sides use this file; judge.py and candidate.py say what each allows.
-Tested by tests/test_reward_sandbox.c and the hostile programs.
+standard library. Everything else crosses as a handle: a number that only its owner can turn into the object.
+Nothing that is decoded can run code of the other side. Both sides use this file; judge.py and candidate.py say
+what each allows. Tested by tests/test_reward_sandbox.c and the hostile programs.
 """
+
 import builtins, collections, os, sys
 from struct import pack, unpack
 
 os_read, os_write = os.read, os.write  # the candidate may replace os.read; the channel does not care
 MOST_BYTES, MOST_DEPTH, RECORD = 16 << 20, 800, 60000
-DATE_FIELDS = {"timedelta": "days seconds microseconds", "date": "year month day",
-               "time": "hour minute second microsecond",
-               "datetime": "year month day hour minute second microsecond"}
+DATE_FIELDS = {
+    "timedelta": "days seconds microseconds",
+    "date": "year month day",
+    "time": "hour minute second microsecond",
+    "datetime": "year month day hour minute second microsecond",
+}
 BUILTIN_TYPES = {n: t for n, t in vars(builtins).items() if isinstance(t, type)}
 
 
@@ -57,17 +61,28 @@ class Encoder:
 
     def add(self, v, depth=0):
         kind = type(v)
-        if v is None: self.out += b"N"
-        elif v is True: self.out += b"T"
-        elif v is False: self.out += b"F"
-        elif kind is int: self.sized(b"i", v.to_bytes((v.bit_length() + 8) // 8, "little", signed=True))
-        elif kind is float: self.out += b"f" + pack("<d", v)
-        elif kind is str: self.sized(b"s", v.encode("utf-8", "surrogatepass"))
-        elif kind is list: self.many(b"l", v, len(v), depth)
-        elif kind is tuple: self.many(b"t", v, len(v), depth)
-        elif kind is dict: self.pairs(b"d", v, depth)
-        elif kind is set: self.many(b"S", v, len(v), depth)
-        else: self.add_rare(v, kind, depth)
+        if v is None:
+            self.out += b"N"
+        elif v is True:
+            self.out += b"T"
+        elif v is False:
+            self.out += b"F"
+        elif kind is int:
+            self.sized(b"i", v.to_bytes((v.bit_length() + 8) // 8, "little", signed=True))
+        elif kind is float:
+            self.out += b"f" + pack("<d", v)
+        elif kind is str:
+            self.sized(b"s", v.encode("utf-8", "surrogatepass"))
+        elif kind is list:
+            self.many(b"l", v, len(v), depth)
+        elif kind is tuple:
+            self.many(b"t", v, len(v), depth)
+        elif kind is dict:
+            self.pairs(b"d", v, depth)
+        elif kind is set:
+            self.many(b"S", v, len(v), depth)
+        else:
+            self.add_rare(v, kind, depth)
         if len(self.out) > MOST_BYTES:
             raise Oversize("a value is too large to be handed over")
 
@@ -75,24 +90,43 @@ class Encoder:
         self.many(tag, [x for pair in dict.items(v) for x in pair], 2 * len(v), depth)
 
     def add_rare(self, v, kind, depth):
-        if kind is frozenset: self.many(b"Z", v, len(v), depth)
-        elif kind is bytes: self.sized(b"b", v)
-        elif kind is bytearray: self.sized(b"B", bytes(v))
-        elif kind is complex: self.out += b"c" + pack("<dd", v.real, v.imag)
-        elif kind is range: self.many(b"r", (v.start, v.stop, v.step), 3, depth)
-        elif kind is slice: self.many(b"L", (v.start, v.stop, v.step), 3, depth)
-        elif v is Ellipsis: self.out += b"e"
-        elif v is NotImplemented: self.out += b"n"
-        elif kind is library("decimal", "Decimal"): self.sized(b"D", str(v).encode())
-        elif kind is library("fractions", "Fraction"): self.many(b"Q", (v.numerator, v.denominator), 2, depth)
-        elif kind is collections.deque: self.many(b"q", v, len(v), depth)
-        elif kind is collections.Counter: self.pairs(b"C", v, depth)
-        elif kind is collections.OrderedDict: self.pairs(b"O", v, depth)
-        elif kind is collections.defaultdict: self.pairs(b"d", v, depth)
-        elif kind.__name__ in DATE_FIELDS and kind is library("datetime", kind.__name__) and not getattr(v, "tzinfo", None):
+        if kind is frozenset:
+            self.many(b"Z", v, len(v), depth)
+        elif kind is bytes:
+            self.sized(b"b", v)
+        elif kind is bytearray:
+            self.sized(b"B", bytes(v))
+        elif kind is complex:
+            self.out += b"c" + pack("<dd", v.real, v.imag)
+        elif kind is range:
+            self.many(b"r", (v.start, v.stop, v.step), 3, depth)
+        elif kind is slice:
+            self.many(b"L", (v.start, v.stop, v.step), 3, depth)
+        elif v is Ellipsis:
+            self.out += b"e"
+        elif v is NotImplemented:
+            self.out += b"n"
+        elif kind is library("decimal", "Decimal"):
+            self.sized(b"D", str(v).encode())
+        elif kind is library("fractions", "Fraction"):
+            self.many(b"Q", (v.numerator, v.denominator), 2, depth)
+        elif kind is collections.deque:
+            self.many(b"q", v, len(v), depth)
+        elif kind is collections.Counter:
+            self.pairs(b"C", v, depth)
+        elif kind is collections.OrderedDict:
+            self.pairs(b"O", v, depth)
+        elif kind is collections.defaultdict:
+            self.pairs(b"d", v, depth)
+        elif (
+            kind.__name__ in DATE_FIELDS
+            and kind is library("datetime", kind.__name__)
+            and not getattr(v, "tzinfo", None)
+        ):
             self.sized(b"p", kind.__name__.encode())
             self.add([getattr(v, field) for field in DATE_FIELDS[kind.__name__].split()], depth + 1)
-        elif kind is type and BUILTIN_TYPES.get(v.__name__) is v: self.sized(b"y", v.__name__.encode())
+        elif kind is type and BUILTIN_TYPES.get(v.__name__) is v:
+            self.sized(b"y", v.__name__.encode())
         else:
             tag, number = self.peer.handle_of(v)
             self.out += tag + pack("<Q", number)
@@ -105,7 +139,7 @@ class Decoder:
     def take(self, n):
         if n > len(self.data) - self.at:
             raise Broken("short message")
-        part = self.data[self.at:self.at + n]
+        part = self.data[self.at : self.at + n]
         self.at += n
         return part
 
@@ -124,35 +158,61 @@ class Decoder:
 
     def value(self, depth=0):
         tag = self.take(1)
-        if tag == b"N": return None
-        if tag == b"T": return True
-        if tag == b"F": return False
-        if tag == b"i": return int.from_bytes(self.take(self.number()), "little", signed=True)
-        if tag == b"f": return unpack("<d", self.take(8))[0]
-        if tag == b"s": return self.take(self.number()).decode("utf-8", "surrogatepass")
-        if tag == b"l": return self.many(depth)
-        if tag == b"t": return tuple(self.many(depth))
-        if tag == b"d": return self.pairs(depth)
-        if tag == b"S": return set(self.many(depth))
+        if tag == b"N":
+            return None
+        if tag == b"T":
+            return True
+        if tag == b"F":
+            return False
+        if tag == b"i":
+            return int.from_bytes(self.take(self.number()), "little", signed=True)
+        if tag == b"f":
+            return unpack("<d", self.take(8))[0]
+        if tag == b"s":
+            return self.take(self.number()).decode("utf-8", "surrogatepass")
+        if tag == b"l":
+            return self.many(depth)
+        if tag == b"t":
+            return tuple(self.many(depth))
+        if tag == b"d":
+            return self.pairs(depth)
+        if tag == b"S":
+            return set(self.many(depth))
         return self.value_rare(tag, depth)
 
     def value_rare(self, tag, depth):
-        if tag == b"Z": return frozenset(self.many(depth))
-        if tag == b"b": return self.take(self.number())
-        if tag == b"B": return bytearray(self.take(self.number()))
-        if tag == b"c": return complex(*unpack("<dd", self.take(16)))
-        if tag == b"r": return range(*self.many(depth))
-        if tag == b"L": return slice(*self.many(depth))
-        if tag == b"e": return Ellipsis
-        if tag == b"n": return NotImplemented
-        if tag == b"D": return __import__("decimal").Decimal(self.take(self.number()).decode())
-        if tag == b"Q": return __import__("fractions").Fraction(*self.many(depth))
-        if tag == b"q": return collections.deque(self.many(depth))
-        if tag == b"C": return collections.Counter(self.pairs(depth))
-        if tag == b"O": return collections.OrderedDict(self.pairs(depth))
-        if tag == b"p": return self.date(self.take(self.number()).decode(), depth)
-        if tag == b"y": return BUILTIN_TYPES[self.take(self.number()).decode()]
-        if tag in (b"h", b"k"): return self.peer.object_of(tag, unpack("<Q", self.take(8))[0])
+        if tag == b"Z":
+            return frozenset(self.many(depth))
+        if tag == b"b":
+            return self.take(self.number())
+        if tag == b"B":
+            return bytearray(self.take(self.number()))
+        if tag == b"c":
+            return complex(*unpack("<dd", self.take(16)))
+        if tag == b"r":
+            return range(*self.many(depth))
+        if tag == b"L":
+            return slice(*self.many(depth))
+        if tag == b"e":
+            return Ellipsis
+        if tag == b"n":
+            return NotImplemented
+        if tag == b"D":
+            return __import__("decimal").Decimal(self.take(self.number()).decode())
+        if tag == b"Q":
+            return __import__("fractions").Fraction(*self.many(depth))
+        if tag == b"q":
+            return collections.deque(self.many(depth))
+        if tag == b"C":
+            return collections.Counter(self.pairs(depth))
+        if tag == b"O":
+            return collections.OrderedDict(self.pairs(depth))
+        if tag == b"p":
+            return self.date(self.take(self.number()).decode(), depth)
+        if tag == b"y":
+            return BUILTIN_TYPES[self.take(self.number()).decode()]
+        if tag in (b"h", b"k"):
+            return self.peer.object_of(tag, unpack("<Q", self.take(8))[0])
         raise Broken("unknown tag")
 
     def date(self, name, depth):
@@ -193,7 +253,7 @@ class Peer:
     def send(self, data):
         last = (len(data) - 1) // RECORD
         for i in range(last + 1):
-            os_write(self.fd, self.token + (b"." if i == last else b"+") + data[i * RECORD:(i + 1) * RECORD])
+            os_write(self.fd, self.token + (b"." if i == last else b"+") + data[i * RECORD : (i + 1) * RECORD])
 
     def receive(self):
         data = bytearray()
@@ -240,4 +300,3 @@ class Peer:
                 raise self.remote(self.decode(data, 1))
             else:
                 raise Broken("unknown message")
-
