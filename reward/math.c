@@ -98,8 +98,11 @@ static void squeeze(Buf *out, const char *text, size_t max) {
 /* Does the answer repeat an expression of the problem where the expected answer is a simpler one? */
 static bool is_echo(Judging *j) {
     if (!j->item->problem || !j->answer || !j->gold) return false;
-    int mine = node_count(j->answer), asked = node_count(j->gold);
-    if (mine < 3 || mine <= asked) return false;
+    const Node *value = j->answer->kind == NODE_CHAIN ? j->answer->kids[j->answer->n - 1] : j->answer;
+    while (value->kind == NODE_NEG || value->kind == NODE_UNIT) value = value->kids[0];
+    bool fraction =
+        value->kind == NODE_DIV && value->kids[0]->kind == NODE_NUMBER && value->kids[1]->kind == NODE_NUMBER;
+    if (fraction || node_count(value) < 3 || node_count(value) <= node_count(j->gold)) return false;
     Buf problem = {0}, answer = {0}, gold = {0};
     squeeze(&problem, j->item->problem, 65536);
     squeeze(&answer, j->extracted, TEXT_MAX);

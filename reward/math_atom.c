@@ -165,7 +165,7 @@ static Node *read_open_argument(Reader *r) {
     else {
         Node *kids[16];
         int n = 0;
-        while (n < 16 && at_atom(r) && !(n && at_separator(r, false))) {
+        while (n < 16 && at_atom(r) && !(n && (at_separator(r, false) || at_differential(r)))) {
             Span command = peek_command(r), word = command.n ? command : peek_word(r);
             bool function = word.n > 1 && word_find(word.p, word.n).kind == WORD_FN && !span_is(word, "sqrt");
             if (n && (function || strchr("([", peek(r)) || span_is(word, "text") || span_is(word, "mathrm")))
@@ -177,6 +177,11 @@ static Node *read_open_argument(Reader *r) {
         }
         if (!n) return reader_fail(r, "a function without an argument");
         node = n == 1 ? kids[0] : node_of(r->arena, NODE_MUL, n, kids);
+        if (!node_has_symbols(node) && peek(r) == '/' && r->p + 1 < r->end && is_digit(r->p[1])) { /* \sin \pi/3 */
+            r->p++;
+            Node *divisor = read_number(r);
+            node = node_two(r->arena, NODE_DIV, node, divisor);
+        }
     }
     r->depth--;
     return node;
@@ -285,6 +290,24 @@ static Node *read_fraction(Reader *r) {
 
 /* ---- words ---- */
 
+/* \bar{x}, \vec{x}: names of their own. */
+typedef struct {
+    const char *name, *meaning;
+} AccentRow;
+
+static const AccentRow accents[] = {
+    {"overline", "bar"}, {"bar", "bar"},     {"vec", "vec"},     {"overrightarrow", "vec"},
+    {"hat", "hat"},      {"widehat", "hat"}, {"tilde", "tilde"},
+};
+
+static Node *read_accent(Reader *r, const char *meaning) {
+    Node *in = read_argument(r);
+    if (!in) return NULL;
+    Node *node = node_one(r->arena, NODE_CALL, in);
+    node->text = meaning;
+    return node;
+}
+
 /* The words of \text{}: a symbol, mathematics, or text. */
 static Node *read_words(Reader *r) {
     Span in;
@@ -325,6 +348,11 @@ static Node *read_plain_word(Reader *r) {
         r->p += word.n;
         return symbol_read(r, word.p, word.n);
     }
+    for (size_t i = 0; i < sizeof accents / sizeof accents[0]; i++) /* as SymPy prints them: bar{x} */
+        if (span_is(word, accents[i].name) && word.p + word.n < r->end && word.p[word.n] == '{') {
+            r->p += word.n;
+            return read_accent(r, accents[i].meaning);
+        }
     /* "sinx", "lnx": a function glued to its argument */
     for (size_t n = word.n - 1; n >= 2 && word.n <= 8; n--) {
         Word glued = word_find(word.p, n);
@@ -335,14 +363,6 @@ static Node *read_plain_word(Reader *r) {
         return read_function(r, (Function)glued.value, true);
     }
     r->p++;
-    if (word.n == 3 && !memcmp(word.p, "bar", 3) && r->p + 2 < r->end && r->p[2] == '{') {
-        r->p += 2;
-        Node *in = read_braced(r);
-        if (!in) return NULL;
-        Node *node = node_one(r->arena, NODE_CALL, in);
-        node->text = "bar";
-        return node;
-    }
     return symbol_read(r, word.p, 1);
 }
 
@@ -463,10 +483,10 @@ static const FenceRow fences[] = {
 };
 
 static const char *const styles[] = {
-    "mathbf",     "boldsymbol", "mathsf",   "mathcal",        "mathscr",         "mathfrak", "bm",        "pmb",
-    "boxed",      "fbox",       "variable", "underline",      "mathop",          "mathord",  "mathstrut", "smash",
-    "ensuremath", "vec",        "hat",      "overrightarrow", "textsuperscript", "cancel",   "emph",      "color",
-    "tilde",      "widehat",    NULL,
+    "mathbf", "boldsymbol", "mathsf",    "mathcal", "mathscr",    "mathfrak",
+    "bm",     "pmb",        "boxed",     "fbox",    "variable",   "underline",
+    "mathop", "mathord",    "mathstrut", "smash",   "ensuremath", "textsuperscript",
+    "cancel", "emph",       "color",     NULL,
 };
 static const char *const texts[] = {"text",   "textbf", "textit", "textrm", "textnormal", "mbox",
                                     "mathrm", "hbox",   "texttt", "textsf", NULL};
@@ -482,14 +502,6 @@ static Node *read_angle(Reader *r) {
     r->commas = commas;
     if (!take_command(r, "rangle")) return reader_fail(r, "\\langle does not close");
     return in->kind == NODE_LIST ? node_of(r->arena, NODE_TUPLE, in->n, in->kids) : in;
-}
-
-static Node *read_over(Reader *r) {
-    Node *in = read_argument(r);
-    if (!in) return NULL;
-    Node *node = node_one(r->arena, NODE_CALL, in);
-    node->text = "bar";
-    return node;
 }
 
 static Node *read_fence(Reader *r, const FenceRow *fence) {
@@ -537,7 +549,8 @@ static Node *read_command(Reader *r) {
     if (span_in(name, texts)) return read_words(r);
     if (span_is(name, "mathit")) return read_identifier(r);
     if (span_in(name, styles)) return peek(r) == '{' ? read_braced(r) : read_argument(r);
-    if (span_is(name, "overline") || span_is(name, "bar")) return read_over(r);
+    for (size_t i = 0; i < sizeof accents / sizeof accents[0]; i++)
+        if (span_is(name, accents[i].name)) return read_accent(r, accents[i].meaning);
     if (span_is(name, "mathbb") || span_is(name, "Bbb")) return read_blackboard(r);
     if (span_is(name, "operatorname")) return read_operator_name(r);
     if (span_is(name, "langle")) return read_angle(r);
@@ -690,8 +703,11 @@ Node *read_factor(Reader *r) {
             r->p++;
             Node *index = read_argument(r);
             if (!index) return NULL;
-            node = node_two(r->arena, NODE_CALL, node, index);
-            node->text = "_";
+            Node **base = node->kind == NODE_POW ? &node->kids[0] : &node; /* x^2_1 is (x_1)^2 */
+            bool name = (*base)->kind == NODE_SYMBOL;
+            const char *text = name ? arena_format(r->arena, "%s_", (*base)->text) : "_";
+            *base = name ? node_one(r->arena, NODE_CALL, index) : node_two(r->arena, NODE_CALL, *base, index);
+            (*base)->text = text;
         } else
             break;
     }

@@ -108,6 +108,14 @@ Node *read_derivative(Reader *r) {
     return bind_node(r, FN_DIFF, arena_text(r->arena, bottom.p, bottom.n), 1, &body);
 }
 
+bool at_differential(Reader *r) {
+    const char *before = r->p, *differential = r->differential;
+    bool is = take_differential(r);
+    r->p = before;
+    r->differential = differential;
+    return is;
+}
+
 bool take_differential(Reader *r) {
     if (!r->integral || r->differential) return false;
     Span word = peek_word(r);

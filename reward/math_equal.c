@@ -115,6 +115,12 @@ static Node *chain_links(Arena *arena, const Node *chain) {
     return node_of(arena, NODE_LIST, n, links);
 }
 
+static bool all_chains(const Node *list) {
+    for (int i = 0; list->kind == NODE_LIST && i < list->n; i++)
+        if (list->kids[i]->kind != NODE_CHAIN) return false;
+    return list->kind == NODE_LIST;
+}
+
 /* Cuts an approximation off: "sqrt(3)/3 ~ 0.577" is its left part, "x ~ 3.1" is an assignment. */
 static const Node *about_cut(Arena *arena, const Node *node) {
     if (node->kind != NODE_CHAIN) return node;
@@ -359,9 +365,9 @@ static Verdict assigned_equal(Compare *compare, const Node *g, const Node *a) {
 static Verdict equal_unspread(Compare *compare, const Node *g, const Node *a) {
     if (node_same(g, a)) return VERDICT_EXACT;
     if (compare->budget->over) return VERDICT_TOO_LARGE;
-    if (is_inequality(g) && a->kind == NODE_LIST && g->n == a->n + 1)
+    if (g->kind == NODE_CHAIN && all_chains(a) && g->n == a->n + 1)
         return unordered_equal(compare, chain_links(compare->arena, g), a);
-    if (is_inequality(a) && g->kind == NODE_LIST && a->n == g->n + 1)
+    if (a->kind == NODE_CHAIN && all_chains(g) && a->n == g->n + 1)
         return unordered_equal(compare, g, chain_links(compare->arena, a));
     if (g->kind == NODE_CHAIN || a->kind == NODE_CHAIN) {
         if (g->kind == NODE_CHAIN && a->kind == NODE_LIST && !is_assignment(g)) return VERDICT_DIFFERENT;
@@ -401,10 +407,27 @@ static const Node *words_meaning(Arena *arena, const Node *node) {
     return meaning;
 }
 
+/* "\{1\} \subset \{1, 2\}" against "True". */
+static const Node *truth_of(Compare *compare, const Node *node, const Node *other) {
+    bool asked =
+        other->kind == NODE_TEXT && (text_alike(other->text, "true", 5) || text_alike(other->text, "false", 6));
+    if (!asked || node->kind != NODE_CHAIN || node->n != 2) return node;
+    bool within = node->ops[0] == REL_SUBSET;
+    if (!within && node->ops[0] != REL_SUPSET) return node;
+    int truth = set_within(compare, node->kids[!within], node->kids[within]);
+    if (truth < 0) return node;
+    return truth ? node_text(compare->arena, NODE_TEXT, "True", 4)
+                 : node_text(compare->arena, NODE_TEXT, "False", 5);
+}
+
 Verdict math_equal(Compare *compare, const Node *gold, const Node *answer) {
     Arena *arena = compare->arena;
+    while (gold->kind == NODE_UNIT && is_collection(gold->kids[0])) gold = gold->kids[0];
+    while (answer->kind == NODE_UNIT && is_collection(answer->kids[0])) answer = answer->kids[0];
     gold = words_meaning(arena, gold);
     answer = words_meaning(arena, answer);
+    gold = truth_of(compare, gold, answer);
+    answer = truth_of(compare, answer, gold);
     const Node *g = about_cut(arena, pm_spread(arena, (Node *)gold)),
                *a = about_cut(arena, pm_spread(arena, (Node *)answer));
     return equal_unspread(compare, name_first(arena, g), name_first(arena, a));

@@ -171,7 +171,12 @@ bool at_separator(Reader *r, bool take) {
         r->p += take;
         return true;
     }
-    if (c == '\\') return text_separates(r, take);
+    if (c == '\\') {
+        static const char *const marks[] = {"wedge", "land", "vee", "lor"};
+        for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++)
+            if (at_command(r, marks[i])) return take ? take_command(r, marks[i]) : true;
+        return text_separates(r, take);
+    }
     if (!is_alpha(c)) return false;
     Span word = peek_word(r);
     if (word_find(word.p, word.n).kind == WORD_SEPARATOR) {

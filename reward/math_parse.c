@@ -68,7 +68,11 @@ static Node *unit_node(Reader *r, Node *value, Span words) {
     while (words.n && strchr(" ~", words.p[0])) words.p++, words.n--;
     while (words.n && strchr(" ~.,", words.p[words.n - 1])) words.n--;
     Node *node = node_one(r->arena, NODE_UNIT, value);
-    node->text = arena_text(r->arena, words.p, words.n);
+    char *text = arena_text(r->arena, words.p, words.n), *to = text;
+    for (const char *p = text; *p; p++)
+        if (*p != '{' && *p != '}') *to++ = *p;
+    *to = 0;
+    node->text = text;
     return node;
 }
 
@@ -176,14 +180,13 @@ static bool take_plain_unit(Reader *r, NodeKind kind, Span *words) {
 static bool take_unit(Reader *r, const Node *value, NodeKind kind, Span *words) {
     while (value->kind == NODE_MUL || value->kind == NODE_NEG) value = value->kids[0];
     bool counted = value->kind != NODE_SYMBOL && value->kind != NODE_CONST && value->kind != NODE_CALL;
-    if (kind == NODE_TEXT || kind == NODE_SYMBOL || kind == NODE_TUPLE || kind == NODE_CALL) return false;
+    if (kind == NODE_TEXT || kind == NODE_SYMBOL || kind == NODE_CALL) return false;
     return take_text_unit(r, words) || (counted && take_plain_unit(r, kind, words));
 }
 
 /* A value and the words after it. */
 static Node *with_unit(Reader *r, Node *value) {
-    if (value->kind == NODE_TEXT || value->kind == NODE_SYMBOL || value->kind == NODE_TUPLE ||
-        value->kind == NODE_CALL) {
+    if (value->kind == NODE_TEXT || value->kind == NODE_SYMBOL || value->kind == NODE_CALL) {
         Span rest;
         if (!(value->kind == NODE_TEXT && take_text_unit(r, &rest))) return value;
         value->text = arena_format(r->arena, "%s %.*s", value->text, (int)rest.n, rest.p);
@@ -434,10 +437,10 @@ static const RelationRow relations[] = {
     {"iff", REL_TO},
     {"Leftrightarrow", REL_TO},
     {"sim", REL_OTHER},
-    {"subset", REL_OTHER},
-    {"subseteq", REL_OTHER},
-    {"supset", REL_OTHER},
-    {"supseteq", REL_OTHER},
+    {"subset", REL_SUBSET},
+    {"subseteq", REL_SUBSET},
+    {"supset", REL_SUPSET},
+    {"supseteq", REL_SUPSET},
     {"notin", REL_OTHER},
     {"perp", REL_OTHER},
     {"parallel", REL_OTHER},

@@ -138,7 +138,20 @@ typedef enum {
     FN_DIFF,
 } Function;
 
-typedef enum { REL_EQ, REL_NE, REL_LT, REL_LE, REL_GT, REL_GE, REL_IN, REL_ABOUT, REL_TO, REL_OTHER } Relation;
+typedef enum {
+    REL_EQ,
+    REL_NE,
+    REL_LT,
+    REL_LE,
+    REL_GT,
+    REL_GE,
+    REL_IN,
+    REL_ABOUT,
+    REL_TO,
+    REL_SUBSET,
+    REL_SUPSET,
+    REL_OTHER
+} Relation;
 
 typedef struct Node Node;
 struct Node {
@@ -278,6 +291,8 @@ bool value_measurable(Budget *budget, const Node *node);
 int value_order(Compare *compare, const Node *a, const Node *b);
 Verdict set_equal(Compare *compare, const Node *gold, const Node *answer);
 Verdict chain_equal(Compare *compare, const Node *gold, const Node *answer);
+/* Is set a a part of set b, both of constants? 1, 0, or -1 when it can't be told. */
+int set_within(Compare *compare, const Node *a, const Node *b);
 Node *chain_set(Compare *compare, const Node *chain); /* the interval that an inequality describes, or NULL */
 static inline bool verdict_right(Verdict v) { return v >= VERDICT_EXACT && v <= VERDICT_NUMERIC; }
 static inline Verdict verdict_weaker(Verdict a, Verdict b) { return a > b ? a : b; } /* of two right ones */

@@ -55,7 +55,8 @@ Node *read_argument(Reader *r); /* of \frac and roots: braces, one digit or one 
 /* math_bind.c */
 Node *read_bind(Reader *r, Function fn); /* after \\sum and the like */
 Node *read_derivative(Reader *r);        /* after \\frac; NULL and no fault when it is none */
-bool take_differential(Reader *r);       /* dx, inside an integral */
+bool at_differential(Reader *r);
+bool take_differential(Reader *r); /* dx, inside an integral */
 
 /* math_group.c */
 Node *read_bracket(Reader *r); /* ( [ \{ */

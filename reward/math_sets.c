@@ -199,6 +199,14 @@ Verdict set_equal(Compare *compare, const Node *gold, const Node *answer) {
     return same ? VERDICT_EXACT : VERDICT_DIFFERENT;
 }
 
+int set_within(Compare *compare, const Node *a, const Node *b) {
+    Ends ends = {.n = 0};
+    ends_collect(compare, &ends, a);
+    ends_collect(compare, &ends, b);
+    if (ends.failed || compare->budget->over) return -1;
+    return (places_of(compare, &ends, a) & ~places_of(compare, &ends, b)) == 0;
+}
+
 /* ---- inequalities as sets ---- */
 
 static Node *span_of(Compare *compare, Node *low, Node *high, bool open_low, bool open_high) {

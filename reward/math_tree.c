@@ -149,7 +149,8 @@ static const char *const constant_names[] = {
     [CONST_REALS] = "R",  [CONST_COMPLEX] = "C",
 };
 
-static const char *const relation_names[] = {"=", "!=", "<", "<=", ">", ">=", "in", "~", "->", "?"};
+static const char *const relation_names[] = {
+    "=", "!=", "<", "<=", ">", ">=", "in", "~", "->", "within", "contains", "?"};
 
 enum { PRINT_MAX = 4 * TEXT_MAX };
 
