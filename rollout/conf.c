@@ -22,6 +22,14 @@ static const struct {
 };
 static const char SUPPORTED[] = "supported: LlamaForCausalLM";
 
+#define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
+
+const char *conf_family_gguf(const Conf *conf) {
+    for (int i = 0; i < LENGTH(FAMILIES); i++)
+        if (strcmp(conf->architecture, FAMILIES[i].architecture) == 0) return FAMILIES[i].gguf;
+    CHECK(false, "no family %s", conf->architecture);
+}
+
 /* ---- the tensors of a model ---- */
 
 typedef enum { SIZE_ONE, SIZE_DIM, SIZE_Q, SIZE_KV, SIZE_HIDDEN, SIZE_VOCAB } Size;
@@ -58,7 +66,6 @@ static const Row LAST[] = {
     {"model.norm.weight", "output_norm.weight", SIZE_ONE, SIZE_DIM, WHEN_ALWAYS, TURN_NONE},
     {"lm_head.weight", "output.weight", SIZE_VOCAB, SIZE_DIM, WHEN_UNTIED, TURN_NONE},
 };
-#define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
 
 static int size_of(const Conf *conf, Size size) {
     switch (size) {
@@ -410,26 +417,44 @@ static int gguf_token(const Gguf *gguf, const char *key) {
     return gguf_int(gguf, key, &value) && value >= 0 && value <= INT_MAX ? (int)value : -1;
 }
 
+/* The settings that whet wrote beside the factors. */
+static Scaling gguf_settings(const Gguf *gguf) {
+    View text;
+    json_t *object = NULL;
+    if (gguf_text(gguf, "whet.rope_scaling", &text)) object = json_loadb(text.p, text.n, 0, NULL);
+    Scaling s = {SCALE_LLAMA3, json_number_value(json_object_get(object, "factor")),
+                 json_number_value(json_object_get(object, "low_freq_factor")),
+                 json_number_value(json_object_get(object, "high_freq_factor")),
+                 json_number_value(json_object_get(object, "original_max_position_embeddings"))};
+    json_decref(object);
+    return s;
+}
+
+static bool factors_are(const Conf *conf, const Scaling *s, const float *factors) {
+    if (!scaling_check(s, "", NULL)) return false;
+    for (int i = 0; i < conf->head_dim / 2; i++) {
+        float speed = 1.0f / (float)pow(conf->rope_theta, (double)((float)(2 * i) / (float)conf->head_dim));
+        float factor = speed / scaled_speed(speed, s);
+        if (!(fabsf(factor - factors[i]) <= 1e-3f * factor)) return false;
+    }
+    return true;
+}
+
 /* GGUF keeps Llama 3's scaling as a tensor of factors: find the settings that give it, so that it can be saved. */
 static bool gguf_factors(const Gguf *gguf, const Conf *conf, Scaling *s, const char *where, Err *err) {
-    const StoredTensor *factors = gguf_tensor(gguf, "rope_freqs.weight");
-    if (!factors) return true;
-    static const double KNOWN[][4] = {{8, 1, 4, 8192}, {32, 1, 4, 8192}};
+    const StoredTensor *stored = gguf_tensor(gguf, "rope_freqs.weight");
+    if (!stored) return true;
+    const Scaling known[] = {{SCALE_LLAMA3, 8, 1, 4, 8192}, {SCALE_LLAMA3, 32, 1, 4, 8192}, gguf_settings(gguf)};
     int half = conf->head_dim / 2;
-    if (factors->type != STORED_F32 || factors->rows != 1 || factors->cols != half || half == 0)
+    if (stored->type != STORED_F32 || stored->rows != 1 || stored->cols != half || half == 0)
         return err_set(err, "%s: rope_freqs.weight is not %d F32 values: fetch the file again", where, half);
-    float *wanted = MEM_ARRAY(float, half);
-    bool found = false, finite = stored_row(factors, 0, wanted);
-    for (int k = 0; finite && !found && k < LENGTH(KNOWN); k++) {
-        *s = (Scaling){SCALE_LLAMA3, KNOWN[k][0], KNOWN[k][1], KNOWN[k][2], KNOWN[k][3]};
-        found = true;
-        for (int i = 0; i < half; i++) {
-            float speed = 1.0f / (float)pow(conf->rope_theta, (double)((float)(2 * i) / (float)conf->head_dim));
-            float factor = speed / scaled_speed(speed, s);
-            if (!(fabsf(factor - wanted[i]) <= 1e-3f * factor)) found = false;
-        }
+    float *factors = MEM_ARRAY(float, half);
+    bool found = false, finite = stored_row(stored, 0, factors);
+    for (int k = 0; finite && !found && k < LENGTH(known); k++) {
+        found = factors_are(conf, &known[k], factors);
+        if (found) *s = known[k];
     }
-    free(wanted);
+    free(factors);
     return found || err_set(err,
                             "%s: rope_freqs.weight holds a rope scaling that is not known: give the Hugging Face "
                             "folder of the model",
@@ -492,10 +517,14 @@ bool conf_from_gguf(Conf *conf, const Gguf *gguf, const char *where, Err *err) {
     conf->tied = gguf_tensor(gguf, "output.weight") == NULL;
     conf->bos = gguf_token(gguf, "tokenizer.ggml.bos_token_id");
     conf->pad = gguf_token(gguf, "tokenizer.ggml.padding_token_id");
-    int eos = gguf_token(gguf, "tokenizer.ggml.eos_token_id"),
-        eot = gguf_token(gguf, "tokenizer.ggml.eot_token_id");
-    if (eos >= 0) conf->eos[conf->n_eos++] = eos;
-    if (eot >= 0 && eot != eos) conf->eos[conf->n_eos++] = eot;
+    static const char *const ENDS[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                       "tokenizer.ggml.eom_token_id"};
+    for (int i = 0; i < LENGTH(ENDS); i++) {
+        int id = gguf_token(gguf, ENDS[i]);
+        bool there = id < 0;
+        for (int k = 0; k < conf->n_eos; k++) there |= conf->eos[k] == id;
+        if (!there) conf->eos[conf->n_eos++] = id;
+    }
     if (!conf_finish(conf, &scaling, where, err)) return false;
     for (int i = 0; i < conf->n_layers; i++) {
         char name[64];
@@ -532,7 +561,7 @@ static json_t *json_of_eos(const Conf *conf) {
 }
 
 /* In the spelling of transformers 4, which 5 reads as well. */
-static json_t *config_make(const Conf *conf, bool bfloat16) {
+static json_t *config_make(const Conf *conf, StoredType type) {
     json_t *c = json_object();
     json_object_set_new(c, "architectures", json_pack("[s]", conf->architecture));
     json_object_set_new(c, "model_type", json_string(conf->model_type));
@@ -555,7 +584,10 @@ static json_t *config_make(const Conf *conf, bool bfloat16) {
     json_object_set_new(c, "bos_token_id", json_of_token(conf->bos));
     json_object_set_new(c, "eos_token_id", json_of_eos(conf));
     json_object_set_new(c, "pad_token_id", json_of_token(conf->pad));
-    json_object_set_new(c, "torch_dtype", json_string(bfloat16 ? "bfloat16" : "float32"));
+    json_object_set_new(c, "torch_dtype",
+                        json_string(type == STORED_F32   ? "float32"
+                                    : type == STORED_F16 ? "float16"
+                                                         : "bfloat16"));
     json_object_set_new(c, "use_cache", json_true());
     return c;
 }
@@ -572,11 +604,11 @@ static bool biases_can_be_said(const Conf *conf) {
     return true;
 }
 
-bool conf_write(const Conf *conf, const char *folder, bool bfloat16, Err *err) {
+bool conf_write(const Conf *conf, const char *folder, StoredType type, Err *err) {
     if (!biases_can_be_said(conf))
         return err_set(err, "%s: this model has biases in some places only, which config.json can't say", folder);
     Arena arena = {0};
-    json_t *config = config_make(conf, bfloat16), *generation = json_object();
+    json_t *config = config_make(conf, type), *generation = json_object();
     json_object_set_new(generation, "bos_token_id", json_of_token(conf->bos));
     json_object_set_new(generation, "eos_token_id", json_of_eos(conf));
     json_object_set_new(generation, "pad_token_id", json_of_token(conf->pad));

@@ -26,6 +26,17 @@ void file_unmap(Mapped *map);
 bool file_exists(const char *path);
 /* Reads a JSON file whose top is an object; duplicate keys are refused. NULL and err otherwise. */
 json_t *json_file(const char *path, Err *err);
+/* A file that is being written from front to back. sink_close syncs it to the disk when `ok`, and says whether all
+ * went well. */
+typedef struct {
+    int fd;
+    const char *path;
+    uint64_t n; /* bytes so far */
+    Err *err;
+} Sink;
+bool sink_open(Sink *sink, const char *path, Err *err);
+bool sink_add(Sink *sink, const void *bytes, size_t n);
+bool sink_close(Sink *sink, bool ok);
 /* Writes the bytes and syncs them to the disk. */
 bool file_write(const char *path, const void *bytes, size_t n, Err *err);
 bool json_write(const char *path, const json_t *value, Err *err);
@@ -105,6 +116,29 @@ bool gguf_texts(const Gguf *gguf, const char *key, View **out, int *n);
 bool gguf_ints(const Gguf *gguf, const char *key, int32_t **out, int *n);
 
 const StoredTensor *safetensors_tensor(const Safetensors *file, const char *name);
+/* safetensors_write in any type that is plain numbers: F32, F16, BF16. */
+bool safetensors_write_as(const char *path, const TensorEntry *entries, int n, StoredType type, TensorReader *read,
+                          void *self, const char *const *metadata, Err *err);
+
+/* ---- writing a GGUF (gguf_write.c) ----
+ * Keys and tensors are gathered, then written; the count of both comes first in the file. */
+typedef struct {
+    Buf pairs;
+    int n_pairs;
+} GgufKeys;
+void gguf_put_int(GgufKeys *keys, const char *key, uint32_t value);
+void gguf_put_float(GgufKeys *keys, const char *key, float value);
+void gguf_put_bool(GgufKeys *keys, const char *key, bool value);
+void gguf_put_text(GgufKeys *keys, const char *key, const char *text, size_t n);
+/* An array: begin with the count, then as many items. */
+void gguf_put_texts(GgufKeys *keys, const char *key, uint64_t n);
+void gguf_put_item(GgufKeys *keys, const char *text, size_t n);
+void gguf_put_ints(GgufKeys *keys, const char *key, const int32_t *values, uint64_t n);
+void gguf_put_floats(GgufKeys *keys, const char *key, const float *values, uint64_t n);
+
+/* tokenizer_export.c: the tokenizer as llama.cpp wants it, with unused tokens up to `vocab`. False and err when
+ * GGUF has no name for what it does. */
+bool tokenizer_to_gguf(const Tokenizer *tok, const Conf *conf, GgufKeys *keys, Err *err);
 
 /* ---- conf.c
  * ------------------------------------------------------------------------------------------------------ */
@@ -122,12 +156,18 @@ Conf conf_copy(const Conf *conf); /* the caller's; conf_free */
 void conf_free(Conf *conf);
 /* The tensors of the model, in the order of the forward pass; the caller frees *specs. */
 int conf_tensors(const Conf *conf, TensorSpec **specs);
-/* config.json and generation_config.json. */
-bool conf_write(const Conf *conf, const char *folder, bool bfloat16, Err *err);
+/* config.json and generation_config.json; `type` is that of the weights: F32, F16 or BF16. */
+bool conf_write(const Conf *conf, const char *folder, StoredType type, Err *err);
+/* Everything that GGUF keeps of a Conf; *factors is set to head_dim/2 factors for the tensor rope_freqs.weight, or
+ * to NULL. False and err when GGUF can't say it. */
+const char *conf_family_gguf(const Conf *conf); /* general.architecture */
+bool conf_to_gguf(const Conf *conf, GgufKeys *keys, float **factors, Err *err);
 
 /* ---- model_file.c
  * ------------------------------------------------------------------------------------------------ */
 
 const Gguf *model_file_gguf(const ModelFile *file); /* NULL for a folder */
+/* Where GGUF keeps a row of a turned matrix of so many rows and heads. */
+int row_turned(int row, int heads, int rows);
 
 #endif

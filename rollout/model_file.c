@@ -1,4 +1,4 @@
-/* model_file.c: a model on disk, whichever container holds it, and the writing of a whole Hugging Face folder.
+/* model_file.c: a model on disk, whichever container holds it.
  *
  * Opening finds every tensor that the Conf asks for and checks its shape, so that reading can fail on values only.
  * What a family is called stays in conf.c, bytes and number formats in gguf.c, safetensors.c and stored.c.
@@ -135,7 +135,7 @@ bool model_file_has(const ModelFile *file, const char *name, int *rows, int *col
 
 /* GGUF's llama files hold the rows of a head so that the two values of a rotary pair are neighbours; Hugging Face
  * holds first all first values, then all second ones. Returns where a row of Hugging Face's order lies. */
-static int row_turned(int row, int heads, int rows) {
+int row_turned(int row, int heads, int rows) {
     int head_dim = rows / heads, head = row / head_dim, i = row % head_dim, half = head_dim / 2;
     return head * head_dim + (i < half ? 2 * i : 2 * (i - half) + 1);
 }
@@ -311,6 +311,7 @@ static bool gguf_file_open(ModelFile *file, Err *err) {
         return false;
     View text;
     if (gguf_text(file->gguf, "tokenizer.chat_template", &text)) file->chat_template = mem_text_n(text.p, text.n);
+    if (gguf_text(file->gguf, "whet.prompt_template", &text)) file->prompt_template = mem_text_n(text.p, text.n);
     return true;
 }
 
@@ -384,20 +385,3 @@ const Gguf *model_file_gguf(const ModelFile *file) { return file->gguf; }
 const char *model_file_path(const ModelFile *file) { return file->path; }
 const char *model_file_chat_template(const ModelFile *file) { return file->chat_template; }
 const char *model_file_prompt_template(const ModelFile *file) { return file->prompt_template; }
-
-/* ---- writing ---- */
-
-bool model_save(const char *folder, const Conf *conf, const Tokenizer *tok, const char *chat_template,
-                const char *prompt_template, const TensorEntry *entries, int n, bool bfloat16, TensorReader *read,
-                void *self, Err *err) {
-    static const char *const METADATA[] = {"format", "pt", NULL};
-    Arena arena = {0};
-    bool ok = conf_write(conf, folder, bfloat16, err) && tokenizer_save(tok, conf, chat_template, folder, err);
-    if (ok && prompt_template)
-        ok = file_write(path_in(&arena, folder, "whet_template.txt"), prompt_template, strlen(prompt_template),
-                        err);
-    ok = ok && safetensors_write(path_in(&arena, folder, "model.safetensors"), entries, n, bfloat16, read, self,
-                                 METADATA, err);
-    arena_free(&arena);
-    return ok;
-}

@@ -6,12 +6,9 @@
  */
 #include "rollout/internal.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { HEADER_MOST = 100 << 20 }; /* bytes of a header, as in the format's own reader */
 
@@ -163,27 +160,10 @@ bool safetensors_read(const Safetensors *file, const char *name, int rows, int c
 
 /* ---- writing ---- */
 
-typedef struct {
-    int fd;
-    const char *path;
-    Err *err;
-} Sink;
-
-static bool sink_add(Sink *sink, const void *bytes, size_t n) {
-    size_t done = 0;
-    while (done < n) {
-        ssize_t k = write(sink->fd, (const char *)bytes + done, n - done);
-        if (k > 0)
-            done += (size_t)k;
-        else if (k < 0 && errno != EINTR)
-            return err_set(sink->err, "%s: writing failed (%s): make room and run again", sink->path,
-                           strerror(errno));
-    }
-    return true;
-}
-
 /* The header's JSON, padded with blanks so that the data begins at a multiple of eight. */
-static char *header_text(const TensorEntry *entries, int n, size_t item, const char *const *metadata) {
+static char *header_text(const TensorEntry *entries, int n, StoredType type, const char *const *metadata) {
+    json_int_t item = type == STORED_F32 ? 4 : 2;
+    const char *dtype = type == STORED_F32 ? "F32" : type == STORED_F16 ? "F16" : "BF16";
     json_t *header = json_object();
     if (metadata) {
         json_t *pairs = json_object();
@@ -193,11 +173,11 @@ static char *header_text(const TensorEntry *entries, int n, size_t item, const c
     json_int_t at = 0;
     for (int i = 0; i < n; i++) {
         const TensorEntry *e = &entries[i];
-        json_int_t bytes = (json_int_t)e->rows * e->cols * (json_int_t)item;
+        json_int_t bytes = (json_int_t)e->rows * e->cols * item;
         json_t *shape = e->is_vector ? json_pack("[i]", e->cols) : json_pack("[i,i]", e->rows, e->cols);
-        json_object_set_new(header, e->name,
-                            json_pack("{s:s,s:o,s:[I,I]}", "dtype", item == 2 ? "BF16" : "F32", "shape", shape,
-                                      "data_offsets", at, at + bytes));
+        json_object_set_new(
+            header, e->name,
+            json_pack("{s:s,s:o,s:[I,I]}", "dtype", dtype, "shape", shape, "data_offsets", at, at + bytes));
         at += bytes;
     }
     char *text = json_dumps(header, JSON_COMPACT);
@@ -210,19 +190,7 @@ static char *header_text(const TensorEntry *entries, int n, size_t item, const c
     return text;
 }
 
-/* Rounds to nearest even in place: the halves move to the front of the buffer. */
-static void to_bf16(float *values, size_t n) {
-    uint16_t *out = (uint16_t *)(void *)values;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, (const char *)values + 4 * i, 4);
-        bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
-        uint16_t half = nan ? (uint16_t)(bits >> 16 | 0x40) : (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-        memcpy((char *)out + 2 * i, &half, 2);
-    }
-}
-
-static bool data_write(Sink *sink, const TensorEntry *entries, int n, bool bfloat16, TensorReader *read,
+static bool data_write(Sink *sink, const TensorEntry *entries, int n, StoredType type, TensorReader *read,
                        void *self) {
     size_t most = 0;
     for (int i = 0; i < n; i++) {
@@ -234,26 +202,28 @@ static bool data_write(Sink *sink, const TensorEntry *entries, int n, bool bfloa
     for (int i = 0; ok && i < n; i++) {
         size_t size = (size_t)entries[i].rows * (size_t)entries[i].cols;
         ok = read(self, i, values, sink->err);
-        if (ok && bfloat16) to_bf16(values, size);
-        if (ok) ok = sink_add(sink, values, size * (bfloat16 ? 2 : 4));
+        if (ok && type != STORED_F32 && !stored_encode(type, values, size, (uint8_t *)values))
+            ok = err_set(sink->err, "%s: the tensor %s holds NaN or a value too large for 16 bits: take float32",
+                         sink->path, entries[i].name);
+        if (ok) ok = sink_add(sink, values, size * (type == STORED_F32 ? 4 : 2));
     }
     free(values);
     return ok;
 }
 
-bool safetensors_write(const char *path, const TensorEntry *entries, int n, bool bfloat16, TensorReader *read,
-                       void *self, const char *const *metadata, Err *err) {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0) return err_set(err, "%s: can't be written (%s)", path, strerror(errno));
-    Sink sink = {fd, path, err};
-    char *text = header_text(entries, n, bfloat16 ? 2 : 4, metadata);
+bool safetensors_write_as(const char *path, const TensorEntry *entries, int n, StoredType type, TensorReader *read,
+                          void *self, const char *const *metadata, Err *err) {
+    Sink sink;
+    if (!sink_open(&sink, path, err)) return false;
+    char *text = header_text(entries, n, type, metadata);
     uint64_t length = strlen(text);
     bool ok = sink_add(&sink, &length, 8) && sink_add(&sink, text, length) &&
-              data_write(&sink, entries, n, bfloat16, read, self);
+              data_write(&sink, entries, n, type, read, self);
     free(text);
-    if (ok && fsync(fd) != 0)
-        ok = err_set(err, "%s: syncing failed (%s): make room and run again", path, strerror(errno));
-    if (close(fd) != 0 && ok)
-        ok = err_set(err, "%s: closing failed (%s): make room and run again", path, strerror(errno));
-    return ok;
+    return sink_close(&sink, ok);
+}
+
+bool safetensors_write(const char *path, const TensorEntry *entries, int n, bool bfloat16, TensorReader *read,
+                       void *self, const char *const *metadata, Err *err) {
+    return safetensors_write_as(path, entries, n, bfloat16 ? STORED_BF16 : STORED_F32, read, self, metadata, err);
 }

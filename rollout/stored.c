@@ -91,21 +91,36 @@ json_t *json_file(const char *path, Err *err) {
     return value;
 }
 
-bool file_write(const char *path, const void *bytes, size_t n, Err *err) {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0) return err_set(err, "%s: can't be written (%s)", path, strerror(errno));
+bool sink_open(Sink *sink, const char *path, Err *err) {
+    *sink = (Sink){open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666), path, 0, err};
+    return sink->fd >= 0 || err_set(err, "%s: can't be written (%s)", path, strerror(errno));
+}
+
+bool sink_add(Sink *sink, const void *bytes, size_t n) {
     size_t done = 0;
-    bool ok = true;
-    while (ok && done < n) {
-        ssize_t k = write(fd, (const char *)bytes + done, n - done);
+    while (done < n) {
+        ssize_t k = write(sink->fd, (const char *)bytes + done, n - done);
         if (k > 0)
             done += (size_t)k;
         else if (k < 0 && errno != EINTR)
-            ok = err_set(err, "%s: writing failed (%s): make room and run again", path, strerror(errno));
+            return err_set(sink->err, "%s: writing failed (%s): make room and run again", sink->path,
+                           strerror(errno));
     }
-    if (ok && fsync(fd) != 0) ok = err_set(err, "%s: syncing failed (%s)", path, strerror(errno));
-    if (close(fd) != 0 && ok) ok = err_set(err, "%s: closing failed (%s)", path, strerror(errno));
+    sink->n += n;
+    return true;
+}
+
+bool sink_close(Sink *sink, bool ok) {
+    if (ok && fsync(sink->fd) != 0)
+        ok = err_set(sink->err, "%s: syncing failed (%s): make room and run again", sink->path, strerror(errno));
+    if (close(sink->fd) != 0 && ok)
+        ok = err_set(sink->err, "%s: closing failed (%s): make room and run again", sink->path, strerror(errno));
     return ok;
+}
+
+bool file_write(const char *path, const void *bytes, size_t n, Err *err) {
+    Sink sink;
+    return sink_open(&sink, path, err) && sink_close(&sink, sink_add(&sink, bytes, n));
 }
 
 bool json_write(const char *path, const json_t *value, Err *err) {

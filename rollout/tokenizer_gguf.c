@@ -14,23 +14,35 @@
 #define PATTERN_QWEN2                                                                                             \
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"           \
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define PATTERN_CJK "[\xe4\xb8\x80-\xe9\xbe\xa5\xe0\xa0\x80-\xe4\xb8\x80\xea\xb0\x80-\xed\x9f\xbf]+"
+#define PATTERN_CJK_KANA "[\xe4\xb8\x80-\xe9\xbe\xa5\xe3\x81\x80-\xe3\x82\x9f\xe3\x82\xa0-\xe3\x83\xbf]+"
+#define PATTERN_DEEPSEEK3                                                                                         \
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"            \
+    " ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"
+#define PATTERN_TEKKEN                                                                                            \
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|"                  \
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|\\p{N}|"           \
+    " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
 static const struct {
     const char *name;
-    bool digits;         /* single digits first */
-    const char *pattern; /* NULL: ByteLevel's own, GPT-2's */
+    bool digits;             /* single digits: before the patterns, or after them where there are several */
+    const char *patterns[6]; /* none: ByteLevel's own, GPT-2's */
     const char *normalizer;
     bool whole_words; /* "ignore_merges" */
     bool add_bos;     /* where the file does not say */
 } SPLITS[] = {
-    {"gpt-2", false, NULL, NULL, false, false},
-    {"smollm", true, NULL, NULL, false, false},
-    {"starcoder", true, NULL, NULL, false, false},
-    {"refact", true, NULL, NULL, false, false},
-    {"llama-bpe", false, PATTERN_LLAMA3, NULL, true, true},
-    {"llama3", false, PATTERN_LLAMA3, NULL, true, true},
-    {"qwen2", false, PATTERN_QWEN2, "NFC", false, false},
-    {"deepseek-r1-qwen", false, PATTERN_QWEN2, "NFC", false, false},
+    {"gpt-2", false, {NULL}, NULL, false, false},
+    {"smollm", true, {NULL}, NULL, false, false},
+    {"starcoder", true, {NULL}, NULL, false, false},
+    {"refact", true, {NULL}, NULL, false, false},
+    {"llama-bpe", false, {PATTERN_LLAMA3}, NULL, true, true},
+    {"llama3", false, {PATTERN_LLAMA3}, NULL, true, true},
+    {"qwen2", false, {PATTERN_QWEN2}, "NFC", false, false},
+    {"deepseek-r1-qwen", false, {PATTERN_QWEN2}, "NFC", false, false},
+    {"deepseek-coder", true, {"[\r\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", PATTERN_CJK}, NULL, false, true},
+    {"deepseek-v3", false, {"\\p{N}{1,3}", PATTERN_CJK_KANA, PATTERN_DEEPSEEK3}, NULL, false, true},
+    {"tekken", false, {PATTERN_TEKKEN}, NULL, true, true},
 };
 enum { N_SPLITS = sizeof SPLITS / sizeof *SPLITS };
 
@@ -42,18 +54,58 @@ static int split_find(const char *name, size_t n) {
     return -1;
 }
 
+static json_t *digits_step(void) { return json_pack("{s:s,s:b}", "type", "Digits", "individual_digits", 1); }
+
 json_t *gguf_pre_tokenizer(const char *split_name) {
     int s = split_find(split_name, strlen(split_name));
     CHECK(s >= 0, "%s", split_name);
     json_t *steps = json_array();
-    if (SPLITS[s].digits)
-        json_array_append_new(steps, json_pack("{s:s,s:b}", "type", "Digits", "individual_digits", 1));
-    if (SPLITS[s].pattern)
+    bool several = SPLITS[s].patterns[0] && SPLITS[s].patterns[1];
+    if (SPLITS[s].digits && !several) json_array_append_new(steps, digits_step());
+    for (int i = 0; SPLITS[s].patterns[i]; i++)
         json_array_append_new(steps, json_pack("{s:s,s:{s:s},s:s,s:b}", "type", "Split", "pattern", "Regex",
-                                               SPLITS[s].pattern, "behavior", "Isolated", "invert", 0));
+                                               SPLITS[s].patterns[i], "behavior", "Isolated", "invert", 0));
+    if (SPLITS[s].digits && several) json_array_append_new(steps, digits_step());
     json_array_append_new(steps, json_pack("{s:s,s:b,s:b,s:b}", "type", "ByteLevel", "add_prefix_space", 0,
-                                           "trim_offsets", 1, "use_regex", SPLITS[s].pattern == NULL));
+                                           "trim_offsets", 1, "use_regex", SPLITS[s].patterns[0] == NULL));
     return json_pack("{s:s,s:o}", "type", "Sequence", "pretokenizers", steps);
+}
+
+/* What a pre_tokenizer of tokenizer.json does, without what makes no difference. */
+static void steps_spell(const json_t *part, Buf *out) {
+    const char *type = json_string_value(json_object_get(part, "type"));
+    const json_t *list = json_object_get(part, "pretokenizers"), *item;
+    size_t i;
+    json_array_foreach(list, i, item) steps_spell(item, out);
+    if (list || !type) return;
+    const json_t *pattern = json_object_get(json_object_get(part, "pattern"), "Regex"),
+                 *regex = json_object_get(part, "use_regex");
+    const char *behavior = json_string_value(json_object_get(part, "behavior"));
+    buf_format(out, "%s %s %s %d %d %d\n", type, pattern ? json_string_value(pattern) : "",
+               behavior ? behavior : "", json_is_true(json_object_get(part, "invert")),
+               json_is_true(json_object_get(part, "individual_digits")), regex && !json_is_true(regex));
+}
+
+const char *gguf_split_name(const Tokenizer *tok) {
+    json_t *root = tok->json ? json_loadb(tok->json, tok->json_n, 0, NULL) : NULL;
+    Buf own = {0}, other = {0};
+    const char *name = NULL;
+    steps_spell(json_object_get(root, "pre_tokenizer"), &own);
+    for (int i = 0; own.n && i < N_SPLITS && !name; i++) {
+        const char *normal = SPLITS[i].normalizer ? SPLITS[i].normalizer : "";
+        if (strcmp(normal, tok->normal_name ? tok->normal_name : "") != 0 ||
+            SPLITS[i].whole_words != tok->whole_words)
+            continue;
+        json_t *steps = gguf_pre_tokenizer(SPLITS[i].name);
+        buf_clear(&other);
+        steps_spell(steps, &other);
+        json_decref(steps);
+        if (strcmp(own.p, other.p) == 0) name = SPLITS[i].name;
+    }
+    json_decref(root);
+    buf_free(&own);
+    buf_free(&other);
+    return name;
 }
 
 static bool read_tokens(Builder *b, const View *texts, const int32_t *types, int n, Err *err) {

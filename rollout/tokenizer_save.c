@@ -11,10 +11,9 @@
 
 /* ---- tokenizer.json out of the tables ---- */
 
-static json_t *text_of(const Piece *piece) {
-    if (piece->raw) return json_stringn(piece->p, (size_t)piece->n);
+static json_t *text_of(const Tokenizer *tok, int id) {
     Buf text = {0};
-    alphabet_spell(&text, piece->p, (size_t)piece->n);
+    piece_spell(tok, id, &text);
     json_t *value = json_stringn(text.p, text.n);
     buf_free(&text);
     return value;
@@ -38,13 +37,13 @@ static json_t *make_model(const Tokenizer *tok) {
     json_t *vocab = json_object(), *merges = json_array();
     for (int id = 0; id < tok->n_ids; id++) {
         if (!tok->pieces[id].p) continue;
-        json_t *text = text_of(&tok->pieces[id]);
+        json_t *text = text_of(tok, id);
         if (text) json_object_setn_new(vocab, json_string_value(text), json_string_length(text), json_integer(id));
         json_decref(text);
     }
     for (int i = 0; i < tok->n_merges; i++)
-        json_array_append_new(merges, json_pack("[o,o]", text_of(&tok->pieces[tok->merge_list[i][0]]),
-                                                text_of(&tok->pieces[tok->merge_list[i][1]])));
+        json_array_append_new(
+            merges, json_pack("[o,o]", text_of(tok, tok->merge_list[i][0]), text_of(tok, tok->merge_list[i][1])));
     return json_pack("{s:s,s:n,s:n,s:s,s:s,s:b,s:b,s:b,s:o,s:o}", "type", "BPE", "dropout", "unk_token",
                      "continuing_subword_prefix", "", "end_of_word_suffix", "", "fuse_unk", 0, "byte_fallback", 0,
                      "ignore_merges", tok->whole_words, "vocab", vocab, "merges", merges);
@@ -52,7 +51,7 @@ static json_t *make_model(const Tokenizer *tok) {
 
 static void template_add(const Tokenizer *tok, json_t *single, json_t *specials, const int *ids, int n) {
     for (int i = 0; i < n; i++) {
-        json_t *text = text_of(&tok->pieces[ids[i]]);
+        json_t *text = text_of(tok, ids[i]);
         const char *name = json_string_value(text);
         json_array_append_new(single, json_pack("{s:{s:s,s:i}}", "SpecialToken", "id", name, "type_id", 0));
         json_object_set_new(specials, name,
@@ -91,7 +90,7 @@ static json_t *make_root(const Tokenizer *tok) {
 
 static void set_token(json_t *config, const Tokenizer *tok, const char *key, int id) {
     if (json_object_get(config, key) || id < 0 || id >= tok->n_ids || !tok->pieces[id].p) return;
-    json_t *text = text_of(&tok->pieces[id]);
+    json_t *text = text_of(tok, id);
     if (text) json_object_set_new(config, key, text);
 }
 

@@ -105,6 +105,8 @@ bool builder_finish(Builder *builder, Err *err);
 int token_find(const Tokenizer *tok, const char *p, size_t n);
 /* Appends bytes in the spelling of the byte alphabet. */
 void alphabet_spell(Buf *out, const char *p, size_t n);
+/* Appends a piece as model files spell it. */
+void piece_spell(const Tokenizer *tok, int id, Buf *out);
 
 /* ---- the two sources
  * --------------------------------------------------------------------------------------------- */
@@ -115,5 +117,7 @@ bool tokenizer_read_pipeline(Tokenizer *tok, const json_t *pre_tokenizer, const 
                              const char *where, Err *err);                               /* tokenizer_json.c */
 bool tokenizer_from_gguf(Tokenizer *tok, const Gguf *gguf, const char *where, Err *err); /* tokenizer_gguf.c */
 json_t *gguf_pre_tokenizer(const char *split_name); /* as tokenizer.json spells it */
+/* GGUF's name for the steps and normaliser of a tokenizer that came from a tokenizer.json; NULL: it has none. */
+const char *gguf_split_name(const Tokenizer *tok);
 
 #endif

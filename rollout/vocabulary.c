@@ -45,6 +45,14 @@ void alphabet_spell(Buf *out, const char *p, size_t n) {
     }
 }
 
+void piece_spell(const Tokenizer *tok, int id, Buf *out) {
+    const Piece *piece = &tok->pieces[id];
+    if (piece->raw)
+        buf_add(out, piece->p, (size_t)piece->n);
+    else
+        alphabet_spell(out, piece->p, (size_t)piece->n);
+}
+
 /* The bytes that a text in the alphabet stands for; -1 when a character is outside it. The alphabet's characters
  * take one or two bytes of UTF-8. */
 static int alphabet_read(char *out, const char *text, size_t n) {
