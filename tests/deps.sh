@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # `make deps`: installs with apt what whet needs to be built, tested and run, and is missing. When nothing is, it
-# returns at once and asks no network. As root, or with sudo; `tests/deps.sh --list` only names the packages.
+# returns at once and asks no network. As root, or with sudo. `tests/deps.sh PACKAGE...` also installs these; `--list`
+# only names the packages.
 set -u
 packages=(
     gcc make libc6-dev          # the build
@@ -17,6 +18,7 @@ packages=(
     ca-certificates sqlite3     # downloads; questions to the store
 )
 [ "${1:-}" = --list ] && { printf '%s\n' "${packages[@]}"; exit 0; }
+packages+=("$@")
 
 if ! command -v dpkg-query apt-get >/dev/null; then
     echo "deps: this is no Debian: install by hand what corresponds to: ${packages[*]}" >&2
