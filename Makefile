@@ -44,7 +44,6 @@ help:
 	@echo 'make test-all   these and the long ones: real models, the demo, comparisons with transformers'
 	@echo 'make fuzz       fuzz the math parser and judge, FUZZ_SECONDS=300 each (needs clang)'
 	@echo 'make bench      how fast this machine samples and trains'
-	@echo 'make fuzz       libFuzzer over the readers of answers (needs clang; FUZZ_SECONDS=5)'
 	@echo 'make deps       install what is missing (apt, as root or with sudo); demo and test do it first'
 	@echo 'make clean      remove what was built; the fetched model and the Python of test-all stay'
 
@@ -129,8 +128,6 @@ build/venv/ready: tests/requirements.txt
 	@rm -rf build/venv && python3 -m venv build/venv
 	@build/venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -qr $< && touch $@
 
-fuzz: deps
-	@tests/fuzz.sh
 bench: deps
 	+@$(MAKE) --no-print-directory whet $(MODEL)
 	@./whet bench --model $(MODEL)
