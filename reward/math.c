@@ -283,11 +283,21 @@ static bool answer_read(Judging *j, const Candidates *candidates, Side *answer) 
     return false;
 }
 
+static bool has_words(const Node *node) {
+    if (node->kind == NODE_TEXT) return true;
+    if (node->kind == NODE_UNIT) return false;
+    Buf letters = {0};
+    bool words = node->kind == NODE_MUL && node_letters(node, &letters) && letters.n > 2;
+    buf_free(&letters);
+    for (int i = 0; i < node->n && !words; i++) words = has_words(node->kids[i]);
+    return words;
+}
+
 static void item_judge(Judging *j) {
     Side gold, answer;
     if (!gold_read(j, &gold)) return;
     Candidates candidates;
-    answer_extract(&j->arena, j->item->completion, j->conf->strict, &candidates);
+    answer_extract(&j->arena, j->item->completion, j->conf->strict, has_words(gold.node), &candidates);
     char option = option_letter(gold.text);
     if (option && options_judge(j, option, &candidates)) return;
     if (small_letter_judge(j, gold.text, &candidates)) return;

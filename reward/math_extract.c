@@ -376,12 +376,26 @@ static bool number_starts(const char *text, const char *p) {
     return p == text || !(is_alpha(p[-1]) || strchr("_^.\\", p[-1]));
 }
 
+/* "1 234 567": groups of three digits before `first` belong to its number. */
+static const char *groups_before(Span s, const char *first) {
+    for (;;) {
+        const char *stop = first;
+        while (stop < s.p + s.n && is_digit(*stop)) stop++;
+        if (stop - first != 3 || first - s.p < 2 || first[-1] != ' ' || !is_digit(first[-2])) return first;
+        const char *group = first - 1;
+        while (group > s.p && is_digit(group[-1])) group--;
+        if (first - 1 - group > 3 || !number_starts(s.p, group) || (group > s.p && strchr(",/", group[-1])))
+            return first;
+        first = group;
+    }
+}
+
 static Span number_at(Span s, const char *first) {
     const char *end = s.p + s.n, *p = first;
     while (p < end && number_char(*p)) p++;
     while (p > first && !is_digit(p[-1])) p--;
     if (starts(p, end, "%") || starts(p, end, "\\%")) p += *p == '%' ? 1 : 2;
-    const char *start = first;
+    const char *start = groups_before(s, first);
     if (start > s.p && start[-1] == '.' && (start == s.p + 1 || !is_digit(start[-2]))) start--;
     const char *sign = start;
     if (sign > s.p && sign[-1] == '$') sign--;
@@ -436,21 +450,23 @@ static Span clause_after(Span s, const char *p) {
     return span_of(p, stop);
 }
 
-/* May this text be an answer as a whole? Mathematics, a few words, or a value with words (its unit) behind it. */
-static bool is_answer(Span s) {
+/* May this text be an answer as a whole (where words alone are no answer, unless asked for)? Mathematics, a few
+ * words, or a value with words (its unit) behind it. */
+static bool is_answer(Span s, bool words_too) {
     Env envs[ENVS_MAX];
     int words = prose_words(s);
     if (words == 0) return true;
     if (words > 3 || envs_find(s, envs)) return false;
     size_t first = s.n, last_digit = 0; /* of the first word that is none of mathematics */
     for (size_t i = 0, n; i < s.n; i += n ? n : 1) {
-        for (n = 0; i + n < s.n && (is_alpha(s.p[i + n]) || (unsigned char)s.p[i + n] >= 0xc3); n++) {
+        for (n = 0; i + n < s.n && (is_alpha(s.p[i + n]) || (unsigned char)s.p[i + n] >= 0x80); n++) {
         }
         bool command = i && s.p[i - 1] == '\\';
         if (n >= 2 && !command && first == s.n && is_word(s.p, s.p + i, n)) first = i;
         if (is_digit(s.p[i]) && !(i && s.p[i - 1] == '^')) last_digit = i + 1;
     }
-    return last_digit <= first && (first > 0 || !last_digit);
+    if (!last_digit) return words_too;
+    return last_digit <= first && first > 0;
 }
 
 /* What follows the last word of being in the clause, or its colon; the whole clause when it has neither. */
@@ -479,7 +495,7 @@ static void clause_extract(Arena *arena, Span s, const char *from, const char *h
     int before = out->n;
     envs_extract(arena, value, false, how, out);
     if (out->n > before) return;
-    if (is_answer(value)) candidate_add(arena, out, value, how);
+    if (is_answer(value, out->words)) candidate_add(arena, out, value, how);
     Span number;
     if (number_first(value, &number)) candidate_add(arena, out, number, how);
 }
@@ -527,7 +543,7 @@ static void anchors_extract(Arena *arena, Span s, Candidates *out) {
 static void whole_extract(Arena *arena, Span s, Candidates *out) {
     Span t = trim_prose(s);
     if (t.n > 400) return;
-    if (is_answer(t)) candidate_add(arena, out, t, "whole text");
+    if (is_answer(t, out->words)) candidate_add(arena, out, t, "whole text");
 }
 
 /* The last \frac{a}{b} that stands in no environment, with its sign. */
@@ -559,7 +575,7 @@ static void statement_extract(Arena *arena, Span s, Candidates *out) {
     }
     if (!best) return;
     Span value = trim_prose(span_of(best, s.p + s.n));
-    if (value.n && value.n < 200 && !memchr(value.p, '\n', value.n) && is_answer(value))
+    if (value.n && value.n < 200 && !memchr(value.p, '\n', value.n) && is_answer(value, out->words))
         candidate_add(arena, out, value, "last statement");
 }
 
@@ -629,8 +645,8 @@ static Span text_ascii(Arena *arena, Span s) {
     return s;
 }
 
-void answer_extract(Arena *arena, const char *completion, bool strict, Candidates *out) {
-    *out = (Candidates){0};
+void answer_extract(Arena *arena, const char *completion, bool strict, bool words, Candidates *out) {
+    *out = (Candidates){.words = words};
     Span s = text_end(completion);
     if (!thought_cut(&s)) {
         out->thought_only = true;
@@ -641,7 +657,7 @@ void answer_extract(Arena *arena, const char *completion, bool strict, Candidate
     tag_cut(&inside);
     if (boxes_extract(arena, inside, strict, out) || strict) return;
     anchors_extract(arena, inside, out);
-    if (inside.p != s.p && is_answer(trim_prose(inside)))
+    if (inside.p != s.p && is_answer(trim_prose(inside), true))
         candidate_add(arena, out, inside, "answer tag");
     else
         whole_extract(arena, inside, out);
@@ -649,7 +665,7 @@ void answer_extract(Arena *arena, const char *completion, bool strict, Candidate
 }
 
 void gold_extract(Arena *arena, const char *gold, Candidates *out) {
-    *out = (Candidates){0};
+    *out = (Candidates){.words = true};
     Span s = text_end(gold);
     boxes_extract(arena, s, false, out);
     if (out->n) return;

@@ -127,12 +127,27 @@ static bool unit_ends(const char *p, const char *end) {
     return p == end || strchr(",;)]}=", *p);
 }
 
+/* "5 (five)": words in brackets behind a value. */
+static bool take_comment(Reader *r, Span *words) {
+    if (*r->p != '(') return false;
+    const char *close = memchr(r->p, ')', (size_t)(r->end - r->p));
+    if (!close || close - r->p < 4) return false;
+    for (const char *p = r->p + 1; p < close; p++)
+        if (!is_letter(*p) && *p != ' ') return false;
+    size_t n = (size_t)(close - r->p - 1);
+    if (word_find(r->p + 1, n).kind != WORD_NONE) return false;
+    *words = (Span){r->p + 1, n};
+    r->p = close + 1;
+    return true;
+}
+
 /* Plain words after a value: "64 square feet", "9 m²" with a letter for a unit when that is asked for. */
 static bool take_plain_unit(Reader *r, NodeKind kind, Span *words) {
     const char *before = r->p;
     skip_blank(r);
     bool blank = r->p > r->start && (r->p[-1] == ' ' || r->p[-1] == '~');
     if (r->p > r->start && is_letter(r->p[-1])) return r->p = before, false;
+    if (blank && take_comment(r, words)) return true;
     const char *first = r->p, *p = first;
     int n_words = 0;
     size_t longest = 0;

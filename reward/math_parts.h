@@ -234,10 +234,12 @@ typedef struct {
 typedef struct {
     int n;
     Candidate c[16];
+    bool words;        /* words alone may be the answer */
     bool thought_only; /* the completion never left its thought */
 } Candidates;
 
-void answer_extract(Arena *arena, const char *completion, bool strict, Candidates *out);
+/* words: the expected answer has words, so words alone may be the answer. */
+void answer_extract(Arena *arena, const char *completion, bool strict, bool words, Candidates *out);
 void gold_extract(Arena *arena, const char *gold, Candidates *out);
 /* The letter of an option: of a short answer such as "(C)", "C. 12", "\text{(C)}"; 0 when it is none. */
 char option_letter(const char *text);

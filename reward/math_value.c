@@ -198,8 +198,9 @@ static bool rounding_equal(Compare *compare, const Node *gold, const Node *answe
     if (g && g->decimals > 0 && g->decimals < 18) {
         bool exact = !a, longer = a && a->decimals > g->decimals;
         int enough = compare->rounds ? 1 : exact ? 3 : 4;
+        bool irrational = exact && has_constant(answer);
         bool may =
-            (exact || longer) && digits_of(g) >= enough && (exact ? g->decimals >= 2 || compare->rounds : true);
+            (exact || longer) && digits_of(g) >= enough && (g->decimals >= 2 || compare->rounds || irrational);
         return may && rounds_to(compare, answer, gold, g->decimals);
     }
     return false;
