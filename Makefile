@@ -34,7 +34,7 @@ OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
 LIBS    := $(foreach room,$(ROOMS),$(BUILD)/lib$(room).a)
 TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 
-.PHONY: all help deps demo test test-all tests-built fuzz clean
+.PHONY: all help deps demo test test-all tests-built fuzz bench clean
 all: whet
 
 help:
