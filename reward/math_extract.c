@@ -581,7 +581,7 @@ static void statement_extract(Arena *arena, Span s, Candidates *out) {
 
 static void last_extract(Arena *arena, Span s, Candidates *out) {
     Env envs[ENVS_MAX];
-    Span number, fraction;
+    Span number = {0}, fraction = {0};
     int n = envs_find(s, envs);
     Span rest = n ? span_of(envs[n - 1].end, s.p + s.n) : s;
     bool fractional = fraction_last(rest, &fraction);
