@@ -282,8 +282,13 @@ static const char *end_reason(Slot *slot, const Cell *cell, char *text, size_t r
     while (err->n && (err->p[err->n - 1] == '\n' || err->p[err->n - 1] == ' ')) err->p[--err->n] = '\0';
     const char *line = err->n ? strrchr(err->p, '\n') : NULL;
     line = line ? line + 1 : err->n ? err->p : "";
+    bool told = !slot->job->language->suffix && WIFEXITED(cell->status) &&
+                WEXITSTATUS(cell->status) >= EXIT_MEMORY &&
+                WEXITSTATUS(cell->status) <= EXIT_COMPILE; /* these numbers are between box.py and us */
     if (cell->end != END_EXIT)
         snprintf(text, room, "stopped at a limit");
+    else if (told && *line)
+        snprintf(text, room, "%.300s", line);
     else if (WIFSIGNALED(cell->status))
         snprintf(text, room, "signal %d %.300s", WTERMSIG(cell->status), line);
     else
