@@ -20,7 +20,7 @@ static void *pages_new(size_t bytes) {
     size_t before = (HUGE_PAGE - (uintptr_t)p % HUGE_PAGE) % HUGE_PAGE;
     if (before) munmap(p, before);
     if (before < HUGE_PAGE) munmap(p + before + whole, HUGE_PAGE - before);
-    madvise(p + before, whole, MADV_HUGEPAGE);
+    madvise(p + before, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* the rest takes what it uses: as planned */
     return p + before;
 }
 

@@ -65,8 +65,8 @@ static void *worker_main(void *arg) {
     Worker worker = *(Worker *)arg;
     free(arg);
     Pool *pool = worker.pool;
-    for (int seen = 0;; seen++) {
-        wait_change(pool, &pool->round, seen);
+    for (unsigned seen = 0;; seen++) { /* wraps around, as the counter does */
+        wait_change(pool, &pool->round, (int)seen);
         if (atomic_load(&pool->stop)) return NULL;
         work(pool, worker.thread);
         announce(pool, &pool->done);
