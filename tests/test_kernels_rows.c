@@ -153,7 +153,7 @@ static void run_rmsnorm(Dev *dev, const void *self, Buf *out) {
 
 typedef void NaiveRow(double *y, const double *x, const double *w, int d);
 
-/* d/dx[at] of sum(c y) by central differences; at >= inputs names w. */
+/* d/d(*at) of sum(c y) by central differences; at points into x or w. */
 static double slope_of(NaiveRow *naive, const double *c, int outputs, double *x, double *w, double *at, int d) {
     double y[2048], h = 1e-5, held = *at, sum = 0;
     for (int sign = 1; sign >= -1; sign -= 2) {
