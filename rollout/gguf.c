@@ -454,3 +454,12 @@ bool gguf_ints(const Gguf *gguf, const char *key, int32_t **out, int *n) {
     }
     return true;
 }
+
+bool gguf_floats(const Gguf *gguf, const char *key, float **out, int *n) {
+    const Pair *pair = pair_find(gguf, key);
+    if (!pair || pair->kind != KIND_ARRAY || pair->item != KIND_F32 || pair->count > INT_MAX) return false;
+    *n = (int)pair->count;
+    *out = MEM_ARRAY(float, pair->count);
+    memcpy(*out, pair->bytes.p, (size_t)pair->count * sizeof(float));
+    return true;
+}

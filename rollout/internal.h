@@ -114,6 +114,7 @@ bool gguf_text(const Gguf *gguf, const char *key, View *out);
 /* Arrays: *out is allocated, the caller frees it; the views point into the file. */
 bool gguf_texts(const Gguf *gguf, const char *key, View **out, int *n);
 bool gguf_ints(const Gguf *gguf, const char *key, int32_t **out, int *n);
+bool gguf_floats(const Gguf *gguf, const char *key, float **out, int *n);
 
 const StoredTensor *safetensors_tensor(const Safetensors *file, const char *name);
 /* safetensors_write in any type that is plain numbers: F32, F16, BF16. */

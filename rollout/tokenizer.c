@@ -1,4 +1,5 @@
-/* tokenizer.c: byte-level BPE: text to ids and back, exactly as Hugging Face's tokenizers do it.
+/* tokenizer.c: BPE on bytes, or on characters with a fallback to bytes (SentencePiece's way): text to ids and
+ * back, exactly as Hugging Face's tokenizers do it.
  *
  * Added tokens are cut out first, then text is normalised, split into words (split.c) and merged. Text that is no
  * valid UTF-8, which Hugging Face never sees, keeps its bytes: each broken run is a word of its own. The tables
@@ -17,6 +18,7 @@ enum { SHORT_WORD = 48 }; /* bytes up to which a word is merged by plain search 
 typedef struct {
     const Tokenizer *tok;
     int **ids, *count, *room; /* the caller's */
+    bool begins;              /* nothing of the text came before */
 } Encoder;
 
 static void id_add(Encoder *e, int id) {
@@ -26,6 +28,16 @@ static void id_add(Encoder *e, int id) {
     }
     (*e->ids)[(*e->count)++] = id;
 }
+
+/* ---- characters ---- */
+
+/* The character at a place; -1 where there is none. */
+static utf8proc_int32_t char_at(const char *p, size_t n) {
+    utf8proc_int32_t c;
+    return n && utf8proc_iterate((const utf8proc_uint8_t *)p, (utf8proc_ssize_t)(n < 4 ? n : 4), &c) > 0 ? c : -1;
+}
+
+static size_t utf8_length(utf8proc_int32_t c) { return c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4; }
 
 /* ---- merging a word ---- */
 
@@ -53,6 +65,24 @@ static int word_bytes(const Tokenizer *tok, const char *p, size_t n, int *ids) {
     return length;
 }
 
+/* The pieces of the characters; one without is its bytes. Broken UTF-8 is bytes as well. */
+static int word_chars(const Tokenizer *tok, const char *p, size_t n, int *ids) {
+    int length = 0;
+    for (size_t i = 0; i < n;) {
+        utf8proc_int32_t c = char_at(p + i, n - i);
+        int id = c < 0 ? -1 : char_find(tok, (uint32_t)c);
+        size_t bytes = c < 0 ? 1 : utf8_length(c);
+        if (id >= 0) ids[length++] = id;
+        for (size_t k = 0; id < 0 && k < bytes; k++) ids[length++] = tok->byte_ids[(unsigned char)p[i + k]];
+        i += bytes;
+    }
+    return length;
+}
+
+static int word_start(const Tokenizer *tok, const char *p, size_t n, int *ids) {
+    return tok->chars ? word_chars(tok, p, n, ids) : word_bytes(tok, p, n, ids);
+}
+
 static uint32_t rank_of(const Tokenizer *tok, int left, int right) {
     const Merge *merge = merge_find(tok, left, right);
     return merge ? merge->rank : NO_RANK;
@@ -62,7 +92,7 @@ static uint32_t rank_of(const Tokenizer *tok, int left, int right) {
 static void word_short(Encoder *e, const char *p, size_t n) {
     int ids[SHORT_WORD];
     uint32_t ranks[SHORT_WORD]; /* of the pair that begins here */
-    int length = word_bytes(e->tok, p, n, ids);
+    int length = word_start(e->tok, p, n, ids);
     for (int i = 0; i + 1 < length; i++) ranks[i] = rank_of(e->tok, ids[i], ids[i + 1]);
     while (length > 1) {
         int best = 0;
@@ -123,7 +153,7 @@ static void pair_push(Heap *heap, const Tokenizer *tok, const Link *links, int a
 static void word_long(Encoder *e, const char *p, size_t n) {
     CHECK(n < 1u << 30, "a word of %zu bytes", n);
     int *ids = MEM_ARRAY(int, n);
-    int length = word_bytes(e->tok, p, n, ids);
+    int length = word_start(e->tok, p, n, ids);
     Link *links = MEM_ARRAY(Link, length);
     Heap heap = {0};
     for (int i = 0; i < length; i++) links[i] = (Link){ids[i], i - 1, i + 1 < length ? i + 1 : -1};
@@ -167,12 +197,7 @@ static void word_encode(void *self, const char *p, size_t n) {
 
 /* ---- added tokens ---- */
 
-/* The character that ends at or begins at a place; -1 where there is none. */
-static utf8proc_int32_t char_at(const char *p, size_t n) {
-    utf8proc_int32_t c;
-    return n && utf8proc_iterate((const utf8proc_uint8_t *)p, (utf8proc_ssize_t)(n < 4 ? n : 4), &c) > 0 ? c : -1;
-}
-
+/* The character that ends at a place. */
 static utf8proc_int32_t char_before(const char *text, size_t at, size_t *begin) {
     for (size_t back = 1; back <= 4 && back <= at; back++) {
         if (((unsigned char)text[at - back] & 0xc0) == 0x80) continue;
@@ -199,8 +224,6 @@ static bool is_space(utf8proc_int32_t c) {
     utf8proc_category_t kind = utf8proc_category(c);
     return c == 0x85 || (kind >= UTF8PROC_CATEGORY_ZS && kind <= UTF8PROC_CATEGORY_ZP);
 }
-
-static size_t utf8_length(utf8proc_int32_t c) { return c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4; }
 
 /* The longest added token of the kind that begins at `at`. */
 static const Added *added_at(const Tokenizer *tok, bool normalized, const char *text, size_t n, size_t at) {
@@ -237,6 +260,7 @@ static void added_cut(Encoder *e, bool normalized, const char *text, size_t n, G
                 end += utf8_length(c);
         if (begin > done) gap(e, text + done, begin - done);
         id_add(e, added->id);
+        e->begins = false;
         done = at = end;
     }
     if (done < n) gap(e, text + done, n - done);
@@ -244,8 +268,25 @@ static void added_cut(Encoder *e, bool normalized, const char *text, size_t n, G
 
 /* ---- text between added tokens ---- */
 
+/* Blanks written as marks, and the mark before the text. */
+static void marks_put(const Tokenizer *tok, const char *text, size_t n, bool begins, Buf *out) {
+    bool there = n && (text[0] == ' ' || (n >= 3 && memcmp(text, BLANK_MARK, 3) == 0));
+    bool put = tok->mark == MARK_ALWAYS || (tok->mark == MARK_UNLESS && !there) ||
+               (tok->mark == MARK_FIRST && begins && !there);
+    if (put) buf_text(out, BLANK_MARK);
+    for (size_t i = 0; i < n; i++) text[i] == ' ' ? buf_text(out, BLANK_MARK) : buf_char(out, text[i]);
+}
+
 static void words_encode(Encoder *e, const char *text, size_t n) {
+    Buf marked = {0};
+    if (e->tok->meta) {
+        marks_put(e->tok, text, n, e->begins, &marked);
+        text = marked.p;
+        n = marked.n;
+    }
     splitter_run(e->tok->splitter, text, n, word_encode, e);
+    e->begins = false;
+    buf_free(&marked);
 }
 
 static bool is_ascii(const char *text, size_t n) {
@@ -254,21 +295,35 @@ static bool is_ascii(const char *text, size_t n) {
     return any < 0x80;
 }
 
-static void normal_encode(Encoder *e, const char *text, size_t n, bool special) {
+void tokenizer_normalize(const Tokenizer *tok, const char *text, size_t n, bool begins, Buf *out) {
     utf8proc_uint8_t *normal = NULL;
-    if (e->tok->normal_form && !is_ascii(text, n)) {
+    if (tok->normal_form && !is_ascii(text, n)) {
         utf8proc_ssize_t length = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)n, &normal,
-                                               (utf8proc_option_t)e->tok->normal_form);
+                                               (utf8proc_option_t)tok->normal_form);
         if (length >= 0) {
             text = (const char *)normal;
             n = (size_t)length;
         }
     }
+    if (tok->marks)
+        marks_put(tok, text, n, begins, out);
+    else
+        buf_add(out, text, n);
+    free(normal);
+}
+
+static void normal_encode(Encoder *e, const char *text, size_t n, bool special) {
+    Buf normal = {0};
+    if (e->tok->marks || (e->tok->normal_form && !is_ascii(text, n))) {
+        tokenizer_normalize(e->tok, text, n, e->begins, &normal);
+        text = normal.p;
+        n = normal.n;
+    }
     if (special)
         added_cut(e, true, text, n, words_encode);
     else
         words_encode(e, text, n);
-    free(normal);
+    buf_free(&normal);
 }
 
 static void gap_encode(Encoder *e, const char *text, size_t n, bool special) {
@@ -284,7 +339,7 @@ static void gap_special(Encoder *e, const char *text, size_t n) { gap_encode(e, 
 
 void tokenizer_encode(const Tokenizer *tok, const char *text, size_t n, bool special, int **ids, int *count,
                       int *room) {
-    Encoder e = {tok, ids, count, room};
+    Encoder e = {tok, ids, count, room, true};
     if (special)
         added_cut(&e, false, text, n, gap_special);
     else
@@ -305,10 +360,15 @@ bool tokenizer_is_special(const Tokenizer *tok, int id) {
 }
 
 void tokenizer_decode(const Tokenizer *tok, const int *ids, int n, bool skip_special, Buf *out) {
+    size_t begin = out->n;
     for (int i = 0; i < n; i++) {
         size_t length;
         const char *piece = tokenizer_piece(tok, ids[i], &length);
         if (!(skip_special && tokenizer_is_special(tok, ids[i]))) buf_add(out, piece, length);
+    }
+    if (tok->strip && out->n > begin && out->p[begin] == ' ') {
+        memmove(out->p + begin, out->p + begin + 1, out->n - begin); /* the NUL as well */
+        out->n--;
     }
 }
 
@@ -321,7 +381,7 @@ void tokenizer_frame(const Tokenizer *tok, int before[4], int *n_before, int aft
 
 int tokenizer_find(const Tokenizer *tok, const char *piece) {
     for (int i = 0; i < tok->n_added; i++)
-        if (tok->added[i].n == strlen(piece) && memcmp(tok->added[i].p, piece, tok->added[i].n) == 0)
+        if (tok->added[i].text.n == strlen(piece) && memcmp(tok->added[i].text.p, piece, strlen(piece)) == 0)
             return tok->added[i].id;
     return -1;
 }
@@ -389,6 +449,7 @@ void tokenizer_close(Tokenizer *tok) {
     if (!tok) return;
     splitter_free(tok->splitter);
     free(tok->pieces);
+    free(tok->char_ids);
     free(tok->words);
     free(tok->merges);
     free(tok->merge_list);

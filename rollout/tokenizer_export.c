@@ -9,14 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TYPE_NORMAL = 1, TYPE_CONTROL = 3, TYPE_USER = 4, TYPE_UNUSED = 5 };
-
 static int type_of(const Tokenizer *tok, int id) {
     if (id >= tok->n_ids || !tok->pieces[id].p) return TYPE_UNUSED;
+    if (tok->chars && id == tok->unk) return TYPE_UNKNOWN;
     if (tok->pieces[id].special) return TYPE_CONTROL;
     for (int i = 0; i < tok->n_added; i++)
         if (tok->added[i].id == id) return TYPE_USER;
-    return TYPE_NORMAL;
+    return tok->pieces[id].byte ? TYPE_BYTE : TYPE_NORMAL;
 }
 
 static void put_pieces(const Tokenizer *tok, int vocab, GgufKeys *keys) {
@@ -73,13 +72,49 @@ static bool put_frame(const Tokenizer *tok, const Conf *conf, GgufKeys *keys, Er
     return true;
 }
 
-bool tokenizer_to_gguf(const Tokenizer *tok, const Conf *conf, GgufKeys *keys, Err *err) {
+/* SentencePiece's scores: the earlier a piece is first made, the higher. */
+static void put_scores(const Tokenizer *tok, int vocab, GgufKeys *keys) {
+    float *scores = MEM_ARRAY(float, vocab);
+    bool *made = MEM_ARRAY(bool, vocab);
+    for (int i = 0; i < tok->n_merges; i++) {
+        int id = tok->merge_list[i][2];
+        if (!made[id]) scores[id] = -(float)(i + 1);
+        made[id] = true;
+    }
+    for (int id = 0; id < vocab; id++)
+        if (!made[id] && id < tok->n_ids && tok->pieces[id].p && !tok->pieces[id].byte)
+            scores[id] = tok->pieces[id].raw ? 0 : -(float)(tok->n_merges + 1);
+    gguf_put_floats(keys, "tokenizer.ggml.scores", scores, (uint64_t)vocab);
+    free(scores);
+    free(made);
+}
+
+/* llama.cpp puts a mark before every piece of text or before none; a mark only where the text begins, or unless
+ * there is a blank, becomes the former, as llama.cpp's own converter has it. */
+static void put_spm(const Tokenizer *tok, int vocab, GgufKeys *keys) {
+    gguf_put_text(keys, "tokenizer.ggml.model", "llama", 5);
+    gguf_put_text(keys, "tokenizer.ggml.pre", "default", 7);
+    gguf_put_bool(keys, "tokenizer.ggml.add_space_prefix", tok->mark != MARK_NEVER);
+    put_pieces(tok, vocab, keys);
+    put_scores(tok, vocab, keys);
+    put_id(keys, "tokenizer.ggml.unknown_token_id", tok->unk);
+}
+
+static bool put_bpe(const Tokenizer *tok, int vocab, GgufKeys *keys, Err *err) {
     const char *split = tok->split_name ? tok->split_name : gguf_split_name(tok);
     if (!split)
         return err_set(err, "the way in which the tokenizer splits text has no name in GGUF: export to hf");
     gguf_put_text(keys, "tokenizer.ggml.model", "gpt2", 4);
     gguf_put_text(keys, "tokenizer.ggml.pre", split, strlen(split));
-    put_pieces(tok, conf->vocab, keys);
+    put_pieces(tok, vocab, keys);
     put_merges(tok, keys);
+    return true;
+}
+
+bool tokenizer_to_gguf(const Tokenizer *tok, const Conf *conf, GgufKeys *keys, Err *err) {
+    if (tok->chars)
+        put_spm(tok, conf->vocab, keys);
+    else if (!put_bpe(tok, conf->vocab, keys, err))
+        return false;
     return put_frame(tok, conf, keys, err);
 }

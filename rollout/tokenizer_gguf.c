@@ -46,8 +46,6 @@ static const struct {
 };
 enum { N_SPLITS = sizeof SPLITS / sizeof *SPLITS };
 
-enum { TYPE_NORMAL = 1, TYPE_CONTROL = 3, TYPE_USER = 4, TYPE_UNUSED = 5 }; /* of tokenizer.ggml.token_type */
-
 static int split_find(const char *name, size_t n) {
     for (int i = 0; i < N_SPLITS; i++)
         if (strlen(SPLITS[i].name) == n && memcmp(SPLITS[i].name, name, n) == 0) return i;
@@ -112,7 +110,8 @@ static bool read_tokens(Builder *b, const View *texts, const int32_t *types, int
     for (int id = 0; id < n; id++) {
         if (types && types[id] == TYPE_UNUSED) continue;
         if (!builder_piece(b, id, texts[id].p, texts[id].n, err)) return false;
-        bool control = types && types[id] == TYPE_CONTROL;
+        bool control = types && (types[id] == TYPE_CONTROL || (b->tok->chars && types[id] == TYPE_UNKNOWN));
+        if (control && types[id] == TYPE_UNKNOWN) b->tok->unk = id;
         if (!control && !(types && types[id] == TYPE_USER)) continue;
         Added added = {.id = id, .p = texts[id].p, .n = texts[id].n, .special = control};
         if (!builder_added(b, &added, err)) return false;
@@ -154,9 +153,16 @@ static bool read_split_name(Tokenizer *tok, const Gguf *gguf, int *split, const 
     if (!gguf_text(gguf, "tokenizer.ggml.model", &model))
         return err_set(err, "%s: the tokenizer is missing (no tokenizer.ggml.model): fetch a complete file",
                        where);
+    if (model.n == 5 && memcmp(model.p, "llama", 5) == 0) {
+        tok->chars = true;
+        return true;
+    }
     if (model.n != 4 || memcmp(model.p, "gpt2", 4) != 0)
-        return err_set(err, "%s: the tokenizer \"%.*s\" is not supported (gpt2, which is byte-level BPE, is)",
-                       where, model.n > 60 ? 60 : (int)model.n, model.p);
+        return err_set(
+            err,
+            "%s: the tokenizer \"%.*s\" is not supported (gpt2, which is byte-level BPE, and llama, which "
+            "is SentencePiece's, are)",
+            where, model.n > 60 ? 60 : (int)model.n, model.p);
     if (!gguf_text(gguf, "tokenizer.ggml.pre", &name))
         return err_set(err,
                        "%s: tokenizer.ggml.pre, the name of the split pattern, is missing: convert the model anew",
@@ -175,16 +181,33 @@ static bool read_split_name(Tokenizer *tok, const Gguf *gguf, int *split, const 
 static bool read_all(Tokenizer *tok, const Gguf *gguf, const View *texts, int n, const int32_t *types,
                      const char *where, Err *err) {
     View *merges = NULL;
-    int n_merges;
-    if (!gguf_texts(gguf, "tokenizer.ggml.merges", &merges, &n_merges))
-        return err_set(err, "%s: the tokenizer's merges are missing: fetch a complete file", where);
+    float *scores = NULL;
+    int n_merges = 0, n_scores = 0;
+    if (tok->chars ? !types || !gguf_floats(gguf, "tokenizer.ggml.scores", &scores, &n_scores) || n_scores != n
+                   : !gguf_texts(gguf, "tokenizer.ggml.merges", &merges, &n_merges)) {
+        free(scores);
+        return err_set(err, "%s: the tokenizer's %s are missing: fetch a complete file", where,
+                       tok->chars ? "scores or types" : "merges");
+    }
     Builder builder;
     builder_open(&builder, tok, n, where);
-    bool ok = read_tokens(&builder, texts, types, n, err) && read_merges(&builder, merges, n_merges, err) &&
+    bool ok = read_tokens(&builder, texts, types, n, err) &&
+              (tok->chars ? merges_from_scores(&builder, scores, types, n, err)
+                          : read_merges(&builder, merges, n_merges, err)) &&
               builder_finish(&builder, err);
     builder_close(&builder);
     free(merges);
+    free(scores);
     return ok;
+}
+
+/* SentencePiece's blanks: written as marks, and usually one before every piece of text. */
+static void read_marks(Tokenizer *tok, const Gguf *gguf) {
+    int64_t before = 1;
+    gguf_int(gguf, "tokenizer.ggml.add_space_prefix", &before);
+    tok->marks = true;
+    tok->mark = before ? MARK_ALWAYS : MARK_NEVER;
+    tok->strip = before != 0;
 }
 
 /* The steps and the normaliser go the way of tokenizer.json, so that what is saved is what ran. */
@@ -198,11 +221,15 @@ static bool read_pipeline(Tokenizer *tok, int split, const char *where, Err *err
 }
 
 bool tokenizer_from_gguf(Tokenizer *tok, const Gguf *gguf, const char *where, Err *err) {
-    int split, n, n_types;
+    int split = 0, n, n_types;
     View *texts = NULL;
     int32_t *types = NULL;
-    if (!read_split_name(tok, gguf, &split, where, err) || !read_pipeline(tok, split, where, err)) return false;
-    tok->whole_words = SPLITS[split].whole_words;
+    if (!read_split_name(tok, gguf, &split, where, err)) return false;
+    if (tok->chars)
+        read_marks(tok, gguf);
+    else if (!read_pipeline(tok, split, where, err))
+        return false;
+    tok->whole_words = !tok->chars && SPLITS[split].whole_words;
     bool ok = gguf_texts(gguf, "tokenizer.ggml.tokens", &texts, &n) ||
               err_set(err, "%s: the tokenizer's tokens are missing: fetch a complete file", where);
     if (ok && n > MOST_TOKENS)
@@ -213,7 +240,7 @@ bool tokenizer_from_gguf(Tokenizer *tok, const Gguf *gguf, const char *where, Er
             err_set(err, "%s: tokenizer.ggml.token_type does not fit the tokens: fetch the file again", where);
     }
     ok = ok && read_all(tok, gguf, texts, n, types, where, err) &&
-         read_frame(tok, gguf, SPLITS[split].add_bos, where, err);
+         read_frame(tok, gguf, tok->chars || SPLITS[split].add_bos, where, err);
     free(texts);
     free(types);
     return ok;

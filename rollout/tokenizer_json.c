@@ -1,7 +1,8 @@
 /* tokenizer_json.c: a Tokenizer out of Hugging Face's tokenizer.json.
  *
- * Every part of the pipeline that would change ids is either honoured or refused by name; nothing is guessed.
- * Tested by tests/test_rollout_tokenizer.c.
+ * BPE on bytes (ByteLevel), and on characters with a fallback to bytes (SentencePiece models as Hugging Face
+ * converts them). Every part of the pipeline that would change ids is either honoured or refused by name; nothing
+ * is guessed. Tested by tests/test_rollout_tokenizer.c.
  */
 #include "rollout/tokens.h"
 
@@ -17,8 +18,10 @@ static const char *type_of(const json_t *part) {
 static bool is(const json_t *part, const char *type) { return strcmp(type_of(part), type) == 0; }
 
 static bool refuse(const char *where, const char *what, const json_t *part, const char *supported, Err *err) {
-    return err_set(err, "%s: the %s \"%.60s\" is not supported (%s): whet reads byte-level BPE tokenizers", where,
-                   what, type_of(part), supported);
+    return err_set(err,
+                   "%s: the %s \"%.60s\" is not supported (%s): whet reads BPE tokenizers on bytes, or with "
+                   "byte_fallback",
+                   where, what, type_of(part), supported);
 }
 
 static bool flag(const json_t *object, const char *key, bool otherwise) {
@@ -27,6 +30,17 @@ static bool flag(const json_t *object, const char *key, bool otherwise) {
 }
 
 /* ---- normaliser ---- */
+
+static bool text_is(const json_t *part, const char *key, const char *text) {
+    const char *value = json_string_value(json_object_get(part, key));
+    return value && strcmp(value, text) == 0;
+}
+
+/* Whether a part is SentencePiece's way of writing blanks. */
+static bool is_marking(const json_t *part) {
+    return is(part, "Replace") && text_is(json_object_get(part, "pattern"), "String", " ") &&
+           text_is(part, "content", BLANK_MARK);
+}
 
 static bool read_normalizer(Tokenizer *tok, const json_t *part, const char *where, Err *err) {
     static const struct {
@@ -43,18 +57,29 @@ static bool read_normalizer(Tokenizer *tok, const json_t *part, const char *wher
         const json_t *list = json_object_get(part, "normalizers"), *item;
         size_t i;
         json_array_foreach(list, i, item) {
-            if (!is(item, "Sequence") && !tok->normal_name && read_normalizer(tok, item, where, err)) continue;
-            return tok->normal_name ? err_set(err, "%s: more than one normalizer is not supported", where) : false;
+            if (is(item, "Sequence"))
+                return refuse(where, "normalizer inside a Sequence", item, "one level is", err);
+            if (!read_normalizer(tok, item, where, err)) return false;
         }
+        return true;
+    }
+    if (tok->chars && is(part, "Prepend") && text_is(part, "prepend", BLANK_MARK) && !tok->mark) {
+        tok->mark = MARK_ALWAYS;
+        return true;
+    }
+    if (tok->chars && is_marking(part)) {
+        tok->marks = true;
         return true;
     }
     for (size_t i = 0; i < sizeof FORMS / sizeof *FORMS; i++) {
         if (!is(part, FORMS[i].name)) continue;
+        if (tok->normal_name || tok->marks || tok->mark)
+            return err_set(err, "%s: more than one normalizer is not supported", where);
         tok->normal_name = FORMS[i].name;
         tok->normal_form = FORMS[i].form;
         return true;
     }
-    return refuse(where, "normalizer", part, "NFC, NFD, NFKC and NFKD are", err);
+    return refuse(where, "normalizer", part, "NFC, NFD, NFKC, NFKD, and Prepend and Replace for blanks are", err);
 }
 
 /* ---- pre-tokenizer ---- */
@@ -96,8 +121,48 @@ static bool read_step(Tokenizer *tok, const json_t *part, bool *bytes, const cha
                                                           KEEP_ISOLATED, false, where, err);
 }
 
+/* SentencePiece's blanks as a step: [marked] blanks, a mark in front, and words cut before the marks. */
+static bool read_metaspace(Tokenizer *tok, const json_t *part, const char *where, Err *err) {
+    static const struct {
+        const char *name;
+        Mark mark;
+    } SCHEMES[] = {{"always", MARK_UNLESS}, {"first", MARK_FIRST}, {"never", MARK_NEVER}};
+    const char *scheme = json_string_value(json_object_get(part, "prepend_scheme"));
+    if (!scheme) scheme = flag(part, "add_prefix_space", true) ? "always" : "never";
+    if (tok->meta || tok->marks || tok->mark || !text_is(part, "replacement", BLANK_MARK))
+        return err_set(err, "%s: blanks are written as marks twice, or with another mark: not supported", where);
+    tok->meta = true;
+    for (size_t i = 0; i < 3; i++)
+        if (strcmp(scheme, SCHEMES[i].name) == 0) {
+            static const char CUT[] = BLANK_MARK "[^" BLANK_MARK "]*";
+            tok->mark = SCHEMES[i].mark;
+            return !flag(part, "split", true) ||
+                   splitter_add(tok->splitter, CUT, strlen(CUT), false, KEEP_ISOLATED, false, where, err);
+        }
+    return err_set(err, "%s: the prepend_scheme \"%.40s\" is not supported (always, first and never are)", where,
+                   scheme);
+}
+
+/* Steps of a tokenizer with byte_fallback. A Split at blanks, which marks have replaced, finds none. */
+static bool read_char_steps(Tokenizer *tok, const json_t *part, const char *where, Err *err) {
+    const json_t *item;
+    size_t i;
+    if (!part || json_is_null(part)) return true;
+    if (is(part, "Metaspace")) return read_metaspace(tok, part, where, err);
+    if (is(part, "Split") && tok->marks && text_is(json_object_get(part, "pattern"), "String", " ")) return true;
+    if (!is(part, "Sequence"))
+        return refuse(where, "pre_tokenizer", part, "beside byte_fallback Metaspace and Split at blanks are", err);
+    json_array_foreach(json_object_get(part, "pretokenizers"), i, item) {
+        if (is(item, "Sequence"))
+            return refuse(where, "pre_tokenizer inside a Sequence", item, "one level is", err);
+        if (!read_char_steps(tok, item, where, err)) return false;
+    }
+    return true;
+}
+
 static bool read_pre_tokenizer(Tokenizer *tok, const json_t *part, const char *where, Err *err) {
     bool bytes = false;
+    if (tok->chars) return read_char_steps(tok, part, where, err);
     if (!is(part, "Sequence")) {
         if (!read_step(tok, part, &bytes, where, err)) return false;
     } else {
@@ -113,7 +178,32 @@ static bool read_pre_tokenizer(Tokenizer *tok, const json_t *part, const char *w
 
 /* ---- decoder ---- */
 
-static bool read_decoder(const json_t *part, const char *where, Err *err) {
+/* Marks back to blanks, bytes put together, and the blank in front dropped. */
+static bool read_char_decoder(Tokenizer *tok, const json_t *part, const char *where, Err *err) {
+    const json_t *list = json_object_get(part, "decoders"), *item;
+    size_t i;
+    if (is(part, "Metaspace")) {
+        tok->strip = !text_is(part, "prepend_scheme", "never") && flag(part, "add_prefix_space", true);
+        return true;
+    }
+    if (!is(part, "Sequence")) return refuse(where, "decoder", part, "Metaspace and a Sequence are", err);
+    json_array_foreach(list, i, item) {
+        bool replace = is(item, "Replace") && text_is(json_object_get(item, "pattern"), "String", BLANK_MARK) &&
+                       text_is(item, "content", " ");
+        bool strip = is(item, "Strip") && text_is(item, "content", " ") &&
+                     json_integer_value(json_object_get(item, "start")) == 1 &&
+                     json_integer_value(json_object_get(item, "stop")) == 0;
+        if (strip) tok->strip = true;
+        if (is(item, "Metaspace") && !read_char_decoder(tok, item, where, err)) return false;
+        if (!replace && !strip && !is(item, "Metaspace") && !is(item, "ByteFallback") && !is(item, "Fuse"))
+            return refuse(where, "decoder", item, "Replace of marks, ByteFallback, Fuse and Strip of a blank are",
+                          err);
+    }
+    return true;
+}
+
+static bool read_decoder(Tokenizer *tok, const json_t *part, const char *where, Err *err) {
+    if (tok->chars) return read_char_decoder(tok, part, where, err);
     const json_t *list = json_object_get(part, "decoders");
     if (is(part, "Sequence") && json_array_size(list) == 1) part = json_array_get(list, 0);
     return is(part, "ByteLevel") || refuse(where, "decoder", part, "ByteLevel is", err);
@@ -182,10 +272,8 @@ static bool model_refusals(const json_t *model, const char *where, Err *err) {
     for (int i = 0; i < 2; i++)
         if (json_string_length(json_object_get(model, AFFIXES[i])) > 0)
             return err_set(err, "%s: a BPE model with %s is not supported", where, AFFIXES[i]);
-    if (flag(model, "byte_fallback", false))
-        return err_set(err,
-                       "%s: a BPE model with byte_fallback is not supported: whet reads byte-level BPE tokenizers",
-                       where);
+    if (flag(model, "byte_fallback", false) && flag(model, "ignore_merges", false))
+        return err_set(err, "%s: a BPE model with byte_fallback and ignore_merges is not supported", where);
     if (json_number_value(json_object_get(model, "dropout")) > 0)
         return err_set(err, "%s: a BPE model with dropout is not supported: set it to null", where);
     return true;
@@ -249,14 +337,14 @@ static bool read_added(Builder *b, const json_t *list, Err *err) {
         added.normalized = flag(item, "normalized", !added.special);
         if (!added.p)
             return err_set(err, "%s: added token number %zu has no content: fetch it again", b->where, i + 1);
-        utf8proc_uint8_t *normal = NULL;
-        if (added.normalized && b->tok->normal_form && added.n) {
-            utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)added.p, (utf8proc_ssize_t)added.n,
-                                              &normal, (utf8proc_option_t)b->tok->normal_form);
-            if (n > 0) added.p = (const char *)normal, added.n = (size_t)n;
+        Buf normal = {0};
+        if (added.normalized && added.n) {
+            added.text = (View){added.p, added.n};
+            tokenizer_normalize(b->tok, added.p, added.n, true, &normal);
+            added.p = normal.p, added.n = normal.n;
         }
         bool ok = builder_added(b, &added, err);
-        free(normal);
+        buf_free(&normal);
         if (!ok) return false;
     }
     return true;
@@ -280,7 +368,10 @@ static bool read_model(Builder *b, const json_t *model, const json_t *added, Err
 
 bool tokenizer_read_pipeline(Tokenizer *tok, const json_t *pre_tokenizer, const json_t *normalizer,
                              const char *where, Err *err) {
-    return read_normalizer(tok, normalizer, where, err) && read_pre_tokenizer(tok, pre_tokenizer, where, err);
+    if (!read_normalizer(tok, normalizer, where, err) || !read_pre_tokenizer(tok, pre_tokenizer, where, err))
+        return false;
+    return tok->marks || tok->meta || !tok->mark ||
+           err_set(err, "%s: a mark before the text but none for blanks is not supported", where);
 }
 
 bool tokenizer_from_json(Tokenizer *tok, const json_t *root, const char *where, Err *err) {
@@ -288,6 +379,7 @@ bool tokenizer_from_json(Tokenizer *tok, const json_t *root, const char *where, 
     if (!json_is_object(model))
         return err_set(err, "%s: has no model: not a tokenizer.json, fetch it again", where);
     if (!model_refusals(model, where, err)) return false;
+    tok->chars = flag(model, "byte_fallback", false);
     int n = count_ids(json_object_get(model, "vocab"), added, where, err);
     if (n < 0) return false;
     Builder builder;
@@ -296,6 +388,6 @@ bool tokenizer_from_json(Tokenizer *tok, const json_t *root, const char *where, 
                                       json_object_get(root, "normalizer"), where, err) &&
               read_model(&builder, model, added, err);
     builder_close(&builder);
-    return ok && read_decoder(json_object_get(root, "decoder"), where, err) &&
+    return ok && read_decoder(tok, json_object_get(root, "decoder"), where, err) &&
            read_post_processor(tok, json_object_get(root, "post_processor"), where, err);
 }

@@ -44,9 +44,10 @@ static json_t *make_model(const Tokenizer *tok) {
     for (int i = 0; i < tok->n_merges; i++)
         json_array_append_new(
             merges, json_pack("[o,o]", text_of(tok, tok->merge_list[i][0]), text_of(tok, tok->merge_list[i][1])));
-    return json_pack("{s:s,s:n,s:n,s:s,s:s,s:b,s:b,s:b,s:o,s:o}", "type", "BPE", "dropout", "unk_token",
-                     "continuing_subword_prefix", "", "end_of_word_suffix", "", "fuse_unk", 0, "byte_fallback", 0,
-                     "ignore_merges", tok->whole_words, "vocab", vocab, "merges", merges);
+    json_t *unk = tok->unk < 0 ? json_null() : text_of(tok, tok->unk);
+    return json_pack("{s:s,s:n,s:o,s:n,s:n,s:b,s:b,s:b,s:o,s:o}", "type", "BPE", "dropout", "unk_token", unk,
+                     "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", tok->chars, "byte_fallback",
+                     tok->chars, "ignore_merges", tok->whole_words, "vocab", vocab, "merges", merges);
 }
 
 static void template_add(const Tokenizer *tok, json_t *single, json_t *specials, const int *ids, int n) {
@@ -76,12 +77,15 @@ static json_t *make_root(const Tokenizer *tok) {
     json_t *root = json_pack("{s:s,s:n,s:n}", "version", "1.0", "truncation", "padding");
     json_object_set_new(root, "added_tokens", make_added(tok));
     json_object_set_new(root, "normalizer",
-                        tok->normal_name ? json_pack("{s:s}", "type", tok->normal_name) : json_null());
-    json_object_set_new(root, "pre_tokenizer", gguf_pre_tokenizer(tok->split_name));
+                        tok->chars         ? spm_normalizer(tok)
+                        : tok->normal_name ? json_pack("{s:s}", "type", tok->normal_name)
+                                           : json_null());
+    json_object_set_new(root, "pre_tokenizer", tok->chars ? json_null() : gguf_pre_tokenizer(tok->split_name));
     json_object_set_new(root, "post_processor", make_template(tok));
     json_object_set_new(root, "decoder",
-                        json_pack("{s:s,s:b,s:b,s:b}", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets",
-                                  1, "use_regex", 1));
+                        tok->chars ? spm_decoder(tok)
+                                   : json_pack("{s:s,s:b,s:b,s:b}", "type", "ByteLevel", "add_prefix_space", 0,
+                                               "trim_offsets", 1, "use_regex", 1));
     json_object_set_new(root, "model", make_model(tok));
     return root;
 }

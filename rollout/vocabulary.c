@@ -6,8 +6,10 @@
  */
 #include "rollout/tokens.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utf8proc.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -47,7 +49,12 @@ void alphabet_spell(Buf *out, const char *p, size_t n) {
 
 void piece_spell(const Tokenizer *tok, int id, Buf *out) {
     const Piece *piece = &tok->pieces[id];
-    if (piece->raw)
+    if (piece->byte)
+        buf_format(out, "<0x%02X>", (unsigned char)piece->p[0]);
+    else if (tok->chars && !piece->raw)
+        for (int i = 0; i < piece->n; i++)
+            piece->p[i] == ' ' ? buf_text(out, BLANK_MARK) : buf_char(out, piece->p[i]);
+    else if (piece->raw)
         buf_add(out, piece->p, (size_t)piece->n);
     else
         alphabet_spell(out, piece->p, (size_t)piece->n);
@@ -70,6 +77,28 @@ static int alphabet_read(char *out, const char *text, size_t n) {
         i += a >= 0x80 ? 2 : 1;
     }
     return length;
+}
+
+/* The byte that <0xXX> stands for, or -1. */
+static int byte_read(const char *text, size_t n) {
+    static const char DIGITS[] = "0123456789ABCDEF";
+    if (n != 6 || memcmp(text, "<0x", 3) != 0 || text[5] != '>') return -1;
+    const char *high = memchr(DIGITS, text[3], 16), *low = memchr(DIGITS, text[4], 16);
+    return high && low ? (int)(high - DIGITS) * 16 + (int)(low - DIGITS) : -1;
+}
+
+/* A SentencePiece model's text: <0xXX> is a byte, the mark a blank. */
+static void spm_read(Piece *piece, char *bytes, const char *text, size_t n) {
+    int byte = byte_read(text, n), length = 0;
+    piece->byte = byte >= 0;
+    if (byte >= 0) bytes[length++] = (char)byte;
+    for (size_t i = 0; i < n && byte < 0;) {
+        bool blank = n - i >= 3 && memcmp(text + i, BLANK_MARK, 3) == 0;
+        bytes[length++] = blank ? ' ' : text[i];
+        i += blank ? 3 : 1;
+    }
+    piece->p = bytes;
+    piece->n = length;
 }
 
 /* ---- the table of texts ---- */
@@ -124,6 +153,10 @@ bool builder_piece(Builder *b, int id, const char *text, size_t n, Err *err) {
     b->table[slot] = id;
     b->texts[id] = (View){text, n};
     char *bytes = arena_alloc(&tok->arena, n + 1, 1);
+    if (tok->chars) {
+        spm_read(&tok->pieces[id], bytes, text, n);
+        return true;
+    }
     int length = alphabet_read(bytes, text, n);
     if (length < 0) memcpy(bytes, text, n);
     tok->pieces[id] = (Piece){.p = bytes, .n = length < 0 ? (int)n : length, .raw = length < 0};
@@ -166,13 +199,19 @@ bool builder_merge(Builder *b, View left, View right, Err *err) {
             "it again",
             b->where, tok->n_merges + 1, left.n > 60 ? 60 : (int)left.n, left.p, right.n > 60 ? 60 : (int)right.n,
             right.p);
+    return builder_merge_ids(b, l, r, id, (uint32_t)tok->n_merges, err);
+}
+
+bool builder_merge_ids(Builder *b, int left, int right, int id, uint32_t rank, Err *err) {
+    Tokenizer *tok = b->tok;
     if (tok->n_merges >= MOST_TOKENS)
         return err_set(err, "%s: more than %d merges: fetch it again", b->where, MOST_TOKENS);
     merge_room(tok);
-    uint64_t pair = (uint64_t)(uint32_t)l << 32 | (uint32_t)r;
-    tok->merges[merge_slot(tok, pair)] = (Merge){pair, (uint32_t)tok->n_merges, id};
-    tok->merge_list[tok->n_merges][0] = l;
-    tok->merge_list[tok->n_merges++][1] = r;
+    uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+    tok->merges[merge_slot(tok, pair)] = (Merge){pair, rank, id};
+    tok->merge_list[tok->n_merges][0] = left;
+    tok->merge_list[tok->n_merges][1] = right;
+    tok->merge_list[tok->n_merges++][2] = id;
     return true;
 }
 
@@ -192,7 +231,10 @@ bool builder_added(Builder *b, const Added *added, Err *err) {
     Added *own = &tok->added[tok->n_added++];
     *own = *added;
     own->p = arena_text(&tok->arena, added->p, added->n);
-    tok->pieces[added->id] = (Piece){.p = own->p, .n = (int)own->n, .raw = true, .special = added->special};
+    own->text = (View){own->p, own->n};
+    if (added->text.p) own->text = (View){arena_text(&tok->arena, added->text.p, added->text.n), added->text.n};
+    tok->pieces[added->id] =
+        (Piece){.p = own->text.p, .n = (int)own->text.n, .raw = true, .special = added->special};
     return true;
 }
 
@@ -216,11 +258,47 @@ static size_t word_slot(const Tokenizer *tok, const char *p, size_t n) {
 
 int token_find(const Tokenizer *tok, const char *p, size_t n) { return tok->words[word_slot(tok, p, n)]; }
 
-/* ---- the end ---- */
+/* ---- characters ---- */
 
-bool builder_finish(Builder *b, Err *err) {
+int char_find(const Tokenizer *tok, uint32_t c) {
+    size_t slot = (size_t)(c * 0x9e3779b1u) & (tok->n_chars - 1);
+    while (tok->char_ids[slot].c != c) {
+        if (tok->char_ids[slot].c == UINT32_MAX) return -1;
+        slot = (slot + 1) & (tok->n_chars - 1);
+    }
+    return tok->char_ids[slot].id;
+}
+
+static bool chars_finish(Builder *b, Err *err) {
     Tokenizer *tok = b->tok;
-    while (tok->n_ids > 0 && !tok->pieces[tok->n_ids - 1].p) tok->n_ids--;
+    tok->n_chars = power_of_two(2 * (size_t)tok->n_ids);
+    tok->char_ids = MEM_ARRAY(CharId, tok->n_chars);
+    for (size_t i = 0; i < tok->n_chars; i++) tok->char_ids[i] = (CharId){UINT32_MAX, -1};
+    for (int id = 0; id < tok->n_ids; id++) {
+        utf8proc_int32_t c;
+        View text = b->texts[id];
+        if (!text.p || utf8_valid(text.p, text.n) != text.n ||
+            (size_t)utf8proc_iterate((const utf8proc_uint8_t *)text.p, (utf8proc_ssize_t)text.n, &c) != text.n)
+            continue;
+        size_t slot = (size_t)((uint32_t)c * 0x9e3779b1u) & (tok->n_chars - 1);
+        while (tok->char_ids[slot].c != UINT32_MAX) slot = (slot + 1) & (tok->n_chars - 1);
+        tok->char_ids[slot] = (CharId){(uint32_t)c, id};
+    }
+    char name[8];
+    for (int byte = 0; byte < 256; byte++) {
+        snprintf(name, sizeof name, "<0x%02X>", (unsigned)byte);
+        tok->byte_ids[byte] = builder_find(b, name, 6);
+        if (tok->byte_ids[byte] < 0)
+            return err_set(err,
+                           "%s: the token %s is missing: not a tokenizer that falls back to bytes, which is "
+                           "what is supported",
+                           b->where, name);
+    }
+    return true;
+}
+
+static bool bytes_finish(Builder *b, Err *err) {
+    Tokenizer *tok = b->tok;
     int bytes = 0;
     for (int byte = 0; byte < 256; byte++) {
         Buf text = {0};
@@ -230,10 +308,18 @@ bool builder_finish(Builder *b, Err *err) {
         bytes += tok->byte_ids[byte] >= 0;
         buf_free(&text);
     }
-    if (bytes < 128)
-        return err_set(err,
-                       "%s: only %d of the 256 bytes are tokens: not a byte-level BPE, which is what is supported",
-                       b->where, bytes);
+    return bytes >= 128 ||
+           err_set(err,
+                   "%s: only %d of the 256 bytes are tokens: not a byte-level BPE, which is what is supported",
+                   b->where, bytes);
+}
+
+/* ---- the end ---- */
+
+bool builder_finish(Builder *b, Err *err) {
+    Tokenizer *tok = b->tok;
+    while (tok->n_ids > 0 && !tok->pieces[tok->n_ids - 1].p) tok->n_ids--;
+    if (!(tok->chars ? chars_finish(b, err) : bytes_finish(b, err))) return false;
     merge_room(tok);
     if (tok->n_added) qsort(tok->added, (size_t)tok->n_added, sizeof(Added), by_length);
     for (int i = 0; i < tok->n_added; i++)

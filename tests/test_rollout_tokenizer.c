@@ -49,8 +49,8 @@ static bool same_ids(const Ids *ids, const json_t *wanted) {
 /* ---- goldens ---- */
 
 /* Calls `see` for every line of the goldens; returns how many there were. */
-static int each_golden(void (*see)(void *self, const json_t *row), void *self) {
-    gzFile file = gzopen(GOLDENS "tokenizer-goldens.jsonl.gz", "rb");
+static int each_line(const char *path, void (*see)(void *self, const json_t *row), void *self) {
+    gzFile file = gzopen(path, "rb");
     assert_non_null(file);
     size_t room = 1 << 20;
     char *line = malloc(room);
@@ -64,6 +64,10 @@ static int each_golden(void (*see)(void *self, const json_t *row), void *self) {
     free(line);
     gzclose(file);
     return n - 1;
+}
+
+static int each_golden(void (*see)(void *self, const json_t *row), void *self) {
+    return each_line(GOLDENS "tokenizer-goldens.jsonl.gz", see, self);
 }
 
 typedef struct {
@@ -105,7 +109,6 @@ static void test_goldens(void **state) {
     }
 }
 
-/* A GGUF says the same as the tokenizer.json that it was made from, and so does what is saved of it. */
 static Tokenizer *open_model(const char *path, ModelFile **file) {
     Err err = {0};
     *file = model_file_open(path, &err);
@@ -115,6 +118,74 @@ static Tokenizer *open_model(const char *path, ModelFile **file) {
     return tok;
 }
 
+/* ---- SentencePiece's way, and other pipelines ---- */
+
+/* Writes the tokenizer.json of a variant: the parts of tokenizer-variants.json around one of two models. */
+static void variant_write(const char *path, const json_t *file, const char *name, const json_t *parts) {
+    json_t *whole = json_object_get(parts, "decoder") ? json_deep_copy(json_object_get(file, "spm"))
+                                                      : json_load_file(GOLDENS "tokenizer-llama3.json", 0, NULL);
+    assert_non_null(whole);
+    json_object_update(whole, (json_t *)parts);
+    if (json_dump_file(whole, path, 0) != 0) fail_msg("%s: %s can't be written", name, path);
+    json_decref(whole);
+}
+
+static void test_variants(void **state) {
+    (void)state;
+    json_t *file = json_load_file(GOLDENS "tokenizer-variants.json", 0, NULL), *parts;
+    const char *name;
+    char path[] = "/tmp/whet-test-XXXXXX";
+    close(mkstemp(path));
+    int n = 0;
+    json_object_foreach(json_object_get(file, "variants"), name, parts) {
+        variant_write(path, file, name, parts);
+        Golden g = {.tok = open_json(path), .name = name};
+        assert_true(each_line(GOLDENS "variants-goldens.jsonl.gz", see_golden, &g) > 800);
+        if (g.wrong + g.wrong_back) fail_msg("%s: %d and %d wrong", name, g.wrong, g.wrong_back);
+        tokenizer_close(g.tok);
+        n++;
+    }
+    assert_int_equal(n, 6);
+    unlink(path);
+    json_decref(file);
+}
+
+/* Scores in a GGUF stand for the merges that Hugging Face lists; what is saved of it says the same again. */
+static void test_scores(void **state) {
+    (void)state;
+    Err err = {0};
+    ModelFile *file = model_file_open(GOLDENS "tiny-spm.gguf", &err);
+    if (!file) fail_msg("%s", err.msg);
+    Golden g = {.tok = tokenizer_open(file, &err), .name = "llama2"};
+    if (!g.tok) fail_msg("%s", err.msg);
+    each_line(GOLDENS "variants-goldens.jsonl.gz", see_golden, &g);
+    assert_int_equal(g.wrong + g.wrong_back, 0);
+    int before[4], after[4], n_before, n_after;
+    tokenizer_frame(g.tok, before, &n_before, after, &n_after);
+    assert_true(n_before == 1 && before[0] == 1 && n_after == 0);
+    char folder[] = "/tmp/whet-test-XXXXXX", path[64], gguf[64];
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/tokenizer.json", folder);
+    snprintf(gguf, sizeof gguf, "%s/x.gguf", folder);
+    if (!tokenizer_save(g.tok, model_file_conf(file), NULL, folder, &err)) fail_msg("%s", err.msg);
+    if (!model_export_gguf(file, g.tok, "q8_0", gguf, &err)) fail_msg("%s", err.msg);
+    tokenizer_close(g.tok);
+    g.tok = open_json(path);
+    each_line(GOLDENS "variants-goldens.jsonl.gz", see_golden, &g);
+    assert_int_equal(g.wrong + g.wrong_back, 0);
+    tokenizer_close(g.tok);
+    model_file_close(file);
+    g.tok = open_model(gguf, &file);
+    each_line(GOLDENS "variants-goldens.jsonl.gz", see_golden, &g);
+    assert_int_equal(g.wrong + g.wrong_back, 0);
+    tokenizer_close(g.tok);
+    model_file_close(file);
+    char config[64];
+    snprintf(config, sizeof config, "%s/tokenizer_config.json", folder);
+    unlink(path), unlink(config), unlink(gguf), rmdir(folder);
+}
+
+/* A GGUF says the same as the tokenizer.json that it was made from, and so does what is saved of it. */
 static void test_gguf_and_saved(void **state) {
     (void)state;
     Err err = {0};
@@ -417,9 +488,10 @@ static void test_fuzz(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_goldens), cmocka_unit_test(test_gguf_and_saved), cmocka_unit_test(test_special),
-        cmocka_unit_test(test_frame),   cmocka_unit_test(test_any_bytes),      cmocka_unit_test(test_long),
-        cmocka_unit_test(test_changes), cmocka_unit_test(test_fuzz),
+        cmocka_unit_test(test_goldens),        cmocka_unit_test(test_variants), cmocka_unit_test(test_scores),
+        cmocka_unit_test(test_gguf_and_saved), cmocka_unit_test(test_special),  cmocka_unit_test(test_frame),
+        cmocka_unit_test(test_any_bytes),      cmocka_unit_test(test_long),     cmocka_unit_test(test_changes),
+        cmocka_unit_test(test_fuzz),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
