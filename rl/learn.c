@@ -120,7 +120,8 @@ void learner_moments(Learner *l, Ten *m, Ten *v) { *m = l->m, *v = l->v; }
 
 /* ---- the head ---- */
 
-static real inv_temperature(const Learner *l) { return (real)(1.0 / l->conf.temperature); }
+/* The engine's own computation: another rounding would make other log-probabilities. */
+static real inv_temperature(const Learner *l) { return 1 / (real)l->conf.temperature; }
 
 /* Log-probabilities and entropies of every head row of the batch, to their samples. */
 static void head_forward(Learner *l, Policy *policy, const Batch *b, Ten stream, const BatchGroup *groups) {

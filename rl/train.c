@@ -404,12 +404,15 @@ static bool measure(Trainer *t, Err *err) {
     *eval = (StoreEval){0};
     if (!store_eval_read(t->store, t->run.id, step, t->eval_name, eval, &found, err)) return false;
     if (!found && (!evaluate_now(t, eval, err) || !store_eval_write(t->store, t->run.id, eval, err))) return false;
-    report_note(t->report,
-                "%s: accuracy %.1f %% on %d unseen problems (95 %%: %.1f to %.1f), %.1f tokens an answer",
-                step == 0 ? "before" : "evaluation", 100 * eval->accuracy, eval->n, 100 * eval->ci_low,
-                100 * eval->ci_high, eval->mean_length);
+    const char *when = step == 0 ? "before" : "evaluation";
+    if (eval->n == 0)
+        report_note(t->report, "%s: none of %d answers could be judged", when, eval->n_answers);
+    else
+        report_note(
+            t->report, "%s: accuracy %.1f %% on %d unseen problems (95 %%: %.1f to %.1f), %.1f tokens an answer",
+            when, 100 * eval->accuracy, eval->n, 100 * eval->ci_low, 100 * eval->ci_high, eval->mean_length);
     double value = eval_value(t, eval);
-    if (step > 0 && (t->state.best_step == 0 || value > t->state.best_value))
+    if (step > 0 && !isnan(value) && (t->state.best_step == 0 || value > t->state.best_value))
         t->state.best_step = step, t->state.best_value = value;
     return true;
 }

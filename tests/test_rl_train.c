@@ -42,6 +42,8 @@ static const char *const common[] = {
     "48",
     "--max_completion_length",
     "20",
+    "--temperature",
+    "1.1",
     "--learning_rate",
     "1e-3",
     "--lr_scheduler_type",
