@@ -118,7 +118,8 @@ typedef struct {
 
 bool slot_open(Slot *slot, int number, const char *python, bool weak, Cache *cache, Err *err);
 void slot_close(Slot *slot);
-void slot_take(Slot *slot, Job *job); /* the slot is idle and owns the job until it has finished */
+void slot_take(Slot *slot, Job *job);            /* the slot is idle and owns the job until it has finished */
+bool slot_is_slow(const Slot *slot, double now); /* the same run has been going on for long */
 /* The descriptors to poll for reading; -1 where there is none. */
 void slot_fds(const Slot *slot, int fds[SLOT_FDS]);
 void slot_step(Slot *slot, double now); /* reads what there is, watches limits, goes on to the next stage */

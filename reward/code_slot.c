@@ -552,6 +552,12 @@ static void stage_finish(Slot *slot) {
     json_decref(told);
 }
 
+bool slot_is_slow(const Slot *slot, double now) {
+    const Cell *run = &slot->cells[BOX_CANDIDATE];
+    bool running = (slot->phase == SLOT_OUTPUT || slot->phase == SLOT_CALLS) && run->active && run->pid != 0;
+    return running && now - run->started > 0.5;
+}
+
 void slot_fds(const Slot *slot, int fds[SLOT_FDS]) {
     for (int i = 0; i < 2; i++) fds[i] = slot->boxes[i].control;
     for (int i = 0; i < 3; i++) fds[2 + i] = slot->pipes[i];

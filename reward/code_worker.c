@@ -23,7 +23,8 @@ enum { SLOTS_MAX = 64 };
 static const double beat_seconds = 2;
 
 typedef struct {
-    int n_slots;
+    int n_slots, most_slots;
+    char python[256];
     Slot slots[SLOTS_MAX];
     Cache *cache;
     Job *first, **last; /* jobs that wait */
@@ -88,6 +89,20 @@ static void jobs_give(Worker *w) {
         tell(w, 'S', job->id, NULL);
         slot_take(slot, job);
     }
+}
+
+/* When every slot has been in one run for long, those runs mostly sleep or hang: one slot more, so that they delay
+ * nobody. */
+static void slots_grow(Worker *w, double now) {
+    Err err = {{0}};
+    for (int i = 0; i < w->n_slots; i++)
+        if (!slot_is_slow(&w->slots[i], now)) return;
+    if (!w->first || w->n_slots >= w->most_slots) return;
+    Slot *slot = &w->slots[w->n_slots];
+    if (slot_open(slot, w->n_slots, w->python, w->weak != NULL, w->cache, &err))
+        w->n_slots++;
+    else
+        slot_close(slot), w->most_slots = w->n_slots; /* the machine gives no more */
 }
 
 static void jobs_collect(Worker *w) {
@@ -165,6 +180,7 @@ static void run(Worker *w) {
         now = clock_seconds();
         for (int i = 0; i < w->n_slots; i++) slot_step(&w->slots[i], now);
         jobs_collect(w);
+        slots_grow(w, now);
         jobs_give(w);
         jobs_collect(w); /* rows without a program are finished at once */
     }
@@ -196,14 +212,14 @@ static bool layers_check(Worker *w, bool weak, unsigned *layers, Err *err) {
 }
 
 static bool start(Worker *w, bool weak, int slots, unsigned *layers, Err *err) {
-    char python[256];
     w->last = &w->first;
     w->cache = cache_new();
     int want = slots > 0 ? slots : cores();
     want = want < SLOTS_MAX ? want : SLOTS_MAX;
-    if (!box_find_python(python, sizeof python, err)) return false;
+    w->most_slots = slots > 0 ? want : 4 * want < SLOTS_MAX ? 4 * want : SLOTS_MAX;
+    if (!box_find_python(w->python, sizeof w->python, err)) return false;
     for (; w->n_slots < want; w->n_slots++)
-        if (!slot_open(&w->slots[w->n_slots], w->n_slots, python, weak, w->cache, err)) {
+        if (!slot_open(&w->slots[w->n_slots], w->n_slots, w->python, weak, w->cache, err)) {
             w->n_slots++; /* so that what it opened is closed */
             return false;
         }

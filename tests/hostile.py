@@ -85,7 +85,7 @@ def main():
     before, files_before, start = leftovers(), files(), time.monotonic()
     data = "".join(json.dumps(row) + "\n" for row, _ in rows)
     run = subprocess.run(
-        [whet, "score", "--reward_funcs", "code", "--workers", "2"],
+        [whet, "score", "--reward_funcs", "code"],
         input=data,
         text=True,
         stdout=subprocess.PIPE,

@@ -181,6 +181,7 @@ static void test_handles(void **state) {
 }
 
 static void test_calls_fail(void **state) {
+    expect_verdict(*state, row_asserts("def f(x): return x + 1", "assert candidate(1) == 2"), "pass");
     expect_verdict(*state, row_asserts("def f(x): return x + 1", "assert f(1) == 3"), "wrong-answer");
     expect_verdict(*state, row_asserts("def f(x): return 1 / 0", "assert f(1) == 3"), "runtime-error");
     expect_verdict(*state, row_asserts("def g(x): return 1", "assert f(1) == 3"), "runtime-error");

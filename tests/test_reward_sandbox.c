@@ -171,29 +171,32 @@ static void test_no_leaks(void **state) {
     assert_int_equal(count_boxes(), tmp);
 }
 
+/* More programs hang than there are cores; the others do not wait for them. */
 static void test_hanging_delays_no_other(void **state) {
     (void)state;
     Err err = {{0}};
-    Reward *reward = code_open(false, 2, &err);
+    Reward *reward = code_open(false, 0, &err);
     assert_non_null(reward);
-    enum { ROWS = 30 };
+    enum { ROWS = 40 };
+    int hang = (int)sysconf(_SC_NPROCESSORS_ONLN) + 1 < 10 ? (int)sysconf(_SC_NPROCESSORS_ONLN) + 1 : 10;
     char *fields[ROWS];
     json_t *rows[ROWS];
     double start = clock_seconds();
     for (int i = 0; i < ROWS; i++) {
-        rows[i] = row_asserts(i ? "def f(x): return x" : "import time\ntime.sleep(1000)", "assert f(1) == 1");
-        json_object_set_new(rows[i], "limits", json_pack("{s:f}", "wall_s", 5.0));
+        rows[i] =
+            row_asserts(i >= hang ? "def f(x): return x" : "import time\ntime.sleep(1000)", "assert f(1) == 1");
+        json_object_set_new(rows[i], "limits", json_pack("{s:f}", "wall_s", 8.0));
         code_submit(reward, rows[i], &fields[i], i);
     }
     for (int i = 0; i < ROWS; i++) {
         int64_t ticket;
         RewardScore score;
         code_take(reward, 60, &ticket, &score);
-        assert_int_equal(ticket == 0, i == ROWS - 1); /* the hanging one comes last */
-        assert_string_equal(score.verdict, ticket ? "pass" : "time-limit");
+        assert_int_equal(ticket < hang, i >= ROWS - hang); /* the hanging ones come last */
+        assert_string_equal(score.verdict, ticket < hang ? "time-limit" : "pass");
         reward_score_free(&score);
     }
-    assert_true(clock_seconds() - start < 5 + 1.5);
+    assert_true(clock_seconds() - start < 8 + 3);
     for (int i = 0; i < ROWS; i++) free(fields[i]), json_decref(rows[i]);
     reward_close(reward);
 }
