@@ -359,6 +359,9 @@ static Verdict assigned_equal(Compare *compare, const Node *g, const Node *a) {
         return relation_against(compare, g, a);
     }
     if (is_relation(a) && !chain_of(a, REL_EQ, REL_IN)) return VERDICT_DIFFERENT;
+    const Node *value = last_of(a); /* "a + b = 9" says 9, but "2x - y = 0" is an equation */
+    if (is_relation(a) && node_has_symbols(a) && value->kind == NODE_NUMBER && !strcmp(value->text, "0"))
+        return VERDICT_DIFFERENT;
     return math_equal(compare, g, last_of(a));
 }
 

@@ -361,12 +361,16 @@ static bool kinds_clash(const Node *gold, const char *unit_gold, const Node *ans
            (gold->kind == NODE_DEGREE && answer->kind == NODE_PERCENT);
 }
 
+static bool is_whole(const Node *node) { return node->kind == NODE_NUMBER && node->decimals < 0; }
+
 Verdict value_equal(Compare *compare, const Node *gold, const Node *answer) {
     const char *unit_gold, *unit_answer;
     gold = without_unit(gold, &unit_gold);
     answer = without_unit(answer, &unit_answer);
     if (gold->kind == NODE_TEXT || answer->kind == NODE_TEXT)
         return letters_equal(gold, answer) || times_equal(gold, answer) ? VERDICT_EXACT : VERDICT_DIFFERENT;
+    if ((gold->kind == NODE_RATIO && is_whole(answer)) || (answer->kind == NODE_RATIO && is_whole(gold)))
+        return VERDICT_DIFFERENT; /* 3:1 is a ratio, 3 is none */
     if (kinds_clash(gold, unit_gold, answer, unit_answer)) return VERDICT_DIFFERENT;
     if (is_based(gold) != is_based(answer)) return VERDICT_DIFFERENT; /* the base was asked for */
     if (units_clash(unit_gold, unit_answer)) {
