@@ -95,9 +95,18 @@ void cache_free(Cache *cache);
 int cache_get(Cache *cache, const Job *job);               /* a descriptor of the cache's, or -1 */
 void cache_put(Cache *cache, const Job *job, int program); /* takes the descriptor */
 
-typedef enum { SLOT_IDLE, SLOT_COMPILE, SLOT_OUTPUT, SLOT_CALLS, SLOT_CHECKER, SLOT_FINISHED } SlotPhase;
+/* FINISHED: the job can be answered. CLEANING: it was, but some of its processes are not gone yet. */
+typedef enum {
+    SLOT_IDLE,
+    SLOT_COMPILE,
+    SLOT_OUTPUT,
+    SLOT_CALLS,
+    SLOT_CHECKER,
+    SLOT_FINISHED,
+    SLOT_CLEANING
+} SlotPhase;
 
-enum { SLOT_FDS = 5 };
+enum { SLOT_FDS = 5, SLOT_DROPPED = 8 };
 
 typedef struct {
     SlotPhase phase;
@@ -109,7 +118,10 @@ typedef struct {
     int program;   /* of the compile: where it goes */
     int test;      /* which one runs */
     double next_watch;
-    int judged;        /* rows that the judge's process has done */
+    int judged;                  /* rows that the judge's process has done */
+    int channel;                 /* the judge's end of it, to cut it when the run is stopped */
+    pid_t dropped[SLOT_DROPPED]; /* boxes that were killed and not yet reaped */
+    int n_dropped;
     double judge_seen; /* when the judge last was at work */
     char nonce[33];
     Job *job;
@@ -118,6 +130,7 @@ typedef struct {
 
 bool slot_open(Slot *slot, int number, const char *python, bool weak, Cache *cache, Err *err);
 void slot_close(Slot *slot);
+void slot_release(Slot *slot);                   /* the job was answered */
 void slot_take(Slot *slot, Job *job);            /* the slot is idle and owns the job until it has finished */
 bool slot_is_slow(const Slot *slot, double now); /* the same run has been going on for long */
 /* The descriptors to poll for reading; -1 where there is none. */

@@ -47,7 +47,7 @@ static void fd_drop(int *fd) {
 }
 
 bool slot_open(Slot *slot, int number, const char *python, bool weak, Cache *cache, Err *err) {
-    *slot = (Slot){.pipes = {-1, -1, -1}, .program = -1, .cache = cache};
+    *slot = (Slot){.pipes = {-1, -1, -1}, .program = -1, .channel = -1, .cache = cache};
     for (int i = 0; i < 2; i++) slot->boxes[i].control = -1;
     for (int i = 0; i < 2; i++) {
         BoxConf conf = {.role = (BoxRole)i, .number = 2 * number + i, .weak = weak};
@@ -59,6 +59,7 @@ bool slot_open(Slot *slot, int number, const char *python, bool weak, Cache *cac
 
 static void stage_clear(Slot *slot) {
     for (int i = 0; i < 3; i++) fd_drop(&slot->pipes[i]);
+    fd_drop(&slot->channel);
     for (int i = 0; i < 3; i++) buf_clear(&slot->texts[i]);
     slot->n_out = 0;
     slot->next_watch = 0;
@@ -71,6 +72,7 @@ void slot_close(Slot *slot) {
         fd_drop(&slot->cells[i].pidfd);
         box_close(&slot->boxes[i]);
     }
+    for (int i = 0; i < slot->n_dropped; i++) waitpid(slot->dropped[i], NULL, 0);
     for (int i = 0; i < 3; i++) buf_free(&slot->texts[i]);
 }
 
@@ -195,6 +197,7 @@ static void stage_calls(Slot *slot) {
         if (value && !json_is_null(value)) json_object_set(payload, keys[i], value);
     }
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) != 0) channel[0] = channel[1] = -1;
+    slot->channel = fcntl(channel[0], F_DUPFD_CLOEXEC, 0);
     int judge[4] = {channel[0], pipe_make(&slot->pipes[PIPE_VERDICT]), null_open(), judge_payload(slot, payload)};
     int run[4] = {channel[1], pipe_make(&slot->pipes[PIPE_OUT]), pipe_make(&slot->pipes[PIPE_ERR]),
                   serve_payload(job->code, token)};
@@ -461,17 +464,38 @@ static void boxes_read(Slot *slot) {
     }
 }
 
+/* Kills a box without waiting for its end, which the kernel may take long over when memory is full. */
+static void box_drop(Slot *slot, BoxRole role) {
+    Box *box = &slot->boxes[role];
+    if (slot->n_dropped == SLOT_DROPPED) {
+        waitpid(slot->dropped[0], NULL, 0);
+        memmove(slot->dropped, slot->dropped + 1, sizeof *slot->dropped * (size_t)--slot->n_dropped);
+    }
+    if (box->pid > 0) {
+        kill(box->pid, SIGKILL);
+        slot->dropped[slot->n_dropped++] = box->pid;
+    }
+    box->pid = 0;
+    box_close(box);
+}
+
+static void dropped_reap(Slot *slot) {
+    int n = 0;
+    for (int i = 0; i < slot->n_dropped; i++)
+        if (waitpid(slot->dropped[i], NULL, WNOHANG) == 0) slot->dropped[n++] = slot->dropped[i];
+    slot->n_dropped = n;
+}
+
 /* A box that does not tell the end of what was killed, or does not begin, is given up. */
 static void boxes_rescue(Slot *slot, double now) {
     for (int i = 0; i < 2; i++) {
         Cell *cell = &slot->cells[i];
-        bool stuck =
-            (cell->killed > 0 && now - cell->killed > 0.3) || (cell->pid == 0 && now - cell->started > 10);
+        bool stuck = (cell->killed > 0 && now - cell->killed > 1) || (cell->pid == 0 && now - cell->started > 10);
         if (!cell->active || !stuck) continue;
-        box_close(&slot->boxes[i]);
+        box_drop(slot, (BoxRole)i);
         fd_drop(&cell->pidfd);
         cell->active = false;
-        cell->seconds = now - cell->started;
+        if (cell->seconds == 0) cell->seconds = now - cell->started;
         if (cell->end == END_NONE) cell->end = END_BROKEN;
     }
 }
@@ -493,6 +517,8 @@ static void calls_settle(Slot *slot, double now) {
     }
     bool over = !run->active || run->end != END_NONE;
     if (!over || !judge->active) return;
+    if (run->killed > 0 && slot->channel >= 0) shutdown(slot->channel, SHUT_RDWR); /* the judge need not wait */
+    if (run->killed > 0) fd_drop(&slot->channel);
     if (run->killed == 0) run->killed = now; /* from here the judge's time counts */
     if (now - run->killed > 0.15) cell_kill(judge, END_TAKEN);
 }
@@ -524,6 +550,19 @@ static void job_again(Slot *slot) {
     job_begin(slot);
 }
 
+/* The run was stopped at a limit: its verdict stands, however long its processes take to be gone. */
+static bool limit_was_hit(const Cell *cell) {
+    return cell->end == END_WALL || cell->end == END_CPU || cell->end == END_MEMORY || cell->end == END_OUTPUT;
+}
+
+static bool stage_is_over(const Slot *slot) {
+    const Cell *run = &slot->cells[BOX_CANDIDATE], *judge = &slot->cells[BOX_JUDGE];
+    if (!run->active && !judge->active) return true;
+    if (slot->phase == SLOT_CHECKER || !limit_was_hit(run)) return false;
+    if (slot->phase == SLOT_OUTPUT) return !slot->job->checker;
+    return slot->phase == SLOT_COMPILE || !judge->active || judge->killed > 0;
+}
+
 static void stage_finish(Slot *slot) {
     Job *job = slot->job;
     Cell *run = &slot->cells[BOX_CANDIDATE], *judge = &slot->cells[BOX_JUDGE];
@@ -532,14 +571,15 @@ static void stage_finish(Slot *slot) {
     for (int i = 0; i < 3; i++) pipe_read(slot, i, 1 << 20);
     json_t *told = judging ? verdict_read(slot) : NULL;
     bool whole = told && !strcmp(json_string_value(json_object_get(told, "state")), "judged");
-    bool broken = (with_run && run->end == END_BROKEN && !whole) || (judging && judge->end == END_BROKEN && !told);
+    bool broken = (with_run && run->end == END_BROKEN && !whole) ||
+                  (judging && judge->end == END_BROKEN && !told && !limit_was_hit(run));
     if (with_run) {
         job->seconds += run->seconds;
         job->bytes += slot->n_out;
         if (run->peak > job->peak) job->peak = run->peak;
     }
     Err err = {{0}};
-    if (broken || !boxes_renew(slot, &err))
+    if (broken || (!limit_was_hit(run) && !boxes_renew(slot, &err)))
         job_again(slot);
     else if (slot->phase == SLOT_COMPILE)
         finish_compile(slot);
@@ -563,13 +603,28 @@ void slot_fds(const Slot *slot, int fds[SLOT_FDS]) {
     for (int i = 0; i < 3; i++) fds[2 + i] = slot->pipes[i];
 }
 
+/* Between two jobs: waits for the last processes of the old one, renews boxes that were killed meanwhile. */
+static void slot_rest(Slot *slot, double now) {
+    Err err = {{0}};
+    boxes_rescue(slot, now);
+    if (slot->cells[0].active || slot->cells[1].active) return;
+    if (slot->phase == SLOT_CLEANING) {
+        stage_clear(slot);
+        slot->phase = SLOT_IDLE;
+    }
+    boxes_renew(slot, &err); /* when this fails, the next job says so */
+}
+
+void slot_release(Slot *slot) {
+    slot->job = NULL;
+    slot->phase = slot->cells[0].active || slot->cells[1].active ? SLOT_CLEANING : SLOT_IDLE;
+}
+
 void slot_step(Slot *slot, double now) {
     boxes_read(slot);
-    if (slot->phase == SLOT_IDLE || slot->phase == SLOT_FINISHED) {
-        Err err = {{0}};
-        boxes_renew(slot, &err); /* a box that was killed while idle; when this fails, the next job says so */
-        return;
-    }
+    dropped_reap(slot);
+    if (!slot->job) return slot_rest(slot, now);
+    if (slot->phase == SLOT_FINISHED) return;
     for (int i = 0; i < 3; i++) pipe_read(slot, i, 16);
     if (now >= slot->next_watch) {
         slot->next_watch = now + 0.01;
@@ -577,5 +632,5 @@ void slot_step(Slot *slot, double now) {
     }
     if (slot->phase == SLOT_CALLS) calls_settle(slot, now);
     boxes_rescue(slot, now);
-    if (!slot->cells[0].active && !slot->cells[1].active) stage_finish(slot);
+    if (stage_is_over(slot)) stage_finish(slot);
 }

@@ -110,8 +110,7 @@ static void jobs_collect(Worker *w) {
         Slot *slot = &w->slots[i];
         if (slot->phase != SLOT_FINISHED) continue;
         answer(w, slot->job);
-        slot->job = NULL;
-        slot->phase = SLOT_IDLE;
+        slot_release(slot);
     }
 }
 

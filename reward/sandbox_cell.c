@@ -128,7 +128,7 @@ bool box_read(Box *box, Cell *cell) {
         cell->pid = who.pid;
         cell->started = clock_seconds();
     } else if (text[0] == 'X') {
-        cell->seconds = clock_seconds() - cell->started;
+        if (cell->seconds == 0) cell->seconds = clock_seconds() - cell->started;
         cell_report(cell, text + 2);
     } else if (text[0] == 'E') {
         cell_broke(cell, text + 2);
@@ -142,6 +142,7 @@ void cell_kill(Cell *cell, CellEnd why) {
     if (!cell->active) return;
     if (cell->end == END_NONE) cell->end = why;
     if (cell->killed == 0) cell->killed = clock_seconds();
+    if (cell->seconds == 0) cell->seconds = cell->killed - cell->started;
     if (cell->pidfd >= 0) syscall(SYS_pidfd_send_signal, cell->pidfd, SIGKILL, NULL, 0);
 }
 
