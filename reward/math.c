@@ -117,7 +117,7 @@ static bool is_echo(Judging *j) {
 
 static bool asks_rounding(const char *problem) {
     static const char *const words[] = {"round", "nearest", "decimal place", "approximat", "significant"};
-    for (const char *p = problem; p && *p; p++)
+    for (const char *p = problem; p && *p && p - problem < 65536; p++)
         for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
             if ((*p | 32) == words[i][0] && text_alike(p, words[i], strlen(words[i]))) return true;
     return false;

@@ -7,7 +7,14 @@
 
 #include "reward/math_parts.h"
 
-enum { WINDOW_MAX = 32768, BOXES_MAX = 16, BOX_MAX = TEXT_MAX + 64, CLAUSE_MAX = 400, ENVS_MAX = 8 };
+enum {
+    THOUGHT_MAX = 1 << 22,
+    WINDOW_MAX = 32768,
+    BOXES_MAX = 16,
+    BOX_MAX = TEXT_MAX + 64,
+    CLAUSE_MAX = 400,
+    ENVS_MAX = 8
+};
 
 static bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == '\f' || c == '\v'; }
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
@@ -608,13 +615,17 @@ static Span text_end(const char *text) {
     return n > WINDOW_MAX ? (Span){text + n - WINDOW_MAX, WINDOW_MAX} : (Span){text, n};
 }
 
-/* What follows the thought. A thought that never ends leaves nothing. */
-static bool thought_cut(Span *s) {
-    const char *close = find_last(*s, "</think>"), *open = find_last(*s, "<think>");
-    if (close)
-        *s = span_of(close + 8, s->p + s->n);
-    else if (open)
-        return false;
+/* What follows the last thought. A thought that never ends leaves nothing of what comes after it, however long ago
+ * it began (within THOUGHT_MAX bytes). */
+static bool thought_cut(const char *completion, Span *s) {
+    size_t n = strlen(completion);
+    Span all = n > THOUGHT_MAX ? (Span){completion + n - THOUGHT_MAX, THOUGHT_MAX} : (Span){completion, n};
+    const char *close = find_last(all, "</think>"), *open = find_last(all, "<think>");
+    const char *start = close ? close + 8 : all.p, *end = completion + n;
+    if (open && (!close || open > close)) end = open;
+    if (open && !close) return false;
+    if (start < end && (size_t)(end - start) > WINDOW_MAX) start = end - WINDOW_MAX;
+    *s = span_of(start, end);
     return true;
 }
 
@@ -647,8 +658,8 @@ static Span text_ascii(Arena *arena, Span s) {
 
 void answer_extract(Arena *arena, const char *completion, bool strict, bool words, Candidates *out) {
     *out = (Candidates){.words = words};
-    Span s = text_end(completion);
-    if (!thought_cut(&s)) {
+    Span s;
+    if (!thought_cut(completion, &s)) {
         out->thought_only = true;
         return;
     }
@@ -726,8 +737,8 @@ static char letter_first(Span s) {
 }
 
 char option_settled(Arena *arena, const char *completion) {
-    Span s = text_end(completion);
-    if (!thought_cut(&s)) return 0;
+    Span s;
+    if (!thought_cut(completion, &s)) return 0;
     s = text_ascii(arena, marks_cut(s));
     tag_cut(&s);
     s = trim_prose(s);

@@ -343,9 +343,9 @@ static void row_clash(Row *row, const char *fields) {
 }
 
 static bool field_maybe(const Row *row) {
-    static const char *const common[] = {"reward",    "class",   "verdict",      "reason",
-                                         "extracted", "parts",   "tests_passed", "results",
-                                         "passed",    "seconds", "bytes",        "peak_bytes"};
+    static const char *const common[] = {"reward", "class",       "verdict",   "reason",    "extracted",
+                                         "found",  "answer_form", "gold_form", "parts",     "results",
+                                         "passed", "seconds",     "bytes",     "peak_bytes"};
     for (size_t i = 0; i < sizeof common / sizeof common[0]; i++)
         if (json_object_get(row->object, common[i])) return true;
     return false;
