@@ -10,6 +10,8 @@ static bool is_alpha(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <
 
 /* ---- places in the text ---- */
 
+enum { LETTERS_MAX = 40 }; /* letters of a word that are looked at */
+
 Node *reader_fail(Reader *r, const char *fault) {
     if (!r->parse->fault) r->parse->fault = fault;
     r->p = r->end;
@@ -103,7 +105,7 @@ Span peek_command(Reader *r) {
 Span peek_word(Reader *r) {
     skip_blank(r);
     const char *stop = r->p;
-    while (stop < r->end && is_alpha(*stop)) stop++;
+    while (stop < r->end && is_alpha(*stop) && stop - r->p < LETTERS_MAX) stop++;
     return (Span){r->p, (size_t)(stop - r->p)};
 }
 

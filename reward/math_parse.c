@@ -13,7 +13,7 @@
 
 #include "reward/math_reader.h"
 
-enum { KIDS_MAX = 1024, ATOMS_MAX = 4 * TEXT_MAX };
+enum { UNIT_WORDS_MAX = 8, UNIT_LETTERS_MAX = 60, KIDS_MAX = 1024, ATOMS_MAX = 4 * TEXT_MAX };
 
 /* A list of nodes that grows in the arena's manner: it is copied when it is full. */
 typedef struct {
@@ -154,9 +154,10 @@ static bool take_plain_unit(Reader *r, NodeKind kind, Span *words) {
     bool known = true;
     while (p < r->end) {
         const char *start = p;
-        while (p < r->end && is_letter(*p)) p++;
+        while (p < r->end && is_letter(*p) && p - start <= UNIT_LETTERS_MAX) p++;
         size_t n = (size_t)(p - start);
         if (!n) break;
+        if (n > UNIT_LETTERS_MAX) return r->p = before, false;
         Word word = word_find(start, n);
         if (word.kind == WORD_FN || word.kind == WORD_CONST || word.kind == WORD_PERCENT)
             return r->p = before, false;
@@ -167,8 +168,8 @@ static bool take_plain_unit(Reader *r, NodeKind kind, Span *words) {
         bool short_unit = n == 1 && n_words && strchr("mshgL", *start);
         known &= word.kind == WORD_UNIT || word.kind == WORD_DEGREE || (unsigned char)*start >= 0xe3 || short_unit;
         if (n > longest) longest = n;
-        n_words++;
-        if (p < r->end && *p == '^') { /* feet^2 */
+        if (++n_words > UNIT_WORDS_MAX) return r->p = before, false; /* no unit, and no quadratic time */
+        if (p < r->end && *p == '^') {                               /* feet^2 */
             p++;
             if (p < r->end && *p == '{')
                 p = memchr(p, '}', (size_t)(r->end - p)) ? (const char *)memchr(p, '}', (size_t)(r->end - p)) + 1

@@ -183,6 +183,14 @@ static void test_locale(void **state) {
 /* ---- hostile input ---- */
 
 static const char *const pieces[] = {
+    "a ",
+    " ab",
+    "abcd",
+    "1 ",
+    "\\text{a} ",
+    "f(",
+    "x_",
+    "\\to ",
     "\\frac{",
     "}{",
     "}",
@@ -308,6 +316,14 @@ static const char *piece(Rng *rng) { return pieces[rng_below(rng, sizeof pieces 
 static void mutant_make(Buf *buf, Rng *rng) {
     buf_clear(buf);
     buf_text(buf, "");
+    if (rng_below(rng, 8) == 0) { /* one pattern over and over: finds what takes quadratic time */
+        const char *first = piece(rng), *second = rng_below(rng, 2) ? piece(rng) : "";
+        for (buf_text(buf, piece(rng)); buf->n < 1900 && *first;) {
+            buf_text(buf, first);
+            buf_text(buf, second);
+        }
+        return;
+    }
     if (rng_below(rng, 3) == 0) {
         for (uint64_t n = rng_below(rng, 40); n; n--) text_add(buf, rng, piece(rng));
         return;
