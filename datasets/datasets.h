@@ -37,7 +37,7 @@ typedef struct {
 /* Where problems come from. Zero-initialise; empty fields take the defaults. */
 typedef struct {
     const char *name;        /* a file (.jsonl, .jsonl.gz), or "generate:SPEC", see below */
-    const char *problem_key; /* default: the first of problem, question, prompt that the first good row has */
+    const char *problem_key; /* default: the first of problem, question, prompt, messages that the first good row has */
     const char *answer_key;  /* default: the first of answer, solution; a row's "####" is cut at */
     uint64_t seed;           /* of the order, and of what a generator draws */
     bool shuffle;            /* files: a new order each epoch, a function of seed and epoch */

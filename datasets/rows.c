@@ -65,16 +65,30 @@ static const char *first_key(const json_t *row, const char *const *keys) {
     return NULL;
 }
 
+/* The text of a chat of one message, the user's, whatever answers follow; NULL for any other chat. */
+static const json_t *user_text(const json_t *messages) {
+    const json_t *user = json_array_get(messages, 0), *message;
+    size_t i;
+    json_array_foreach(messages, i, message) {
+        const char *role = json_string_value(json_object_get(message, "role"));
+        if (!role || strcmp(role, i ? "assistant" : "user") != 0) return NULL;
+    }
+    return json_object_get(user, "content");
+}
+
 static enum RowFate problem_take(Reader *reader, const json_t *row, Problem *out, Err *err) {
-    static const char *const keys[] = {"problem", "question", "prompt", NULL};
+    static const char *const keys[] = {"problem", "question", "prompt", "messages", NULL};
     const char *key = reader->problem_key ? reader->problem_key : first_key(row, keys);
-    if (!key) return err_set(err, "no column problem, question or prompt"), ROW_BROKEN;
+    if (!key) return err_set(err, "no column problem, question, prompt or messages"), ROW_BROKEN;
     const json_t *value = json_object_get(row, key);
     if (!value) return err_set(err, "no column %s", key), ROW_BROKEN;
-    if (json_is_array(value)) {
-        err_set(err,
-                "column %s is a list of chat messages, which is not read; name a column of text by problem_key",
-                key);
+    if (json_is_array(value)) value = user_text(value);
+    if (!value) {
+        err_set(
+            err,
+            "column %s is a list of chat messages with more than one user's before the answer, which is not read; "
+            "name a column of text by problem_key",
+            key);
         return ROW_FATAL;
     }
     if (!json_is_string(value)) return err_set(err, "column %s is not text", key), ROW_BROKEN;

@@ -136,8 +136,9 @@ static bool eval_run(const Options *o, Err *err) {
     Source *source = source_open(&o->source, err);
     RewardConf reward_conf = {0};
     Reward *reward = source ? reward_open(o->reward_funcs.at, o->reward_funcs.n, &reward_conf, err) : NULL;
-    const char *prompt_template = o->prompt_template ? o->prompt_template : model_file_prompt_template(model.file);
-    long longest = reward ? eval_longest_prompt(model.tok, source, 0, prompt_template, err) : -1;
+    const char *prompt_template = NULL;
+    bool asked = reward && model_prompt_template(&model, o->prompt_template, &prompt_template, err);
+    long longest = asked ? eval_longest_prompt(model.tok, source, 0, prompt_template, err) : -1;
     EngineConf conf = {.slots = (int)o->slots};
     Engine *engine = longest >= 0 ? model_engine(&model, longest, o->max_completion_length, &conf, err) : NULL;
     double last = 0;

@@ -12,8 +12,9 @@
 
 static const char usage[] =
     "usage: whet sample --model MODEL --prompt TEXT [--num_samples N] [--temperature T] ...\n\n"
-    "Prints what the model answers. The prompt goes through the template that lies with the model, if there is "
-    "one.\n";
+    "Prints what the model answers. The prompt goes through the template that lies with the model, or the "
+    "model's\n"
+    "chat format, if there is one.\n";
 
 typedef struct {
     OpenConf open;
@@ -52,7 +53,7 @@ static void options_fill(Options *o, int argc, char **argv) {
     options_read(usage, table, OPEN_OPTIONS + 13, argc, argv, &o->arena);
 }
 
-static void prompt_read(const Options *o, const Model *model, Prompt *prompt) {
+static void prompt_read(const Options *o, Model *model, Prompt *prompt) {
     Err err = {0};
     Buf text = {0};
     char chunk[1 << 16];
@@ -60,7 +61,9 @@ static void prompt_read(const Options *o, const Model *model, Prompt *prompt) {
     buf_text(&text, o->prompt ? o->prompt : "");
     while (!o->prompt && (got = fread(chunk, 1, sizeof chunk, stdin)) > 0) buf_add(&text, chunk, got);
     if (!o->prompt && ferror(stdin)) die("sample: stdin: %s", strerror(errno));
-    const char *template_text = o->prompt_template ? o->prompt_template : model_file_prompt_template(model->file);
+    const char *template_text = NULL;
+    if (!o->raw && !model_prompt_template(model, o->prompt_template, &template_text, &err))
+        die("sample: %s", err.msg);
     if (o->raw || !template_text)
         prompt_raw(prompt, model->tok, text.p);
     else if (!prompt_make(prompt, model->tok, template_text, text.p, &err))

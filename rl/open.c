@@ -1,7 +1,10 @@
 /* open.c: opens device, model file, tokenizer and weights for all commands. Tested by tests/cmd_run.sh. */
 #include "rl/open.h"
 
+#include "rl/chat.h"
+
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 void open_options(OpenConf *conf, Option options[OPEN_OPTIONS]) {
@@ -11,7 +14,8 @@ void open_options(OpenConf *conf, Option options[OPEN_OPTIONS]) {
         {"device", KEY_TEXT, &conf->device, 0, 0, "where"},
         {"cpu_path", KEY_TEXT, &conf->cpu_path, 0, 0, "instruction set: auto, plain, avx2, avx512, avx512_bf16"},
         {"threads", KEY_WHOLE, &conf->threads, 0, 256, "0: as many as cores"},
-        {"max_memory", KEY_BYTES, &conf->max_memory, 0, 0, "most bytes to take (8G, 500M), of those that are free"},
+        {"max_memory", KEY_BYTES, &conf->max_memory, 0, 0,
+         "most bytes to take (8G, 500M), of those that are free"},
     };
     memcpy(options, all, sizeof all);
 }
@@ -91,7 +95,31 @@ Engine *model_engine(Model *model, long n_prompt, long max_new, EngineConf *conf
     return engine_open(model->policy, model->tok, conf, err);
 }
 
+/* The text of a control token of the model; "" for none. */
+static char *token_text(const Tokenizer *tok, int id) {
+    size_t n;
+    const char *p = tokenizer_piece(tok, id, &n);
+    return mem_text_n(p, n);
+}
+
+bool model_prompt_template(Model *model, const char *given, const char **out, Err *err) {
+    const char *jinja = model_file_chat_template(model->file);
+    *out = given ? given : model_file_prompt_template(model->file);
+    if (*out || !jinja) return true;
+    const Conf *conf = model_file_conf(model->file);
+    char *bos = token_text(model->tok, conf->bos), *eos = token_text(model->tok, conf->n_eos ? conf->eos[0] : -1);
+    Chat *chat = chat_open(jinja, bos, eos, err);
+    free(model->chat_prompt);
+    model->chat_prompt = chat ? chat_prompt_template(chat, err) : NULL;
+    *out = model->chat_prompt;
+    chat_close(chat);
+    free(bos);
+    free(eos);
+    return *out != NULL;
+}
+
 void model_close(Model *model) {
+    free(model->chat_prompt);
     policy_close(model->policy);
     if (model->tok) tokenizer_close(model->tok);
     if (model->file) model_file_close(model->file);

@@ -96,8 +96,7 @@ static bool open_data(Trainer *t, Err *err) {
         t->eval_name = r->eval_held_out ? arena_format(&t->arena, "%s (held out)", r->eval_dataset_name)
                                         : r->eval_dataset_name;
     }
-    t->prompt_template = r->prompt_template ? r->prompt_template : model_file_prompt_template(t->model.file);
-    return true;
+    return model_prompt_template(&t->model, r->prompt_template, &t->prompt_template, err);
 }
 
 static bool open_maths(Trainer *t, Err *err) {

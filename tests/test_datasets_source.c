@@ -140,8 +140,13 @@ static void test_bad_files(void **state) {
     refused((SourceConf){0}, "is empty");
     rows_write("\n \n");
     refused((SourceConf){0}, "holds no problems");
-    rows_write("{\"prompt\": [{\"role\": \"user\", \"content\": \"hi\"}]}\n");
+    rows_write(
+        "{\"prompt\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"user\", \"content\": \"hi\"}]}\n");
     refused((SourceConf){0}, "line 1: column prompt is a list of chat messages");
+    rows_write(
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}, "
+        "{\"role\": \"user\", \"content\": \"c\"}]}\n");
+    refused((SourceConf){0}, "line 1: column messages is a list of chat messages");
     gzFile gzip = gzopen(path, "wb");
     for (int i = 0; i < 1000; i++) gzprintf(gzip, "{\"problem\": \"%d\"}\n", i * 7919 % 1000);
     gzclose(gzip);
@@ -228,10 +233,27 @@ static void test_shared_data(void **state) {
     source_close(source);
 }
 
+/* Chat layout: one user's message, with or without the answer after it. */
+static void test_chats(void **state) {
+    (void)state;
+    rows_write(
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"2+2?\"}, {\"role\": \"assistant\", \"content\": "
+        "\"4\"}], \"answer\": 4}\n"
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"3+3?\"}], \"answer\": 6}\n"
+        "{\"messages\": [{\"role\": \"user\", \"content\": 7}], \"answer\": 6}\n");
+    Source *source = open_conf((SourceConf){0});
+    assert_int_equal(source_size(source), 2);
+    assert_int_equal(source_skipped(source), 1);
+    row_expect(source_at(source, 0), "line-1", "2+2?", "4");
+    row_expect(source_at(source, 1), "line-2", "3+3?", "6");
+    source_close(source);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_columns),   cmocka_unit_test(test_repeated_ids), cmocka_unit_test(test_broken_rows),
-        cmocka_unit_test(test_bad_files), cmocka_unit_test(test_shuffle),      cmocka_unit_test(test_shared_data),
+        cmocka_unit_test(test_chats),       cmocka_unit_test(test_columns),   cmocka_unit_test(test_repeated_ids),
+        cmocka_unit_test(test_broken_rows), cmocka_unit_test(test_bad_files), cmocka_unit_test(test_shuffle),
+        cmocka_unit_test(test_shared_data),
     };
     return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

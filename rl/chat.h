@@ -1,0 +1,41 @@
+/* chat.h: a model's own way of writing a conversation: recognised from its chat template, and rendered.
+ *
+ * Knows: the formats that chat templates come in (ChatML and Qwen's, Llama 2 and 3, Mistral, Gemma, Phi,
+ * DeepSeek), and the text of templates, which are programs in Jinja and are not run here. Must never know: tokens,
+ * problems. Ownership: a Chat owns its strings; a ChatText is the caller's, to be zero-initialised. Tested by
+ * tests/test_rl_chat.c against transformers' apply_chat_template.
+ */
+#ifndef WHET_RL_CHAT_H
+#define WHET_RL_CHAT_H
+
+#include "kernels/base.h"
+
+typedef struct {
+    const char *role; /* system, user, assistant */
+    const char *text;
+} ChatTurn;
+
+typedef struct {
+    size_t begin, end;
+} ChatRange;
+
+typedef struct {
+    Buf text;
+    ChatRange *plain; /* what came out of turns: control tokens are not to be recognised in it */
+    int n, room;
+} ChatText;
+
+typedef struct Chat Chat;
+/* Recognises a template; bos and eos are the texts of those tokens ("" for none). A template that is not known is
+ * refused with a line that names what it looks like and the setting that overrides it. */
+Chat *chat_open(const char *jinja, const char *bos, const char *eos, Err *err);
+const char *chat_name(const Chat *chat);
+/* The conversation and the beginning of the assistant's next turn. False and err when the format can't write it (a
+ * system message where the model knows none, roles out of turn). */
+bool chat_render(const Chat *chat, const ChatTurn *turns, int n, ChatText *out, Err *err);
+/* A prompt template with {problem} as the one user turn; the caller frees it. */
+char *chat_prompt_template(const Chat *chat, Err *err);
+void chat_text_free(ChatText *text);
+void chat_close(Chat *chat);
+
+#endif
