@@ -234,7 +234,7 @@ def cell_run(box, request, fds):
         cell_furnish(box, request["limits"])
         descriptors_take(fds)
         control = 4
-        os.setsid()
+        os.setpgid(0, 0)  # a signal to its own group stays in the cell; a session more would cost more
         random.seed()
         run = RUNS[request["kind"]]
         jail_wear(box, request["limits"])

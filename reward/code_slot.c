@@ -25,7 +25,7 @@ enum { JUDGE_ROWS = 500 }; /* then a new judge process: what tests may leave beh
 
 /* Bounded by processor time first: a busy machine must not turn programs into errors. */
 static const Limits compiler_limits = {.wall_s = 20,
-                                       .cpu_s = 10,
+                                       .cpu_s = 8,
                                        .memory = 2ll << 30,
                                        .space = 4ll << 30,
                                        .file = 64 << 20,
