@@ -316,6 +316,10 @@ static Node *read_words(Reader *r) {
     while (in.n && strchr(" .,~", in.p[in.n - 1])) in.n--;
     size_t letters = 0, run = 0;
     for (size_t i = 0; i < in.n; i++) {
+        bool joint = run == 0 && in.n - i > 2 &&
+                     (!memcmp(in.p + i, "and ", in.n - i > 3 ? 4 : 3) || !memcmp(in.p + i, "or ", 3));
+        if (joint) i += in.p[i] == 'a' ? 3 : 2; /* "A and B" is a list */
+        if (i >= in.n) break;
         run = is_alpha(in.p[i]) || (unsigned char)in.p[i] >= 0x80 ? run + 1 : 0;
         if (run > letters) letters = run;
     }

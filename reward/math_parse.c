@@ -333,7 +333,13 @@ static Node *read_term(Reader *r) {
             break;
         if (++r->work > ATOMS_MAX) return reader_fail(r, "too long");
     }
-    return term ? with_unit(r, term) : NULL;
+    if (term) term = with_unit(r, term);
+    char next = term && term->kind == NODE_UNIT && !r->brackets ? peek(r) : 0;
+    if (next >= '0' && next <= '9') { /* 4 ft 3 in: two values in order */
+        Node *rest = read_term(r);
+        return rest ? node_two(r->arena, NODE_TUPLE, term, rest) : NULL;
+    }
+    return term;
 }
 
 /* ---- sums ---- */

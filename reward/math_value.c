@@ -301,8 +301,11 @@ static Verdict percent_equal(Compare *compare, const Node *gold, const Node *ans
 static Verdict degree_equal(Compare *compare, const Node *gold, const Node *answer) {
     const Node *degrees = gold->kind == NODE_DEGREE ? gold : answer,
                *radians = gold->kind == NODE_DEGREE ? answer : gold;
-    if (degrees->kind != NODE_DEGREE || radians->kind == NODE_DEGREE || !has_constant(radians))
-        return VERDICT_DIFFERENT;
+    fmpq_t number;
+    fmpq_init(number);
+    bool rational = exact_value(radians, number, compare->budget);
+    fmpq_clear(number);
+    if (degrees->kind != NODE_DEGREE || radians->kind == NODE_DEGREE || rational) return VERDICT_DIFFERENT;
     Node *turned = node_two(compare->arena, NODE_MUL, degrees->kids[0], node_const(compare->arena, CONST_PI));
     turned = node_two(compare->arena, NODE_DIV, turned, node_int(compare->arena, 180));
     return plain_equal(compare, turned, radians);
