@@ -52,9 +52,14 @@ class Encoder:
     def sized(self, tag, data):
         self.out += tag + pack("<I", len(data)) + data
 
+    def room_for(self, n):
+        if len(self.out) + n > MOST_BYTES:
+            raise Oversize("a value is too large to be handed over")
+
     def many(self, tag, items, n, depth):
-        if depth > MOST_DEPTH or len(self.out) > MOST_BYTES:
-            raise Oversize("a value is too large or too deep to be handed over")
+        self.room_for(n)
+        if depth > MOST_DEPTH:
+            raise Oversize("a value is too deep to be handed over")
         self.out += tag + pack("<I", n)
         for item in items:
             self.add(item, depth + 1)
@@ -68,10 +73,12 @@ class Encoder:
         elif v is False:
             self.out += b"F"
         elif kind is int:
+            self.room_for(v.bit_length() // 8)
             self.sized(b"i", v.to_bytes((v.bit_length() + 8) // 8, "little", signed=True))
         elif kind is float:
             self.out += b"f" + pack("<d", v)
         elif kind is str:
+            self.room_for(len(v))
             self.sized(b"s", v.encode("utf-8", "surrogatepass"))
         elif kind is list:
             self.many(b"l", v, len(v), depth)
@@ -83,8 +90,7 @@ class Encoder:
             self.many(b"S", v, len(v), depth)
         else:
             self.add_rare(v, kind, depth)
-        if len(self.out) > MOST_BYTES:
-            raise Oversize("a value is too large to be handed over")
+        self.room_for(0)
 
     def pairs(self, tag, v, depth):
         self.many(tag, [x for pair in dict.items(v) for x in pair], 2 * len(v), depth)
