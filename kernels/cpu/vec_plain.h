@@ -1,5 +1,5 @@
-/* vec_plain.h: sixteen lanes in plain C, of float or, in the double variant, of double. The other vec_*.h give the same
- * functions with the same results, bit for bit. */
+/* vec_plain.h: sixteen lanes in plain C, of float or, in the double variant, of double. The other vec_*.h give the
+ * same functions with the same results, bit for bit. */
 #include <math.h>
 #include <string.h>
 
@@ -9,7 +9,8 @@ typedef struct {
 
 #define LANES for (int i = 0; i < 16; i++)
 #ifdef WHET_DOUBLE
-#define FMA fma
+#define FMA(a, b, c) ((a) * (b) + (c)) /* nothing is compared with it bit for bit, and fma() may be a slow call   \
+                                        */
 #else
 #define FMA fmaf
 #endif
@@ -89,7 +90,8 @@ static inline Vec v_min(Vec a, Vec b) {
     return a;
 }
 static inline Vec v_sqrt(Vec a) {
-    LANES a.at[i] = (real)sqrt((double)a.at[i]); /* correctly rounded in float too: double has more than twice the bits */
+    LANES a.at[i] =
+        (real)sqrt((double)a.at[i]); /* correctly rounded in float too: double has more than twice the bits */
     return a;
 }
 /* The lanes' sum and maximum in one fixed tree: i with i + 8, then 4, 2, 1. */
