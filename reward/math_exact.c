@@ -38,6 +38,7 @@ static bool too_large(Budget *budget) {
 
 static bool number_value(const Node *node, fmpq_t out, Budget *budget) {
     size_t n = strlen(node->text);
+    budget->work -= (int)(n / 32); /* reading digits takes time as well */
     if (n <= 18) {
         ulong value = 0;
         for (size_t i = 0; i < n; i++) value = 10 * value + (ulong)(node->text[i] - '0');
@@ -294,6 +295,7 @@ static bool range_value(const Node *node, fmpq_t out, Budget *budget, const Env 
         else if (ok)
             fmpq_mul(out, out, term);
         ok = ok && sized(out, budget);
+        budget->work -= (int)(bits_of(out) / 128);
     }
     fmpq_clear(low);
     fmpq_clear(high);
