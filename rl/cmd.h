@@ -8,6 +8,7 @@ int cmd_sample(int argc, char **argv);  /* whet sample: answers to one prompt */
 int cmd_eval(int argc, char **argv);    /* whet eval: accuracy on a file of problems */
 int cmd_bench(int argc, char **argv);   /* whet bench: how fast a model is sampled and trained */
 int cmd_logprob(int argc, char **argv); /* whet logprob: log-probabilities of a text's tokens */
+int cmd_pull(int argc, char **argv);    /* whet pull: a model from a hub into the cache */
 int cmd_export(int argc, char **argv);  /* whet export: a model for transformers or llama.cpp */
 int cmd_sandbox(int argc, char **argv); /* whet sandbox-selftest: which layers of isolation hold here */
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "rl/cmd.h"
+#include "rl/open.h"
 #include "rl/options.h"
 #include "rollout/rollout.h"
 
@@ -20,7 +21,7 @@ int cmd_export(int argc, char **argv) {
     int64_t shard = (int64_t)5 << 30;
     Arena arena = {0};
     const Option table[] = {
-        {"model", KEY_TEXT, &path, 0, 0, "the model to read"},
+        {"model", KEY_TEXT, &path, 0, 0, "the model to read: a folder, a .gguf file or ORG/MODEL in the cache"},
         {"format", KEY_TEXT, &format, 0, 0, "hf: a Hugging Face folder; gguf: one file"},
         {"dtype", KEY_TEXT, &dtype, 0, 0, "f32, f16, bf16; in a GGUF also q8_0, q4_0"},
         {"output", KEY_TEXT, &output, 0, 0, "the folder or file to write"},
@@ -32,7 +33,7 @@ int cmd_export(int argc, char **argv) {
     if (!gguf && strcmp(format, "hf") != 0) die("export: --format is %s and must be hf or gguf", format);
     if (shard < 1) die("export: --shard_size must be a size above zero, such as 5G");
     Err err = {0};
-    ModelFile *file = model_file_open(path, &err);
+    ModelFile *file = model_file_named(path, &err);
     Tokenizer *tok = file ? tokenizer_open(file, &err) : NULL;
     double begin = clock_seconds();
     if (!tok || !(gguf ? model_export_gguf(file, tok, dtype, output, &err)

@@ -17,6 +17,7 @@ static const Command commands[] = {
     {"eval", cmd_eval, "how many problems of a file a model solves", NULL},
     {"bench", cmd_bench, "how fast a model is sampled and trained here", NULL},
     {"logprob", cmd_logprob, "log-probabilities of the tokens of a text", NULL},
+    {"pull", cmd_pull, "fetch a model from a hub into the cache", NULL},
     {"export", cmd_export, "write a model for transformers or llama.cpp", NULL},
     {"score", cmd_score, "judge JSON lines of completions and expected answers", NULL},
     {"sandbox-selftest", cmd_sandbox, "which layers of isolation hold for candidate programs here", NULL},

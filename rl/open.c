@@ -2,14 +2,16 @@
 #include "rl/open.h"
 
 #include "rl/chat.h"
+#include "rl/pull.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 void open_options(OpenConf *conf, Option options[OPEN_OPTIONS]) {
     const Option all[OPEN_OPTIONS] = {
-        {"model", KEY_TEXT, &conf->model, 0, 0, "a Hugging Face folder or a .gguf file"},
+        {"model", KEY_TEXT, &conf->model, 0, 0, "a Hugging Face folder, a .gguf file, or ORG/MODEL in the cache"},
         {"dtype", KEY_TEXT, &conf->dtype, 0, 0, "what is computed in: float32 or bfloat16"},
         {"device", KEY_TEXT, &conf->device, 0, 0, "where"},
         {"cpu_path", KEY_TEXT, &conf->cpu_path, 0, 0, "instruction set: auto, plain, avx2, avx512, avx512_bf16"},
@@ -51,13 +53,32 @@ static bool type_read(const char *dtype, DType *type, Err *err) {
     return err_set(err, "dtype %s is not known; use float32 or bfloat16", dtype);
 }
 
+ModelFile *model_file_named(const char *name, Err *err) {
+    struct stat st;
+    bool there = stat(name, &st) == 0;
+    char *cached = there ? NULL : cache_find(name);
+    ModelFile *file = NULL;
+    if (there || cached)
+        file = model_file_open(cached ? cached : name, err);
+    else if (cache_name(name))
+        err_set(
+            err,
+            "%s: there is no such model file or folder, nor a model of that name in the cache: check the path, "
+            "or run `whet pull %s`",
+            name, name);
+    else
+        file = model_file_open(name, err);
+    free(cached);
+    return file;
+}
+
 bool model_open(Model *model, const OpenConf *conf, Err *err) {
     *model = (Model){0};
     if (!conf->model) return err_set(err, "--model is needed: a Hugging Face folder or a .gguf file");
     if (!type_read(conf->dtype, &model->type, err)) return false;
     DevConf dev = {.device = conf->device, .path = conf->cpu_path, .threads = (int)conf->threads};
     model->dev = dev_open(&dev, err);
-    if (model->dev) model->file = model_file_open(conf->model, err);
+    if (model->dev) model->file = model_file_named(conf->model, err);
     if (model->file) model->tok = tokenizer_open(model->file, err);
     if (model->tok) {
         int64_t there = memory_free();

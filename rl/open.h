@@ -32,6 +32,8 @@ typedef struct {
 enum { OPEN_OPTIONS = 6 };
 void open_options(OpenConf *conf, Option options[OPEN_OPTIONS]);
 
+/* Opens a file or folder, or the model of that name which `whet pull` left in the cache. */
+ModelFile *model_file_named(const char *name, Err *err);
 /* Opens device, file and tokenizer: headers are checked, no weight is read. On failure nothing stays open. */
 bool model_open(Model *model, const OpenConf *conf, Err *err);
 /* Reads the weights. `more` bytes will be asked of the device beside them: when both are more than there is,

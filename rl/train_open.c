@@ -63,7 +63,7 @@ static bool open_model(Trainer *t, const char *folder, Err *err) {
     if (!model_load(&t->model, &t->plan.policy, more, err)) return false;
     t->model.policy->version = t->state.version;
     if (r->beta != 0) {
-        t->reference_file = model_file_open(r->model_name_or_path, err);
+        t->reference_file = model_file_named(r->model_name_or_path, err);
         if (t->reference_file)
             t->reference = policy_load(t->model.dev, t->reference_file, &t->plan.reference, err);
         if (!t->reference) return false;
