@@ -24,12 +24,17 @@ static bool has_pm(const Node *node) {
 
 /* The tree with every plus-minus resolved: all take the upper sign, or all the lower one. */
 static Node *pm_resolve(Arena *arena, Node *node, bool upper) {
-    if (!has_pm(node)) return node;
+    if (!node->n) return node;
     Node *copy = node_of(arena, (NodeKind)node->kind, node->n, node->kids);
     Node **kids = copy->kids;
+    bool same = node->kind != NODE_PM;
+    for (int i = 0; i < node->n; i++) {
+        kids[i] = pm_resolve(arena, node->kids[i], upper);
+        same = same && kids[i] == node->kids[i];
+    }
+    if (same) return node;
     *copy = *node;
     copy->kids = kids;
-    for (int i = 0; i < node->n; i++) kids[i] = pm_resolve(arena, node->kids[i], upper);
     if (node->kind != NODE_PM) return copy;
     bool plus = (node->op == '+') == upper;
     Node *last = plus ? kids[node->n - 1] : node_one(arena, NODE_NEG, kids[node->n - 1]);
