@@ -128,7 +128,7 @@ typedef struct {
     Cache *cache;
 } Slot;
 
-bool slot_open(Slot *slot, int number, const char *python, bool weak, Cache *cache, Err *err);
+bool slot_open(Slot *slot, int number, const char *python, bool weak, bool quick, Cache *cache, Err *err);
 void slot_close(Slot *slot);
 void slot_release(Slot *slot);                   /* the job was answered */
 void slot_take(Slot *slot, Job *job);            /* the slot is idle and owns the job until it has finished */

@@ -46,11 +46,11 @@ static void fd_drop(int *fd) {
     *fd = -1;
 }
 
-bool slot_open(Slot *slot, int number, const char *python, bool weak, Cache *cache, Err *err) {
+bool slot_open(Slot *slot, int number, const char *python, bool weak, bool quick, Cache *cache, Err *err) {
     *slot = (Slot){.pipes = {-1, -1, -1}, .program = -1, .channel = -1, .cache = cache};
     for (int i = 0; i < 2; i++) slot->boxes[i].control = -1;
     for (int i = 0; i < 2; i++) {
-        BoxConf conf = {.role = (BoxRole)i, .number = 2 * number + i, .weak = weak};
+        BoxConf conf = {.role = (BoxRole)i, .number = 2 * number + i, .weak = weak, .quick = quick};
         snprintf(conf.python, sizeof conf.python, "%s", python);
         if (!box_open(&slot->boxes[i], &conf, err)) return false;
     }
@@ -524,9 +524,10 @@ static void calls_settle(Slot *slot, double now) {
 }
 
 static bool boxes_renew(Slot *slot, Err *err) {
-    if (slot->judged > JUDGE_ROWS) box_close(&slot->boxes[BOX_JUDGE]), slot->judged = 0;
+    if (slot->judged > JUDGE_ROWS) box_drop(slot, BOX_JUDGE), slot->judged = 0;
     for (int i = 0; i < 2; i++) {
         BoxConf conf = slot->boxes[i].conf;
+        conf.quick = true;
         if (slot->boxes[i].control < 0 && !box_open(&slot->boxes[i], &conf, err)) return false;
     }
     return true;

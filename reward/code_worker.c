@@ -99,7 +99,7 @@ static void slots_grow(Worker *w, double now) {
         if (!slot_is_slow(&w->slots[i], now)) return;
     if (!w->first || w->n_slots >= w->most_slots) return;
     Slot *slot = &w->slots[w->n_slots];
-    if (slot_open(slot, w->n_slots, w->python, w->weak != NULL, w->cache, &err))
+    if (slot_open(slot, w->n_slots, w->python, w->weak != NULL, true, w->cache, &err))
         w->n_slots++;
     else
         slot_close(slot), w->most_slots = w->n_slots; /* the machine gives no more */
@@ -218,7 +218,7 @@ static bool start(Worker *w, bool weak, int slots, unsigned *layers, Err *err) {
     w->most_slots = slots > 0 ? want : 4 * want < SLOTS_MAX ? 4 * want : SLOTS_MAX;
     if (!box_find_python(w->python, sizeof w->python, err)) return false;
     for (; w->n_slots < want; w->n_slots++)
-        if (!slot_open(&w->slots[w->n_slots], w->n_slots, w->python, weak, w->cache, err)) {
+        if (!slot_open(&w->slots[w->n_slots], w->n_slots, w->python, weak, false, w->cache, err)) {
             w->n_slots++; /* so that what it opened is closed */
             return false;
         }
@@ -226,6 +226,9 @@ static bool start(Worker *w, bool weak, int slots, unsigned *layers, Err *err) {
 }
 
 static void finish(Worker *w) {
+    for (int i = 0; i < w->n_slots; i++) /* all at once, then wait for each */
+        for (int k = 0; k < 2; k++)
+            if (w->slots[i].boxes[k].pid > 0) kill(w->slots[i].boxes[k].pid, SIGKILL);
     for (int i = 0; i < w->n_slots; i++) {
         if (w->slots[i].job) job_free(w->slots[i].job);
         slot_close(&w->slots[i]);

@@ -39,6 +39,7 @@ typedef struct {
     int number;       /* of this worker's boxes; gives each an identity of its own where that is possible */
     char python[256]; /* the interpreter, somewhere under /usr */
     bool weak;        /* go on with fewer namespaces when the machine refuses them */
+    bool quick;       /* don't wait for the child's exec: if it fails, the box is found dead */
 } BoxConf;
 
 typedef struct {

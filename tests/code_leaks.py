@@ -78,7 +78,7 @@ def main():
             print("after %d rows: %s" % (i, seen[i]))
     seconds = time.monotonic() - start
     run.wait()
-    time.sleep(0.3)
+    time.sleep(2)
     early, late = [seen[k] for k in sorted(seen)]
     for who in ("caller", "worker"):
         if late[who]["rss_kib"] > early[who]["rss_kib"] + 4096:

@@ -105,8 +105,11 @@ def main():
             )
         elif wanted:
             print("%s: %s after %.2f s: %s" % (row["id"], got["verdict"], got["seconds"], got.get("reason")))
-    time.sleep(0.2)
-    left, written = leftovers() - before, files() - files_before
+    for _ in range(50):  # the last ones may still be dying
+        left, written = leftovers() - before, files() - files_before
+        if not left:
+            break
+        time.sleep(0.1)
     print(
         "hostile programs: %d of %d have the right verdict, %.1f s; left behind: %d processes, %d files"
         % (len(rows) - bad, len(rows), time.monotonic() - start, len(left), len(written))
