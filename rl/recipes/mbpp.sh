@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# mbpp.sh MODEL FOLDER [STEPS [MORE FLAGS...]]: trains MODEL into FOLDER on MBPP's train part with mbpp.yaml; the data are
-# mbpp_train.jsonl.gz and mbpp_validation.jsonl.gz in $WHET_DATA (default ../shared/data), the program is $WHET (default ./whet).
+# mbpp.sh MODEL FOLDER [STEPS [MORE FLAGS...]]: trains MODEL into FOLDER on MBPP's train part with mbpp.yaml;
+# the data are mbpp_train.jsonl.gz and mbpp_validation.jsonl.gz in $WHET_DATA (default ../shared/data), the
+# program is $WHET (default ./whet).
 set -eu
 model=$1 folder=$2 steps=${3:-}
 shift $(($# < 3 ? $# : 3))
@@ -19,5 +20,5 @@ for line in sys.stdin:
 ' >"$rows/$part.jsonl"
 done
 [ -z "$steps" ] || set -- --max_steps "$steps" "$@"
-exec "$whet" train rl/recipes/mbpp.yaml --dataset_name "$rows/train.jsonl" --eval_dataset_name "$rows/validation.jsonl" \
-    --model_name_or_path "$model" --output_dir "$folder" --seed 1 "$@"
+exec "$whet" train rl/recipes/mbpp.yaml --dataset_name "$rows/train.jsonl" \
+    --eval_dataset_name "$rows/validation.jsonl" --model_name_or_path "$model" --output_dir "$folder" --seed 1 "$@"
