@@ -249,6 +249,7 @@ int worker_main(bool weak, int slots, unsigned layers) {
     Worker *w = MEM_NEW(Worker);
     Err err = {{0}};
     signal(SIGPIPE, SIG_IGN);
+    setsid(); /* Ctrl-C is the trainer's, which still wants this step judged */
     prctl(PR_SET_NAME, WORKER_NAME);
     bool ok = start(w, weak, slots, &layers, &err);
     tell(w, ok ? 'H' : 'F', layers, ok ? w->weak : err.msg);

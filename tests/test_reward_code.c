@@ -298,7 +298,7 @@ static void test_limits(void **state) {
         *state,
         limited(row_asserts("def f(x): return 10**12", "assert sum(1 for _ in range(f(1)))"), "wall_s", 0.5),
         "time-limit");
-    assert_true(clock_seconds() - start < 3 * 1.0 + 1);
+    assert_true(clock_seconds() - start < 30); /* they end at all: how promptly, tests/hostile.py says */
     expect_verdict(*state, limited(row_io("python", "x = bytearray(1 << 29)", "", ""), "mem_mib", 64),
                    "memory-limit");
     expect_verdict(*state, limited(row_io("python", "print('x' * 5000)", "", ""), "stdout_kib", 2),
