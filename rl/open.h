@@ -24,7 +24,7 @@ typedef struct {
     Tokenizer *tok;
     Policy *policy; /* NULL before model_load */
     DType type;
-    int64_t memory; /* bytes that may be taken */
+    int64_t memory;    /* bytes that may be taken */
     char *chat_prompt; /* the model's chat template with {problem} as the user's turn; NULL: not asked for */
 } Model;
 
@@ -40,8 +40,9 @@ bool model_open(Model *model, const OpenConf *conf, Err *err);
  * nothing is read and err says what each needs. conf->type is set here. */
 bool model_load(Model *model, PolicyConf *conf, size_t more, Err *err);
 void model_close(Model *model);
-/* The template that prompts go through: `given`, or the one that lies with the model, or what its chat template makes
- * of one user's turn; *out is NULL where there is none of them. A chat template of an unknown format is an error. */
+/* The template that prompts go through: `given`, or the one that lies with the model, or what its chat template
+ * makes of one user's turn; *out is NULL where there is none of them. A chat template of an unknown format is an
+ * error. */
 bool model_prompt_template(Model *model, const char *given, const char **out, Err *err);
 
 /* Reads the weights and opens an engine for prompts and answers of these lengths, cut to what the model can take.

@@ -111,9 +111,9 @@ bool safetensors_write(const char *path, const TensorEntry *entries, int n, bool
 bool model_save(const char *folder, const Conf *conf, const Tokenizer *tok, const char *chat_template,
                 const char *prompt_template, const TensorEntry *entries, int n, bool bfloat16, TensorReader *read,
                 void *self, Err *err);
-/* Writes an open model anew, as a Hugging Face folder (made if need be; dtype "f32", "f16", "bf16"; weights cut into
- * files of at most shard_bytes) or as one GGUF file (also "q8_0", "q4_0"). Nothing is dropped silently: what the
- * format can't say is refused. */
+/* Writes an open model anew, as a Hugging Face folder (made if need be; dtype "f32", "f16", "bf16"; weights cut
+ * into files of at most shard_bytes) or as one GGUF file (also "q8_0", "q4_0"). What the format can't say is
+ * refused. */
 bool model_export_hf(const ModelFile *file, const Tokenizer *tok, const char *dtype, int64_t shard_bytes,
                      const char *folder, Err *err);
 bool model_export_gguf(const ModelFile *file, const Tokenizer *tok, const char *dtype, const char *path, Err *err);

@@ -1,6 +1,6 @@
 /* tokens.h: what the files of the tokenizer share inside rollout/.
  *
- * Knows: byte-level BPE (pieces, merges, added tokens), the splitting of text into words, the framing tokens. It
+ * Knows: BPE on bytes and on characters (pieces, merges, added tokens), the splitting of text into words, the framing tokens. It
  * never learns of tensors or devices. Ownership: a Tokenizer owns everything below it; a Splitter is owned by its
  * Tokenizer; a Builder borrows texts from what it is built out of and lives while that is read. Tested by
  * tests/test_rollout_tokenizer.c.
