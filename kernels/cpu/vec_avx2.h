@@ -2,6 +2,8 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "kernels/cpu/bf16.h"
+
 typedef struct {
     __m256 lo, hi;
 } Vec;
@@ -19,18 +21,6 @@ static inline void v_store_n(real *p, Vec a, int n) {
     float all[16];
     v_store(all, a);
     memcpy(p, all, (size_t)n * sizeof *p);
-}
-static inline real bf16_widen(uint16_t h) {
-    uint32_t u = (uint32_t)h << 16;
-    float f;
-    memcpy(&f, &u, sizeof f);
-    return f;
-}
-static inline uint16_t bf16_round(real f) {
-    uint32_t u;
-    memcpy(&u, &f, sizeof u);
-    if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(u >> 16 | 0x40);
-    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16);
 }
 static inline __m256 widen8(const uint16_t *p) {
     __m256i u = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));

@@ -2,6 +2,8 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "kernels/cpu/bf16.h"
+
 typedef __m512 Vec;
 
 static inline Vec v_set(real a) { return _mm512_set1_ps(a); }
@@ -9,18 +11,6 @@ static inline Vec v_load(const real *p) { return _mm512_loadu_ps(p); }
 static inline void v_store(real *p, Vec a) { _mm512_storeu_ps(p, a); }
 static inline Vec v_load_n(const real *p, int n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
 static inline void v_store_n(real *p, Vec a, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), a); }
-static inline real bf16_widen(uint16_t h) {
-    uint32_t u = (uint32_t)h << 16;
-    float f;
-    memcpy(&f, &u, sizeof f);
-    return f;
-}
-static inline uint16_t bf16_round(real f) {
-    uint32_t u;
-    memcpy(&u, &f, sizeof u);
-    if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(u >> 16 | 0x40);
-    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16);
-}
 static inline Vec v_load_bf16(const uint16_t *p) {
     __m512i u = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(u, 16));

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/cpu/bf16.h"
+
 typedef struct {
     real at[16];
 } Vec;
@@ -34,19 +36,6 @@ static inline Vec v_load_n(const real *p, int n) {
 }
 static inline void v_store_n(real *p, Vec a, int n) {
     for (int i = 0; i < n; i++) p[i] = a.at[i];
-}
-static inline real bf16_widen(uint16_t h) {
-    uint32_t u = (uint32_t)h << 16;
-    float f;
-    memcpy(&f, &u, sizeof f);
-    return f;
-}
-static inline uint16_t bf16_round(real x) {
-    float f = (float)x;
-    uint32_t u;
-    memcpy(&u, &f, sizeof u);
-    if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(u >> 16 | 0x40); /* NaN stays NaN */
-    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16);
 }
 static inline Vec v_load_bf16(const uint16_t *p) {
     Vec r;
