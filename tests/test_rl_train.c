@@ -6,8 +6,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
-#include <dirent.h>
-#include <math.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,16 +94,12 @@ static bool run_train(const Run *run, bool resume, const volatile int *stop, boo
     return good;
 }
 
-static double whole_seconds; /* what the latest whole run took */
-
 static void run_whole(const Run *run) {
     Err err = {0};
-    double began = clock_seconds();
     bool finished = false;
     bool good = run_train(run, false, &no_stop, &finished, &err);
     assert_string_equal(err.msg, "");
     assert_true(good && finished);
-    whole_seconds = clock_seconds() - began;
 }
 
 /* ---- what a run leaves ---- */
@@ -214,50 +209,62 @@ static void test_stop_and_resume(void **state) {
     same_run("plain", "stopped");
 }
 
-/* Killed at any moment, again and again, the run ends with the same store and checkpoint. */
+static int metrics_lines(const char *name) {
+    char path[512], line[8192];
+    int n = 0;
+    snprintf(path, sizeof path, "%s/%s/metrics.jsonl", root, name);
+    FILE *file = fopen(path, "r");
+    while (file && fgets(line, sizeof line, file)) n++;
+    if (file) fclose(file);
+    return n;
+}
+
+/* Goes on with the run in a process of its own, and kills that some moments after it has written `steps` steps. */
+static int run_and_kill(const Run *run, bool resume, int steps, useconds_t moments) {
+    pid_t child = fork();
+    if (child == 0) {
+        bool finished = false;
+        Err err = {0};
+        bool good = run_train(run, resume, &no_stop, &finished, &err);
+        if (!good) fprintf(stderr, "%s\n", err.msg);
+        _exit(good && finished ? 0 : 3);
+    }
+    int status = 0;
+    while (metrics_lines(run->name) < steps)
+        if (waitpid(child, &status, WNOHANG) == child)
+            return status;
+        else
+            usleep(1000);
+    usleep(moments);
+    kill(child, SIGKILL);
+    waitpid(child, &status, 0);
+    return status;
+}
+
+/* Killed at many moments (while it opens, samples, learns, stores, saves), the run ends with the same store and
+ * checkpoint. */
 static void test_kill_and_resume(void **state) {
     (void)state;
-    Run run = {"killed", {"--save_steps", "2", NULL}};
+    Run run = {"killed", {NULL}};
     Rng rng = {99, 0};
     char path[512];
-    int kills = 0;
-    for (int tries = 0; tries < 60; tries++) {
+    int kills = 0, status = 0;
+    for (int tries = 0; tries < 16; tries++) {
         snprintf(path, sizeof path, "%s/killed/checkpoint-2", root);
         bool resume = access(path, F_OK) == 0;
         if (!resume) {
             snprintf(path, sizeof path, "%s/killed", root);
             folder_clear(path);
         }
-        pid_t child = fork();
-        if (child == 0) {
-            bool finished = false;
-            Err err = {0};
-            bool good = run_train(&run, resume, &no_stop, &finished, &err);
-            if (!good) fprintf(stderr, "%s\n", err.msg);
-            _exit(good && finished ? 0 : 3);
-        }
-        /* At first at any moment of a run; later less early, so that it ends on a busy machine too. */
-        double at = (rng_uniform(&rng) + 0.1 * tries) * whole_seconds;
-        useconds_t wait = (useconds_t)(1e6 * at);
-        int status = 0;
-        bool ended = false;
-        for (useconds_t slept = 0; slept < wait && !ended; slept += 5000) {
-            usleep(5000);
-            ended = waitpid(child, &status, WNOHANG) == child;
-        }
-        if (!ended) {
-            kill(child, SIGKILL);
-            waitpid(child, &status, 0);
-            kills += WIFSIGNALED(status);
-            continue;
-        }
-        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-        print_message("killed %d times\n", kills);
-        assert_true(kills > 0);
-        same_run("plain", "killed");
-        return;
+        int steps = tries == 15 ? INT_MAX : tries % 8 < 6 ? tries % 8 : 0; /* the last time it runs to its end */
+        status = run_and_kill(&run, resume, steps, (useconds_t)rng_below(&rng, 60000));
+        kills += WIFSIGNALED(status) != 0;
+        if (WIFEXITED(status)) break;
     }
-    fail_msg("the run never came to its end");
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    print_message("killed %d times\n", kills);
+    assert_true(kills > 0); /* the first kill comes long before the first step ends */
+    same_run("plain", "killed");
 }
 
 /* Several updates from one batch of samples, stopped in the middle of a round. */
