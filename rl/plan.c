@@ -23,8 +23,19 @@ static int rows_of_update(const Recipe *r) {
     return all > 1 << 30 ? 1 << 30 : (int)all;
 }
 
-bool plan_make(Plan *p, const Recipe *r, const Model *model, Err *err) {
+/* The most rows at once with which all fits, rather with everything on the tape than recomputed. */
+static bool plan_learning(Plan *p, const Recipe *r, const Model *model, const Params *params) {
     static const int sizes[] = {2048, 1024, 512};
+    int most = rows_of_update(r), fixed = (int)r->micro_batch_tokens;
+    for (int recompute = 0; recompute < 2; recompute++)
+        for (int i = 0; i < 3; i++) {
+            plan_rows(p, model, fixed ? fixed : sizes[i] < most ? sizes[i] : most, recompute, params);
+            if (p->total <= (size_t)model->memory) return true;
+        }
+    return false;
+}
+
+bool plan_make(Plan *p, const Recipe *r, const Model *model, Err *err) {
     const Conf *conf = model_file_conf(model->file);
     long longest = r->max_prompt_length + r->max_completion_length;
     if (longest > conf->max_positions)
@@ -47,16 +58,13 @@ bool plan_make(Plan *p, const Recipe *r, const Model *model, Err *err) {
     p->policy.frozen = r->frozen.n ? (const char *const *)r->frozen.at : NULL;
     p->policy_bytes = policy_bytes(model->dev, conf, &p->policy);
     if (r->beta != 0) p->reference_bytes = policy_bytes(model->dev, conf, &p->reference);
-    p->engine_bytes = engine_bytes(model->dev, conf, model->type, &p->engine);
     Params params = params_of(conf, &p->policy);
     bool fits = false;
-    int most = rows_of_update(r), fixed = (int)r->micro_batch_tokens;
-    for (int recompute = 0; recompute < 2 && !fits; recompute++)
-        for (int i = 0; i < 3 && !fits; i++) {
-            int rows = fixed ? fixed : sizes[i] < most ? sizes[i] : most;
-            plan_rows(p, model, rows, recompute, &params);
-            fits = p->total <= (size_t)model->memory;
-        }
+    for (int slots = (int)r->slots; slots > 0 && !fits; slots /= 2) { /* changes no result */
+        p->engine.slots = slots;
+        p->engine_bytes = engine_bytes(model->dev, conf, model->type, &p->engine);
+        fits = plan_learning(p, r, model, &params);
+    }
     int64_t trained = params.n_trained;
     params_free(&params);
     if (trained == 0)
@@ -65,7 +73,7 @@ bool plan_make(Plan *p, const Recipe *r, const Model *model, Err *err) {
     return err_set(
         err,
         "%.2f GB of memory are needed at the least (weights %.2f, learning %.2f, sampling %.2f) and %.2f GB may "
-        "be taken: lower max_prompt_length, max_completion_length or slots, or freeze parameters",
+        "be taken: lower max_prompt_length or max_completion_length, or freeze parameters",
         (double)p->total * 1e-9, (double)(p->policy_bytes + p->reference_bytes) * 1e-9,
         (double)(p->learner_bytes + p->workspace_bytes) * 1e-9, (double)p->engine_bytes * 1e-9,
         (double)model->memory * 1e-9);
