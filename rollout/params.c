@@ -1,6 +1,6 @@
 /* params.c: the table of parameters and the weights on a device. What the rows are called and how large they are
  * follows from Conf alone. Tested by tests/test_rollout_forward.c and tests/test_rl_learn.c. */
-#include "rollout/rollout.h"
+#include "rollout/internal.h"
 
 #include <fnmatch.h>
 #include <math.h>
@@ -75,19 +75,11 @@ static void layer_add(Policy *policy, const PolicyConf *conf, int layer) {
     w->down = linear_add(params, conf, layer, down, 1, c->hidden, kind->mlp_bias);
 }
 
-static void conf_copy(Conf *to, const Conf *from) {
-    *to = *from;
-    to->layers = MEM_ARRAY(LayerConf, from->n_layers);
-    memcpy(to->layers, from->layers, (size_t)from->n_layers * sizeof *to->layers);
-    to->inv_freq = MEM_ARRAY(float, from->head_dim / 2);
-    memcpy(to->inv_freq, from->inv_freq, (size_t)(from->head_dim / 2) * sizeof *to->inv_freq);
-}
-
 /* A policy with its table and no memory on the device. */
 static Policy *policy_plan(Dev *dev, const Conf *model, const PolicyConf *conf) {
     Policy *policy = MEM_NEW(Policy);
     policy->dev = dev, policy->type = conf->type;
-    conf_copy(&policy->conf, model);
+    policy->conf = conf_copy(model);
     const Conf *c = &policy->conf;
     policy->layers = MEM_ARRAY(LayerWeights, c->n_layers);
     Params *params = &policy->params;
@@ -102,8 +94,7 @@ static Policy *policy_plan(Dev *dev, const Conf *model, const PolicyConf *conf) 
 static void policy_free_plan(Policy *policy) {
     free(policy->params.items);
     free(policy->layers);
-    free(policy->conf.layers);
-    free(policy->conf.inv_freq);
+    conf_free(&policy->conf);
     free(policy);
 }
 
