@@ -78,42 +78,46 @@ def files():
     }
 
 
+def judge(whet, rows):
+    run = subprocess.run(
+        [whet, "score", "--reward_funcs", "code"],
+        input="".join(json.dumps(row) + "\n" for row in rows),
+        text=True,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
 def main():
     whet, wanted = sys.argv[1], sys.argv[2:]
     rows = [r for path in sorted(glob.glob(HERE + "/hostile/*.txt")) for r in programs(path)]
     rows = [r for r in rows if not wanted or r[0]["id"] in wanted]
     before, files_before, start = leftovers(), files(), time.monotonic()
-    data = "".join(json.dumps(row) + "\n" for row, _ in rows)
-    run = subprocess.run(
-        [whet, "score", "--reward_funcs", "code"],
-        input=data,
-        text=True,
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    out = [json.loads(line) for line in run.stdout.splitlines()]
+    out = judge(whet, [row for row, _ in rows])
     bad = overdue = 0
     for (row, verdicts), got in zip(rows, out):
         deadline = row["limits"].get("wall_s", 10) * max(1, len(row.get("tests", [])))
         deadline += 20 if row["language"] != "python" else 0  # the compiler has limits of its own
-        # Half a second past the deadline is the promise; on a loaded machine it decides nothing here.
-        overdue += got["seconds"] > deadline + 0.5
-        late = got["seconds"] > deadline + 10
+        late = got.get("seconds", 0) > deadline + 0.5
+        if late:  # the machine may have been busy: once more, alone
+            overdue += 1
+            late = judge(whet, [row])[0].get("seconds", 0) > deadline + 0.5
         if got["verdict"] not in verdicts or late:
             bad += 1
             print(
                 "%s: %s after %.2f s, not %s: %s"
-                % (row["id"], got["verdict"], got["seconds"], "|".join(verdicts), got.get("reason"))
+                % (row["id"], got["verdict"], got.get("seconds", 0), "|".join(verdicts), got.get("reason"))
             )
         elif wanted:
-            print("%s: %s after %.2f s: %s" % (row["id"], got["verdict"], got["seconds"], got.get("reason")))
+            print("%s: %s after %.2f s: %s" % (row["id"], got["verdict"], got.get("seconds", 0), got.get("reason")))
     for _ in range(50):  # the last ones may still be dying
         left, written = leftovers() - before, files() - files_before
         if not left:
             break
         time.sleep(0.1)
     print(
-        "hostile programs: %d of %d have the right verdict, %.1f s; %d more than 0.5 s past the deadline; "
+        "hostile programs: %d of %d have the right verdict, %.1f s; %d late at first; "
         "left behind: %d processes, %d files"
         % (len(rows) - bad, len(rows), time.monotonic() - start, overdue, len(left), len(written))
     )
