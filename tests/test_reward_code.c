@@ -288,7 +288,8 @@ static json_t *limited(json_t *row, const char *limit, double value) {
     return row;
 }
 
-static void test_limits(void **state) {
+/* Programs that never end, each judged within its deadline and half a second; what the three took together. */
+static double endless_seconds(void **state) {
     double start = clock_seconds();
     expect_verdict(*state, limited(row_io("python", "while 1: pass", "", ""), "wall_s", 0.5), "time-limit");
     expect_verdict(*state, limited(row_asserts("def f(x):\n    while 1: pass", "assert f(1)"), "wall_s", 0.5),
@@ -298,7 +299,12 @@ static void test_limits(void **state) {
         *state,
         limited(row_asserts("def f(x): return 10**12", "assert sum(1 for _ in range(f(1)))"), "wall_s", 0.5),
         "time-limit");
-    assert_true(clock_seconds() - start < 30); /* they end at all: how promptly, tests/hostile.py says */
+    return clock_seconds() - start;
+}
+
+static void test_limits(void **state) {
+    double bound = 3 * 1.0 + 1;
+    assert_true(endless_seconds(state) < bound || endless_seconds(state) < bound); /* twice where it was busy */
     expect_verdict(*state, limited(row_io("python", "x = bytearray(1 << 29)", "", ""), "mem_mib", 64),
                    "memory-limit");
     expect_verdict(*state, limited(row_io("python", "print('x' * 5000)", "", ""), "stdout_kib", 2),
