@@ -396,7 +396,9 @@ static void finish_calls(Slot *slot, json_t *told) {
         job->fault = "the row's tests are no Python that can be parsed";
     } else {
         int n = results_take(job, json_object_get(told, "results"), NULL);
-        if (n < job->n_tests && state && !strcmp(state, "judged") && n > 0) {
+        bool flooded = cell->end == END_OUTPUT;
+        if (flooded && n == job->n_tests) n--; /* what it wrote was counted after the last verdict */
+        if (n < job->n_tests && state && !strcmp(state, "judged") && n > 0 && !flooded) {
             job_set_rest(job, n, job->results[n - 1].verdict, job->results[n - 1].reason);
         } else if (n < job->n_tests) {
             const char *why = cell->end == END_TAKEN ? "the program closed its channel"
@@ -570,6 +572,9 @@ static void stage_finish(Slot *slot) {
     bool judging = slot->phase == SLOT_CALLS || slot->phase == SLOT_CHECKER,
          with_run = slot->phase != SLOT_CHECKER;
     for (int i = 0; i < 3; i++) pipe_read(slot, i, 1 << 20);
+    /* Counted now, after its end: the verdict must not depend on who was first. */
+    if (with_run && !limit_was_hit(run) && run->end != END_BROKEN && slot->n_out > slot->job->limits.output)
+        run->end = END_OUTPUT;
     json_t *told = judging ? verdict_read(slot) : NULL;
     bool whole = told && !strcmp(json_string_value(json_object_get(told, "state")), "judged");
     bool broken = (with_run && run->end == END_BROKEN && !whole) ||

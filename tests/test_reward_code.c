@@ -309,6 +309,14 @@ static void test_limits(void **state) {
                    "memory-limit");
     expect_verdict(*state, limited(row_io("python", "print('x' * 5000)", "", ""), "stdout_kib", 2),
                    "output-limit");
+    for (int i = 0; i < 20; i++) /* whether the worker reads it before or after the program's end */
+        expect_verdict(*state, limited(row_io("python", "print('x' * 5000)", "", "1"), "stdout_kib", 2),
+                       "output-limit");
+    expect_verdict(*state,
+                   limited(row_asserts("def f(x):\n    print('x' * 50000, flush=True)\n    return x",
+                                       "assert f(1) == 1"),
+                           "stdout_kib", 2),
+                   "output-limit");
     expect_verdict(
         *state,
         limited(row_io("python", "open('a', 'wb', 0).write(b'x' * 5000); open('a', 'ab', 0).write(b'x')", "", ""),
