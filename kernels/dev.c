@@ -194,6 +194,13 @@ void k_copy(Dev *dev, Ten dst, Ten src) {
     RUN(copy, dst, dst, src);
 }
 
+void k_scale(Dev *dev, Ten y, Ten x, real s) {
+    SHAPE(y, x.rows, x.cols);
+    FLOATING(y);
+    FLOATING(x);
+    RUN(scale, y, y, x, s);
+}
+
 /* ---- weight matrices ---- */
 
 size_t k_mat_bytes(const Dev *dev, int n, int k, DType type, bool with_back) {
@@ -399,13 +406,14 @@ void k_matmul(Dev *dev, Ten y, Ten x, const Mat *w, Ten bias, Ten residual) {
     RUN(matmul, y, y, x, w, bias, residual);
 }
 
-void k_matmul_dx(Dev *dev, Ten dx, Ten dy, const Mat *w) {
+void k_matmul_dx(Dev *dev, Ten dx, Ten dy, const Mat *w, Ten residual) {
     SHAPE(dy, dy.rows, w->n);
     SHAPE(dx, dy.rows, w->k);
     TYPE(dy, w->type);
     FLOATING(dx);
+    if (ten_is(residual)) SHAPE(residual, dy.rows, w->k);
     CHECK(ten_is(w->back), "a matrix of %d x %d has no transposed copy", w->n, w->k);
-    RUN(matmul_dx, dx, dx, dy, w);
+    RUN(matmul_dx, dx, dx, dy, w, residual);
 }
 
 void k_matmul_dw(Dev *dev, Ten dw, Ten dy, Ten x) {

@@ -90,6 +90,7 @@ void k_get(Dev *dev, void *host, Ten src);
 void k_zero(Dev *dev, Ten t);
 void k_copy(Dev *dev, Ten dst,
             Ten src); /* same shape; converts between K_REAL and K_BF16 (nearest, ties to even) */
+void k_scale(Dev *dev, Ten y, Ten x, real s); /* y = s x; otherwise as k_copy; y may be x */
 void k_sync(Dev *dev);
 
 /* ---- weight matrices ----
@@ -186,8 +187,8 @@ void k_rmsnorm_back(Dev *dev, Ten dx, Ten dw, Ten dy, Ten x, Ten rstd, Ten w);
 /* y[M, N] = x[M, K] W^T + bias[1, N] + residual[M, N] (both may be TEN_NONE; residual may be y). x has W's type.
  */
 void k_matmul(Dev *dev, Ten y, Ten x, const Mat *w, Ten bias, Ten residual);
-/* dx[M, K] (overwritten) = dy[M, N] W. dy has W's type. */
-void k_matmul_dx(Dev *dev, Ten dx, Ten dy, const Mat *w);
+/* dx[M, K] (overwritten) = dy[M, N] W + residual[M, K] (may be TEN_NONE; may be dx). dy has W's type. */
+void k_matmul_dx(Dev *dev, Ten dx, Ten dy, const Mat *w, Ten residual);
 /* dw[N, K] K_REAL += dy^T x. dy[M, N] and x[M, K] have one type. */
 void k_matmul_dw(Dev *dev, Ten dw, Ten dy, Ten x);
 /* db[1, N] += sum of rows of dy. */

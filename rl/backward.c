@@ -68,6 +68,12 @@ static void back_weights(Policy *policy, const Linear *linear, Ten grads, Ten dy
     }
 }
 
+/* forward_linear's: gradients of weights, biases and, in dx (overwritten), of the input. */
+static void back_linear(Policy *policy, const Linear *linear, Ten grads, Ten dx, Ten dy, Ten x) {
+    back_weights(policy, linear, grads, dy, x);
+    k_matmul_dx(policy->dev, dx, dy, &linear->mat, TEN_NONE);
+}
+
 /* ---- one layer ---- */
 
 /* out = mid + swiglu(norm(mid) Wgu) Wd. dx, the gradient of out, becomes that of mid. */
@@ -83,11 +89,9 @@ static void back_mlp(Policy *policy, int layer, Ten grads, int m, const LayerTap
     k_swiglu(dev, act, gate_up);
     k_rmsnorm(dev, normed, TEN_NONE, mid, w->norm2, (real)policy->conf.norm_eps);
     k_copy(dev, dx_low, dx);
-    back_weights(policy, &w->down, grads, dx_low, act);
-    k_matmul_dx(dev, dact, dx_low, &w->down.mat);
+    back_linear(policy, &w->down, grads, dact, dx_low, act);
     k_swiglu_back(dev, dgate_up, dact, gate_up);
-    back_weights(policy, &w->gate_up, grads, dgate_up, normed);
-    k_matmul_dx(dev, dnormed, dgate_up, &w->gate_up.mat);
+    back_linear(policy, &w->gate_up, grads, dnormed, dgate_up, normed);
     k_rmsnorm_back(dev, dx, grad_of(policy, w->p_norm2, grads), dnormed, mid, rstd, w->norm2);
 }
 
@@ -107,13 +111,11 @@ static void back_attention(Policy *policy, int layer, Ten grads, const Rows *row
     real scale = (real)(1.0 / sqrt((double)c->head_dim));
     k_rmsnorm(dev, normed, TEN_NONE, x, w->norm1, (real)c->norm_eps);
     k_copy(dev, dx_low, dx);
-    back_weights(policy, &w->out, grads, dx_low, o);
-    k_matmul_dx(dev, dout, dx_low, &w->out.mat);
+    back_linear(policy, &w->out, grads, dout, dx_low, o);
     k_attend_back(dev, dq, dkv, dout, o, ten_rows(kept->lse, 0, m), ten_rows(kept->q, 0, m), kv, layer, rows,
                   scale, kind->window);
     k_qkv_back(dev, dqkv, dq, dkv, layer, rows, rotate ? policy->cos : TEN_NONE, rotate ? policy->sin : TEN_NONE);
-    back_weights(policy, &w->qkv, grads, dqkv, normed);
-    k_matmul_dx(dev, dnormed, dqkv, &w->qkv.mat);
+    back_linear(policy, &w->qkv, grads, dnormed, dqkv, normed);
     k_rmsnorm_back(dev, dx, grad_of(policy, w->p_norm1, grads), dnormed, x, rstd, w->norm1);
 }
 

@@ -7,6 +7,11 @@
 
 static Ten first_rows(Ten t, int m) { return ten_is(t) ? ten_rows(t, 0, m) : t; }
 
+void forward_linear(Policy *policy, Ten y, Ten x, const Linear *linear, Ten residual, Work *work) {
+    (void)work;
+    k_matmul(policy->dev, y, x, &linear->mat, linear->bias, residual);
+}
+
 /* mid = x + attention(norm(x)) */
 static void forward_attention(Policy *policy, int layer, const Rows *rows, Kv *kv, Ten x, const LayerTape *kept,
                               Work *work) {
@@ -19,13 +24,13 @@ static void forward_attention(Policy *policy, int layer, const Rows *rows, Kv *k
     bool rotate = kind->rope == ROPE_HALVES;
     Ten rstd = ten_is(kept->rstd1) ? ten_cols(kept->rstd1, 0, m) : TEN_NONE;
     k_rmsnorm(dev, normed, rstd, x, w->norm1, (real)c->norm_eps);
-    k_matmul(dev, qkv, normed, &w->qkv.mat, w->qkv.bias, TEN_NONE);
+    forward_linear(policy, qkv, normed, &w->qkv, TEN_NONE, work);
     k_qkv(dev, ten_rows(kept->q, 0, m), kv, layer, qkv, rows, rotate ? policy->cos : TEN_NONE,
           rotate ? policy->sin : TEN_NONE);
     real scale = (real)(1.0 / sqrt((double)c->head_dim));
     k_attend(dev, ten_rows(kept->o, 0, m), first_rows(kept->lse, m), ten_rows(kept->q, 0, m), kv, layer, rows,
              scale, kind->window);
-    k_matmul(dev, ten_rows(kept->mid, 0, m), ten_rows(kept->o, 0, m), &w->out.mat, w->out.bias, x);
+    forward_linear(policy, ten_rows(kept->mid, 0, m), ten_rows(kept->o, 0, m), &w->out, x, work);
 }
 
 /* gate_up = norm(mid) W; out = mid + swiglu(gate_up) W */
@@ -36,10 +41,10 @@ static void forward_mlp(Policy *policy, int layer, int m, Ten out, const LayerTa
     Ten gate_up = ten_rows(kept->gate_up, 0, m);
     Ten rstd = ten_is(kept->rstd2) ? ten_cols(kept->rstd2, 0, m) : TEN_NONE;
     k_rmsnorm(dev, normed, rstd, mid, w->norm2, (real)policy->conf.norm_eps);
-    k_matmul(dev, gate_up, normed, &w->gate_up.mat, w->gate_up.bias, TEN_NONE);
+    forward_linear(policy, gate_up, normed, &w->gate_up, TEN_NONE, work);
     if (!ten_is(out)) return;
     k_swiglu(dev, act, gate_up);
-    k_matmul(dev, out, act, &w->down.mat, w->down.bias, mid);
+    forward_linear(policy, out, act, &w->down, mid, work);
 }
 
 void forward_layer(Policy *policy, int layer, const Rows *rows, Kv *kv, Ten x, Ten out, const LayerTape *kept,

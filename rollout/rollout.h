@@ -230,6 +230,8 @@ void work_close(Work *work, Policy *policy);
  * returns the residual stream after the last layer, [rows->m, dim] K_REAL: tape->last, or work->x without a tape.
  */
 Ten forward(Policy *policy, const Rows *rows, Kv *kv, Tape *tape, Work *work);
+/* Every product of a layer: y = x W^T + bias + residual (TEN_NONE: none; may be y). */
+void forward_linear(Policy *policy, Ten y, Ten x, const Linear *linear, Ten residual, Work *work);
 /* One layer of it, from x to out (which may be x); fills kept's tensors but for kept->x. With out = TEN_NONE it
  * stops once they are filled: backward calls it so to recompute. */
 void forward_layer(Policy *policy, int layer, const Rows *rows, Kv *kv, Ten x, Ten out, const LayerTape *kept,

@@ -46,7 +46,7 @@ static Mat mat_of(Dev *dev, const Case *c) {
     return mat;
 }
 
-/* All of them, one after the other: y with and without bias and residual, dx, dw, db. */
+/* All of them, one after the other: y with and without bias and residual, dx alone and onto x, dw, db. */
 static void run_all(Dev *dev, const void *self, Buf *out) {
     const Case *c = self;
     Mat mat = mat_of(dev, c);
@@ -54,15 +54,17 @@ static void run_all(Dev *dev, const void *self, Buf *out) {
     Ten bias = ten_make(dev, 1, c->n, K_REAL, c->bias), residual = ten_make(dev, c->m, c->n, K_REAL, c->residual);
     Ten y = ten_make(dev, c->m, c->n, c->out, NULL), full = ten_make(dev, c->m, c->n, c->out, NULL);
     Ten dx = ten_make(dev, c->m, c->k, c->out, NULL), dw = ten_make(dev, c->n, c->k, K_REAL, c->start);
-    Ten db = ten_make(dev, 1, c->n, K_REAL, c->bias), inplace = ten_make(dev, c->m, c->n, K_REAL, c->residual);
+    Ten db = ten_make(dev, 1, c->n, K_REAL, c->bias), inplace = ten_make(dev, c->m, c->n, c->out, c->residual);
+    Ten more = ten_make(dev, c->m, c->k, c->out, c->x);
     k_matmul(dev, y, x, &mat, TEN_NONE, TEN_NONE);
     k_matmul(dev, full, x, &mat, bias, residual);
     k_matmul(dev, inplace, x, &mat, bias, inplace);
-    k_matmul_dx(dev, dx, dy, &mat);
+    k_matmul_dx(dev, dx, dy, &mat, TEN_NONE);
+    k_matmul_dx(dev, more, dy, &mat, more);
     k_matmul_dw(dev, dw, dy, x);
     k_bias_back(dev, db, dy);
-    Ten all[] = {y, full, inplace, dx, dw, db};
-    for (int i = 0; i < 6; i++) ten_take(dev, all[i], out);
+    Ten all[] = {y, full, inplace, dx, more, dw, db};
+    for (int i = 0; i < 7; i++) ten_take(dev, all[i], out);
     k_free(dev, &x), k_free(dev, &dy), k_free(dev, &bias), k_free(dev, &residual), k_mat_free(dev, &mat);
 }
 
@@ -93,7 +95,7 @@ static Dot dot_of(const real *a, size_t a_step, const real *b, size_t b_step, in
 
 static void check_all(const Case *c, const real *got) {
     const real *y = got, *full = y + c->m * c->n, *inplace = full + c->m * c->n, *dx = inplace + c->m * c->n,
-               *dw = dx + c->m * c->k, *db = dw + c->n * c->k;
+               *more = dx + c->m * c->k, *dw = more + c->m * c->k, *db = dw + c->n * c->k;
     for (int r = 0; r < c->m; r++)
         for (int j = 0; j < c->n; j++) {
             int at = r * c->n + j;
@@ -101,12 +103,15 @@ static void check_all(const Case *c, const real *got) {
             Dot d = dot_of(c->x + r * c->k, 1, c->w + j * c->k, 1, c->k, c->type);
             check("y", y[at], d.sum, d.size, c->k, 0, 0, c->out);
             check("y + bias + residual", full[at], d.sum, d.size, c->k, bias, residual, c->out);
-            check("y onto itself", inplace[at], d.sum, d.size, c->k, bias, residual, K_REAL);
+            check("y onto itself", inplace[at], d.sum, d.size, c->k, bias, (double)stored(c->residual[at], c->out),
+                  c->out);
         }
     for (int r = 0; r < c->m; r++)
         for (int j = 0; j < c->k; j++) {
             Dot d = dot_of(c->dy + r * c->n, 1, c->w + j, (size_t)c->k, c->n, c->type);
             check("dx", dx[r * c->k + j], d.sum, d.size, c->n, 0, 0, c->out);
+            double x = (double)stored(c->x[r * c->k + j], c->out);
+            check("dx onto x", more[r * c->k + j], d.sum, d.size, c->n, 0, x, c->out);
         }
     for (int j = 0; j < c->n; j++) {
         for (int i = 0; i < c->k; i++) {
@@ -190,11 +195,11 @@ static void row_alone(const Case *c, Dev *dev) {
     Ten view = ten_cols(wide, 16, c->k);
     k_copy(dev, view, x);
     k_matmul(dev, y, x, &mat, TEN_NONE, TEN_NONE);
-    k_matmul_dx(dev, dx, dy, &mat);
+    k_matmul_dx(dev, dx, dy, &mat, TEN_NONE);
     for (int r = 0; r < c->m;) { /* one row, then two, then one ... */
         int n = r % 3 == 0 || r + 2 > c->m ? 1 : 2;
         k_matmul(dev, ten_rows(y1, r, n), ten_rows(r % 2 ? view : x, r, n), &mat, TEN_NONE, TEN_NONE);
-        k_matmul_dx(dev, ten_rows(dx1, r, n), ten_rows(dy, r, n), &mat);
+        k_matmul_dx(dev, ten_rows(dx1, r, n), ten_rows(dy, r, n), &mat, TEN_NONE);
         r += n;
     }
     Buf batch = {0}, alone = {0};

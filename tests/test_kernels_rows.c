@@ -23,10 +23,14 @@ static void run_copy(Dev *dev, const void *self, Buf *out) {
     Ten z = ten_make(dev, m->rows, m->cols, m->to, NULL);
     k_copy(dev, z, x);
     ten_take(dev, z, out);
+    Ten s = ten_make(dev, m->rows, m->cols + 3, m->to, NULL);
+    k_scale(dev, ten_cols(s, 1, m->cols), x, (real)0.7);
+    k_scale(dev, x, x, (real)0.7);
+    ten_take(dev, s, out);
     k_free(dev, &x);
 }
 
-static void copy_converts(void **state) {
+static void copy_and_scale_convert(void **state) {
     Buf out = {0};
     FOR_SIZES(d) {
         for (int kind = 0; kind < 4; kind++) {
@@ -34,13 +38,15 @@ static void copy_converts(void **state) {
             real *x = reals_random(1, 5 * (size_t)d, 3, m.from);
             m.x = x;
             on_all(*state, &out, run_copy, &m, 0);
-            const real *got = reals_of(&out), *dense = got + 5 * (d + 3);
+            const real *got = reals_of(&out), *dense = got + 5 * (d + 3), *scaled = dense + 5 * d;
             for (int r = 0; r < 5; r++) {
                 for (int i = 0; i < d; i++) {
                     assert_true(got[r * (d + 3) + 2 + i] == stored(x[r * d + i], m.to));
                     assert_true(dense[r * d + i] == stored(x[r * d + i], m.to));
+                    assert_true(scaled[r * (d + 3) + 1 + i] == stored((real)0.7 * x[r * d + i], m.to));
                 }
                 assert_true(got[r * (d + 3)] == 0 && got[r * (d + 3) + d + 2] == 0);
+                assert_true(scaled[r * (d + 3)] == 0 && scaled[r * (d + 3) + d + 1] == 0);
             }
             free(x);
         }
@@ -484,7 +490,7 @@ static void sample_logp_is_the_learners(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(copy_converts),
+        cmocka_unit_test(copy_and_scale_convert),
         cmocka_unit_test(scatter_gather_add),
         cmocka_unit_test(embed_and_back),
         cmocka_unit_test(rmsnorm_and_back),

@@ -15,7 +15,7 @@
 #define OPS_TABLE(path_name)                                                                                      \
     {                                                                                                             \
         .name = path_name, .mem_new = cpu_new, .mem_free = cpu_free, .put = cpu_put, .get = cpu_get,              \
-        .zero = cpu_zero, .copy = op_copy, .sync = cpu_sync, .mat_elements = cpu_mat_elements,                    \
+        .zero = cpu_zero, .copy = op_copy, .scale = op_scale, .sync = cpu_sync, .mat_elements = cpu_mat_elements,                    \
         .mat_pack = op_mat_pack, .kv_page_elements = cpu_kv_page_elements, .kv_zero = cpu_kv_zero,                \
         .kv_copy = op_kv_copy, .qkv = op_qkv, .qkv_back = op_qkv_back, .attend = op_attend,                       \
         .attend_back = op_attend_back, .embed = op_embed, .embed_back = op_embed_back, .rmsnorm = op_rmsnorm,     \

@@ -30,6 +30,7 @@ typedef struct {
     void (*get)(Dev *dev, void *host, Ten src);
     void (*zero)(Dev *dev, Ten t);
     void (*copy)(Dev *dev, Ten dst, Ten src);
+    void (*scale)(Dev *dev, Ten y, Ten x, real s);
     void (*sync)(Dev *dev);
     size_t (*mat_elements)(int n, int k); /* of each packed copy */
     void (*mat_pack)(Dev *dev, Mat *mat, Ten w, int row0);
@@ -47,7 +48,7 @@ typedef struct {
     void (*rmsnorm)(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, real eps);
     void (*rmsnorm_back)(Dev *dev, Ten dx, Ten dw, Ten dy, Ten x, Ten rstd, Ten w);
     void (*matmul)(Dev *dev, Ten y, Ten x, const Mat *w, Ten bias, Ten residual);
-    void (*matmul_dx)(Dev *dev, Ten dx, Ten dy, const Mat *w);
+    void (*matmul_dx)(Dev *dev, Ten dx, Ten dy, const Mat *w, Ten residual);
     void (*matmul_dw)(Dev *dev, Ten dw, Ten dy, Ten x);
     void (*bias_back)(Dev *dev, Ten db, Ten dy);
     void (*swiglu)(Dev *dev, Ten h, Ten gu);

@@ -28,7 +28,7 @@ typedef struct {
     Ten y;
     bool go_on;       /* start from y (K_REAL) instead of from zero */
     const real *bias; /* [n] or NULL */
-    Ten residual;     /* TEN_NONE or K_REAL, may be y */
+    Ten residual;     /* TEN_NONE; may be y */
 } Product;
 
 /* ---- tiles: c[R][P * 16] += a[R][2 * pairs] w[P panels] ---- */
@@ -350,14 +350,15 @@ static void op_matmul(Dev *dev, Ten y, Ten x, const Mat *w, Ten bias, Ten residu
     product(dev, &g);
 }
 
-static void op_matmul_dx(Dev *dev, Ten dx, Ten dy, const Mat *w) {
+static void op_matmul_dx(Dev *dev, Ten dx, Ten dy, const Mat *w, Ten residual) {
     Product g = {.w = w->back.p,
                  .w_panel = (size_t)PAIRS(w->n) * 32,
                  .w_type = w->type,
                  .m = dy.rows,
                  .n = w->k,
                  .pairs = PAIRS(w->n),
-                 .y = dx};
+                 .y = dx,
+                 .residual = residual};
     g.a = left_of(dev, dy, w->type, g.pairs);
     product(dev, &g);
 }

@@ -53,6 +53,26 @@ static void op_copy(Dev *dev, Ten dst, Ten src) {
     pool_run(dev->pool, job.cut.rows * job.cut.across, pair_item, &job);
 }
 
+typedef struct {
+    Ten y, x;
+    Cut cut;
+    real s;
+} ScaleJob;
+
+static void scale_item(void *self, int item, int thread) {
+    (void)thread;
+    const ScaleJob *job = self;
+    Row y = row_at(job->y, cut_row(&job->cut, item)), x = row_at(job->x, cut_row(&job->cut, item));
+    int end = cut_end(&job->cut, item);
+    for (int i = cut_from(&job->cut, item); i < end; i += 16)
+        row_set(y, i, end, v_mul(row_get(x, i, end), v_set(job->s)));
+}
+
+static void op_scale(Dev *dev, Ten y, Ten x, real s) {
+    ScaleJob job = {y, x, cut_of(y.rows, y.cols, ten_dense(y) && ten_dense(x)), s};
+    pool_run(dev->pool, job.cut.rows * job.cut.across, scale_item, &job);
+}
+
 static void op_add(Dev *dev, Ten y, Ten x) {
     PairJob job = {y, x, cut_of(y.rows, y.cols, ten_dense(y) && ten_dense(x)), true};
     pool_run(dev->pool, job.cut.rows * job.cut.across, pair_item, &job);
