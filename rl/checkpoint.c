@@ -13,26 +13,56 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-/* ---- the weights' hash ---- */
+/* ---- hashes ---- */
+
+typedef struct {
+    XXH3_state_t *state;
+    real *host; /* a piece at a time, which stays in the processor's cache */
+    size_t room;
+} Hash;
+
+static Hash hash_begin(void) {
+    Hash hash = {.state = XXH3_createState()};
+    if (!hash.state) die("out of memory");
+    XXH3_64bits_reset(hash.state);
+    return hash;
+}
+
+static void hash_add(Hash *hash, Dev *dev, Ten t) {
+    enum { PIECE = 1 << 16 };
+    int step = t.cols < PIECE ? PIECE / (t.cols > 0 ? t.cols : 1) : 1;
+    for (int row = 0; row < t.rows; row += step) {
+        int rows = row + step < t.rows ? step : t.rows - row;
+        size_t n = (size_t)rows * (size_t)t.cols;
+        if (n > hash->room) hash->host = mem_grow(hash->host, hash->room = n, sizeof *hash->host);
+        k_get(dev, hash->host, ten_rows(t, row, rows));
+        XXH3_64bits_update(hash->state, hash->host, n * sizeof *hash->host);
+    }
+}
+
+static uint64_t hash_end(Hash *hash) {
+    uint64_t value = XXH3_64bits_digest(hash->state);
+    XXH3_freeState(hash->state);
+    free(hash->host);
+    return value;
+}
 
 uint64_t weights_hash(const Policy *policy) {
-    XXH3_state_t *state = XXH3_createState();
-    if (!state) die("out of memory");
-    XXH3_64bits_reset(state);
-    real *host = NULL;
-    size_t room = 0;
-    for (int i = 0; i < policy->params.n; i++) {
-        const Param *p = &policy->params.items[i];
-        if (!p->trained) continue;
-        size_t n = (size_t)p->rows * (size_t)p->cols;
-        if (n > room) host = mem_grow(host, room = n, sizeof *host);
-        k_get(policy->dev, host, policy_master(policy, i));
-        XXH3_64bits_update(state, host, n * sizeof *host);
-    }
-    uint64_t hash = XXH3_64bits_digest(state);
-    XXH3_freeState(state);
-    free(host);
-    return hash;
+    Hash hash = hash_begin();
+    for (int i = 0; i < policy->params.n; i++)
+        if (policy->params.items[i].trained) hash_add(&hash, policy->dev, policy_master(policy, i));
+    return hash_end(&hash);
+}
+
+uint64_t moments_hash(const Policy *policy, Learner *learner) {
+    Hash hash = hash_begin();
+    Ten moment[2];
+    learner_moments(learner, &moment[0], &moment[1]);
+    for (int k = 0; k < 2; k++)
+        for (int i = 0; i < policy->params.n; i++)
+            if (policy->params.items[i].trained)
+                hash_add(&hash, policy->dev, params_view(&policy->params, i, moment[k]));
+    return hash_end(&hash);
 }
 
 /* ---- moments ---- */

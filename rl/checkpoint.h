@@ -30,6 +30,7 @@ typedef struct {
 
 /* A hash of the weights that are trained. */
 uint64_t weights_hash(const Policy *policy);
+uint64_t moments_hash(const Policy *policy, Learner *learner); /* and of AdamW's moments */
 
 bool checkpoint_save(const char *output_dir, const TrainState *state, const CheckpointParts *parts, Err *err);
 /* The folder that `which` names: "last" is the newest one in output_dir, all else is a path. Owned by the caller.

@@ -5,7 +5,8 @@
 -- all.
 --
 -- Everything but times is a function of the run: two runs of the same recipe on the same path hold the same rows,
--- ids included. Times stand in attempts, step_seconds, scores.microseconds and evals.seconds, and nowhere else.
+-- ids included. Times stand in attempts, step_seconds, scores.microseconds and evals.seconds, and nowhere else; what
+-- `whet rescore` adds later (score_sets, rescores, rescore_parts) is no part of the run.
 --
 -- Blobs are zlib streams of little-endian arrays; in Python:
 --     numpy.frombuffer(zlib.decompress(blob), "<i4")    tokens
@@ -14,7 +15,7 @@
 -- Views stand at the end; they answer the usual questions and are good starting points for others.
 
 PRAGMA application_id = 2003330420; -- "whet"
-PRAGMA user_version = 1;            -- raised whenever a table changes; a newer store is refused, never guessed at
+PRAGMA user_version = 2;            -- raised whenever a table changes; a newer store is refused, never guessed at
 
 -- ---- runs ------------------------------------------------------------------------------------------------------
 
@@ -50,6 +51,7 @@ CREATE TABLE steps (
     step        INTEGER NOT NULL,
     version     INTEGER NOT NULL,   -- of the policy after the step: counts updates of the weights
     weight_hash TEXT NOT NULL,      -- of the weights after the step: learning it again must reach the same
+    moment_hash TEXT NOT NULL,      -- of AdamW's moments after the step, likewise
     PRIMARY KEY (run, step)
 ) WITHOUT ROWID;
 
@@ -59,6 +61,17 @@ CREATE TABLE step_metrics (
     step  INTEGER NOT NULL,
     name  TEXT NOT NULL,
     value REAL,
+    PRIMARY KEY (run, step, name),
+    FOREIGN KEY (run, step) REFERENCES steps
+) WITHOUT ROWID;
+
+-- What looked wrong with it (rl/guard.h has the thresholds): one line that says what it means and what to try.
+--   SELECT step, name, line FROM step_guards;
+CREATE TABLE step_guards (
+    run  INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    line TEXT NOT NULL,
     PRIMARY KEY (run, step, name),
     FOREIGN KEY (run, step) REFERENCES steps
 ) WITHOUT ROWID;
@@ -157,6 +170,44 @@ CREATE TABLE advantages (
     FOREIGN KEY (run, step) REFERENCES steps
 ) WITHOUT ROWID;
 CREATE INDEX advantages_sample ON advantages (sample_id);
+
+-- ---- what other rewards would have said ---------------------------------------------------------------------------
+
+-- One `whet rescore`: the samples of a run judged anew, by other rewards. What was learnt from stays as it was.
+CREATE TABLE score_sets (
+    id       INTEGER PRIMARY KEY,
+    run      INTEGER NOT NULL REFERENCES runs,
+    rewards  TEXT NOT NULL,          -- JSON: {"reward_funcs": [...], "reward_weights": [...], "scale_rewards": ...}
+    version  TEXT NOT NULL,          -- of whet
+    made_at  TEXT NOT NULL           -- UTC, ISO 8601
+);
+CREATE INDEX score_sets_run ON score_sets (run);
+
+-- What the set says of a sample, beside what samples and advantages hold.
+CREATE TABLE rescores (
+    set_id    INTEGER NOT NULL REFERENCES score_sets ON DELETE CASCADE,
+    sample_id INTEGER NOT NULL REFERENCES samples,
+    reward    REAL,                  -- NULL: unjudged
+    class     TEXT NOT NULL CHECK (class IN ('right', 'wrong', 'unjudged')),
+    advantage REAL,                  -- with which the sample would have been learnt from; NULL: unjudged
+    PRIMARY KEY (set_id, sample_id)
+) WITHOUT ROWID;
+
+-- Its parts, like scores.
+CREATE TABLE rescore_parts (
+    set_id       INTEGER NOT NULL,
+    sample_id    INTEGER NOT NULL,
+    part         INTEGER NOT NULL,
+    name         TEXT NOT NULL,
+    value        REAL,
+    class        TEXT NOT NULL CHECK (class IN ('right', 'wrong', 'unjudged')),
+    verdict      TEXT,
+    reason       TEXT,
+    detail       TEXT,
+    microseconds REAL NOT NULL,
+    PRIMARY KEY (set_id, sample_id, part),
+    FOREIGN KEY (set_id, sample_id) REFERENCES rescores ON DELETE CASCADE
+) WITHOUT ROWID;
 
 -- ---- evaluations -----------------------------------------------------------------------------------------------
 
@@ -260,3 +311,15 @@ JOIN eval_answers a ON a.run = b.run AND a.name = b.name AND a.position = b.posi
 JOIN problems p ON p.id = b.problem_id
 WHERE b.step = (SELECT min(step) FROM evals e WHERE e.run = b.run AND e.name = b.name)
   AND a.step = (SELECT max(step) FROM evals e WHERE e.run = b.run AND e.name = b.name);
+
+-- Every answer with the rewards that it was learnt from and those of a later `whet rescore`:
+--   SELECT problem, text, reward, new_reward FROM side_by_side WHERE set_id = 1 AND class <> new_class;
+CREATE VIEW side_by_side AS
+SELECT r.set_id, s.id AS sample_id, g.run, g.step, g.position, s.number, p.problem, p.answer, s.text, s.reward,
+       r.reward AS new_reward, s.class, r.class AS new_class,
+       (SELECT a.advantage FROM advantages a WHERE a.sample_id = s.id ORDER BY a.step LIMIT 1) AS advantage,
+       r.advantage AS new_advantage
+FROM rescores r
+JOIN samples s ON s.id = r.sample_id
+JOIN groups g ON g.id = s.group_id
+JOIN problems p ON p.id = g.problem_id;

@@ -43,7 +43,7 @@ static bool schema_check(Store *store, Err *err) {
     if (!store_ask_number(store, err, &tables, "SELECT count(*) FROM sqlite_schema", "")) return false;
     if (!store_ask_number(store, err, &application, "PRAGMA application_id", "")) return false;
     if (!store_ask_number(store, err, &version, "PRAGMA user_version", "")) return false;
-    if (tables == 0 && application == 0) {
+    if (tables == 0 && application == 0 && store->lock >= 0) {
         return sqlite3_exec(store->db, schema, NULL, NULL, NULL) == SQLITE_OK || store_fail(store, err);
     }
     if (application != STORE_APPLICATION) {
@@ -51,6 +51,10 @@ static bool schema_check(Store *store, Err *err) {
     }
     if (version > STORE_VERSION) {
         return err_set(err, "%s: made by a newer whet (store version %lld, this one knows %d): use that one",
+                       store->path, (long long)version, STORE_VERSION);
+    }
+    if (version < STORE_VERSION && version > 0) {
+        return err_set(err, "%s: made by an older whet (store version %lld, this one knows %d): use that one",
                        store->path, (long long)version, STORE_VERSION);
     }
     return version == STORE_VERSION || store_damaged(store, err, "store version %lld", (long long)version);
@@ -74,16 +78,54 @@ static bool database_open(Store *store, Err *err) {
     return sqlite3_exec(store->db, settings, NULL, NULL, NULL) == SQLITE_OK || store_fail(store, err);
 }
 
-Store *store_open(const char *path, double wait_seconds, Err *err) {
+static Store *store_new(const char *path, double wait_seconds) {
     Store *store = MEM_NEW(Store);
     store->path = mem_text(path);
     store->lock = -1;
     store->wait_seconds = wait_seconds > 0 ? wait_seconds : 30;
     store_doing(store, "opening it");
+    return store;
+}
+
+Store *store_open(const char *path, double wait_seconds, Err *err) {
+    Store *store = store_new(path, wait_seconds);
     if (folder_lock(store, err) && database_open(store, err)) return store;
     store_close(store);
     return NULL;
 }
+
+/* Opens what is there. A folder that may not be written to has no room for the write-ahead log's index, which even
+ * a reader wants: then the file is read as it lies. */
+static bool database_read(Store *store, int flags, Err *err) {
+    if (access(store->path, F_OK) != 0)
+        return err_set(err, "%s: there is no such store: name the output_dir of a run", store->path);
+    int code = sqlite3_open_v2(store->path, &store->db, flags, NULL);
+    if (!store->db) die("out of memory while %s", store->doing);
+    sqlite3_extended_result_codes(store->db, 1);
+    sqlite3_busy_timeout(store->db, (int)(store->wait_seconds * 1000));
+    if (code == SQLITE_OK) code = sqlite3_exec(store->db, "SELECT 1 FROM sqlite_schema", NULL, NULL, NULL);
+    if ((code & 0xff) == SQLITE_CANTOPEN && flags == SQLITE_OPEN_READONLY) {
+        char *name = sqlite3_mprintf("file:%s?immutable=1", store->path);
+        sqlite3_close(store->db);
+        code = sqlite3_open_v2(name, &store->db, flags | SQLITE_OPEN_URI, NULL);
+        sqlite3_free(name);
+        sqlite3_extended_result_codes(store->db, 1);
+    }
+    if (code != SQLITE_OK) return store_fail(store, err);
+    return schema_check(store, err) &&
+           (sqlite3_exec(store->db, "PRAGMA foreign_keys = ON", NULL, NULL, NULL) == SQLITE_OK ||
+            store_fail(store, err));
+}
+
+static Store *open_there(const char *path, int flags, Err *err) {
+    Store *store = store_new(path, 0);
+    if (database_read(store, flags, err)) return store;
+    store_close(store);
+    return NULL;
+}
+
+Store *store_open_read(const char *path, Err *err) { return open_there(path, SQLITE_OPEN_READONLY, err); }
+Store *store_open_beside(const char *path, Err *err) { return open_there(path, SQLITE_OPEN_READWRITE, err); }
 
 void store_close(Store *store) {
     if (!store) return;
@@ -284,6 +326,7 @@ bool store_digest(Store *store, uint64_t *digest, Err *err) {
     static const char *const queries[] = {
         "SELECT * FROM steps ORDER BY run, step",
         "SELECT * FROM step_metrics ORDER BY run, step, name",
+        "SELECT * FROM step_guards ORDER BY run, step, name",
         "SELECT * FROM problems ORDER BY id",
         "SELECT * FROM groups ORDER BY id",
         "SELECT * FROM samples ORDER BY id",

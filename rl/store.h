@@ -24,6 +24,10 @@ typedef struct Store Store;
  * Refuses what is no store of whet's, is damaged, or was made by a newer whet. wait_seconds: how long to bear
  * another program's lock on the database (0: 30 s). */
 Store *store_open(const char *path, double wait_seconds, Err *err);
+/* Opens it to be read, also while a run writes to it; nothing is locked, made or changed. */
+Store *store_open_read(const char *path, Err *err);
+/* Opens a store to which something is added that is no part of a run, also while one writes to it. */
+Store *store_open_beside(const char *path, Err *err);
 void store_close(Store *store); /* NULL is fine */
 
 /* ---- runs and attempts -------------------------------------------------------------------------------------- */
@@ -81,6 +85,11 @@ typedef struct {
     double value;
 } StoreNumber;
 
+/* What looked wrong with a step: see guard.h. */
+typedef struct {
+    const char *name, *line;
+} StoreGuard;
+
 /* A sample of an earlier step that this one consumed: several updates from one batch, sampling ahead. */
 typedef struct {
     int64_t sample;
@@ -91,6 +100,7 @@ typedef struct {
     long step;            /* from 1 */
     int64_t version;      /* of the policy after the step */
     uint64_t weight_hash; /* of the weights after the step */
+    uint64_t moment_hash; /* of AdamW's moments after the step */
     StoreGroup *groups;   /* sampled in this step, in the order in which they are learnt from; may be none */
     int n_groups;
     StoreUse *uses; /* in order of the samples' ids when read */
@@ -101,6 +111,8 @@ typedef struct {
     int n_metrics;
     StoreNumber *seconds; /* by phase */
     int n_seconds;
+    const StoreGuard *guards;
+    int n_guards;
     Arena arena; /* of a step that was read */
 } StoreStep;
 

@@ -7,7 +7,7 @@
 
 #include "rl/store.h"
 
-enum { STORE_VERSION = 1, STORE_APPLICATION = 2003330420, STORE_STATEMENTS = 48 };
+enum { STORE_VERSION = 2, STORE_APPLICATION = 2003330420, STORE_STATEMENTS = 48 };
 
 struct Store {
     sqlite3 *db;

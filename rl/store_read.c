@@ -241,15 +241,34 @@ static bool parts_read(Store *store, int64_t run, StoreStep *step, Err *err) {
     return true;
 }
 
+static bool guards_read(Store *store, int64_t run, StoreStep *step, Err *err) {
+    StoreGuard *guards = NULL;
+    sqlite3_stmt *row = store_ask(store, err,
+                                  "SELECT name, line FROM step_guards WHERE run = ? AND step = ? ORDER BY name",
+                                  "ll", run, (int64_t)step->step);
+    int got = row ? 1 : -1;
+    while (got == 1 && (got = store_row(store, row, err)) == 1) {
+        StoreGuard *more = arena_alloc(&step->arena, (size_t)step->n_guards + 1, sizeof *more);
+        if (guards) memcpy(more, guards, (size_t)step->n_guards * sizeof *more);
+        guards = more;
+        guards[step->n_guards++] =
+            (StoreGuard){store_text(row, 0, NULL, &step->arena), store_text(row, 1, NULL, &step->arena)};
+    }
+    step->guards = guards;
+    return got == 0;
+}
+
 static bool step_read(Store *store, int64_t run, StoreStep *step, Err *err) {
     int64_t number = step->step;
-    sqlite3_stmt *row = store_ask(store, err, "SELECT version, weight_hash FROM steps WHERE run = ? AND step = ?",
-                                  "ll", run, number);
+    sqlite3_stmt *row =
+        store_ask(store, err, "SELECT version, weight_hash, moment_hash FROM steps WHERE run = ? AND step = ?", "ll",
+                  run, number);
     int got = row ? store_row(store, row, err) : -1;
     if (got < 0) return false;
     if (got == 0) return store_damaged(store, err, "the step is not there");
     step->version = sqlite3_column_int64(row, 0);
     step->weight_hash = store_hash(row, 1);
+    step->moment_hash = store_hash(row, 2);
     store_end(row);
     if (!parts_read(store, run, step, err) || !groups_read(store, run, step, err)) return false;
     if (!uses_read(store, run, step, err)) return false;
@@ -259,7 +278,8 @@ static bool step_read(Store *store, int64_t run, StoreStep *step, Err *err) {
     row =
         store_ask(store, err, "SELECT phase, seconds FROM step_seconds WHERE run = ? AND step = ? ORDER BY phase",
                   "ll", run, number);
-    return numbers_read(store, row, &step->seconds, &step->n_seconds, &step->arena, err);
+    return numbers_read(store, row, &step->seconds, &step->n_seconds, &step->arena, err) &&
+           guards_read(store, run, step, err);
 }
 
 bool store_step_read(Store *store, int64_t run, long number, StoreStep *step, Err *err) {

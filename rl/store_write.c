@@ -98,8 +98,9 @@ static bool step_put(Store *store, int64_t run, const StoreStep *step, Err *err)
     int64_t last, number = step->step;
     if (!store_ask_number(store, err, &last, "SELECT max(step) FROM steps WHERE run = ?", "l", run)) return false;
     CHECK(number > last, "step %lld after step %lld", (long long)number, (long long)last);
-    bool good = store_put(store, err, "INSERT INTO steps (run, step, version, weight_hash) VALUES (?, ?, ?, ?)",
-                          "lllh", run, number, step->version, step->weight_hash);
+    bool good = store_put(store, err, "INSERT INTO steps (run, step, version, weight_hash, moment_hash) "
+                          "VALUES (?, ?, ?, ?, ?)",
+                          "lllhh", run, number, step->version, step->weight_hash, step->moment_hash);
     Buf json = {0};
     for (int i = 0; good && i < step->n_groups; i++) good = group_put(store, run, step, i, &json, err);
     buf_free(&json);
@@ -109,6 +110,10 @@ static bool step_put(Store *store, int64_t run, const StoreStep *step, Err *err)
     for (int i = 0; good && i < step->n_metrics; i++) {
         good = store_put(store, err, "INSERT INTO step_metrics (run, step, name, value) VALUES (?, ?, ?, ?)",
                          "lltd", run, number, step->metrics[i].name, step->metrics[i].value);
+    }
+    for (int i = 0; good && i < step->n_guards; i++) {
+        good = store_put(store, err, "INSERT INTO step_guards (run, step, name, line) VALUES (?, ?, ?, ?)", "lltt",
+                         run, number, step->guards[i].name, step->guards[i].line);
     }
     for (int i = 0; good && i < step->n_seconds; i++) {
         good = store_put(store, err, "INSERT INTO step_seconds (run, step, phase, seconds) VALUES (?, ?, ?, ?)",

@@ -233,6 +233,7 @@ static bool store_step(Trainer *t, long step, const Slice *slice, const Numbers 
     StoreStep row = {.step = step,
                      .version = t->state.version,
                      .weight_hash = t->state.weight_hash,
+                     .moment_hash = moments_hash(t->model.policy, t->learner),
                      .parts = r->reward_funcs.at,
                      .n_parts = r->reward_funcs.n,
                      .metrics = (StoreNumber *)metrics->at,
@@ -263,17 +264,18 @@ static bool same_weights(Trainer *t, long step, Err *err) {
     StoreStep stored = {0};
     const StoreStep *row = step == t->round ? &t->stored : &stored;
     if (step != t->round && !store_step_read(t->store, t->run.id, step, &stored, err)) return false;
-    uint64_t hash = row->weight_hash;
+    uint64_t hash = row->weight_hash, moments = row->moment_hash;
     store_step_free(&stored);
-    if (hash == t->state.weight_hash) return true;
+    if (hash == t->state.weight_hash && moments == moments_hash(t->model.policy, t->learner)) return true;
     if (!t->same_path) {
         report_note(t->report, "step %ld: other weights than stored, as the instruction set is another", step);
         return true;
     }
     return err_set(err,
                    "step %ld was learnt again and reached weights %016" PRIx64 " where the store has %016" PRIx64
-                   ": the store or the checkpoint was changed; begin anew with --overwrite_output_dir",
-                   step, t->state.weight_hash, hash);
+                   " (or other moments): the store or the checkpoint was changed; `whet replay %s --step %ld` says "
+                   "where; begin anew with --overwrite_output_dir",
+                   step, t->state.weight_hash, hash, t->recipe->output_dir, step);
 }
 
 /* ---- one step ---- */

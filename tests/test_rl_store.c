@@ -115,7 +115,14 @@ static void sample_make(StoreSample *s, const StoreGroup *group, int index, long
 static void step_make(StoreStep *step, long number) {
     static const char *const parts[] = {"math", "format"};
     Rng rng = {.key = (uint64_t)number};
-    *step = (StoreStep){.step = number, .version = number, .weight_hash = rng_next(&rng), .n_groups = GROUPS};
+    static const StoreGuard guards[] = {{"entropy", "entropy: gone"}, {"truncated", "truncated: all of it"}};
+    *step = (StoreStep){.step = number,
+                        .version = number,
+                        .weight_hash = rng_next(&rng),
+                        .moment_hash = rng_next(&rng),
+                        .n_groups = GROUPS,
+                        .guards = guards,
+                        .n_guards = number % 2 ? 2 : 0};
     Arena *arena = &step->arena;
     step->parts = parts;
     step->n_parts = PARTS;
@@ -243,6 +250,11 @@ static void numbers_equal(const StoreNumber *a, const StoreNumber *b, int n) {
 
 static void step_equal(const StoreStep *a, const StoreStep *b) {
     assert_true(a->step == b->step && a->version == b->version && a->weight_hash == b->weight_hash);
+    assert_true(a->moment_hash == b->moment_hash && a->n_guards == b->n_guards);
+    for (int i = 0; i < a->n_guards; i++) {
+        text_equal(a->guards[i].name, b->guards[i].name);
+        text_equal(a->guards[i].line, b->guards[i].line);
+    }
     assert_true(a->n_groups == b->n_groups && a->n_parts == b->n_parts);
     assert_true(a->n_metrics == b->n_metrics && a->n_seconds == b->n_seconds);
     for (int i = 0; i < a->n_parts; i++) text_equal(a->parts[i], b->parts[i]);
@@ -422,6 +434,8 @@ static void digest_sees_all_but_times(void **state) {
                                          "UPDATE advantages SET advantage = 1 WHERE sample_id = 1",
                                          "UPDATE groups SET key = key + 1 WHERE id = 2",
                                          "UPDATE steps SET weight_hash = '0' WHERE step = 2",
+                                         "UPDATE steps SET moment_hash = '0' WHERE step = 2",
+                                         "UPDATE step_guards SET line = '' WHERE step = 1",
                                          "UPDATE problems SET answer = '' WHERE answer IS NULL",
                                          "UPDATE evals SET n = 3"};
     Err err = {0};
@@ -435,7 +449,7 @@ static void digest_sees_all_but_times(void **state) {
         change(place->db, times[i]);
         assert_true(store_digest(store, &now, &err) && now == first);
     }
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < 10; i++) {
         change(place->db, others[i]);
         assert_true(store_digest(store, &now, &err));
         assert_true(now != first);
@@ -695,15 +709,42 @@ static void newer_and_foreign_stores_are_refused(void **state) {
     Store *store = must_open(place->db);
     store_fill(store, 1);
     store_close(store);
-    change(place->db, "PRAGMA user_version = 2");
-    refused(place->db, "made by a newer whet (store version 2, this one knows 1)");
+    change(place->db, "PRAGMA user_version = 3");
+    refused(place->db, "made by a newer whet (store version 3, this one knows 2)");
     assert_true(ask(place->db, "SELECT count(*) FROM steps") == 1);
     change(place->db, "PRAGMA user_version = 1");
+    refused(place->db, "made by an older whet (store version 1, this one knows 2)");
+    change(place->db, "PRAGMA user_version = 2");
     store_close(must_open(place->db));
     unlink(place->db);
     change(place->db, "CREATE TABLE notes (text)");
     refused(place->db, "another program");
     assert_true(ask(place->db, "SELECT count(*) FROM sqlite_schema") == 1);
+}
+
+/* Others read what is committed, and may add what is no part of the run, while a run writes. */
+static void stores_are_read_while_they_are_written(void **state) {
+    const Place *place = *state;
+    Err err = {0};
+    assert_null(store_open_read(place->db, &err));
+    assert_non_null(strstr(err.msg, "no such store"));
+    Store *store = must_open(place->db);
+    int64_t run = store_fill(store, 1);
+    Store *reader = store_open_read(place->db, &err), *beside = store_open_beside(place->db, &err);
+    assert_true(reader && beside);
+    for (long n = 1, last; n <= 3; n++) {
+        assert_true(store_step_last(reader, run, &last, &err));
+        assert_int_equal(last, n);
+        assert_true(step_write(store, run, n + 1, &err));
+    }
+    assert_true(store_put(beside, &err, "INSERT INTO score_sets (run, rewards, version, made_at) VALUES (1, '', '', '')", ""));
+    assert_false(store_put(reader, &err, "DELETE FROM score_sets", ""));
+    store_close(beside);
+    store_close(reader);
+    store_close(store);
+    change(place->db, "PRAGMA user_version = 1");
+    assert_null(store_open_read(place->db, &err));
+    assert_non_null(strstr(err.msg, "older whet"));
 }
 
 /* ---- damage ------------------------------------------------------------------------------------------------- */
@@ -771,6 +812,7 @@ int main(void) {
         STORE_TEST(read_only_folder_is_one_line),
         STORE_TEST(locks_are_waited_for_and_reported),
         STORE_TEST(newer_and_foreign_stores_are_refused),
+        STORE_TEST(stores_are_read_while_they_are_written),
         STORE_TEST(damaged_files_are_refused),
         STORE_TEST(damaged_rows_are_reported),
     };
