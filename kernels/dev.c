@@ -1,11 +1,12 @@
 /* dev.c: the front of all backs. It checks shapes and types once, counts calls and seconds, keeps account of
  * memory and, where asked, looks for NaN after each op; the mathematics is the back's. */
 #include "kernels/cpu/cpu.h"
+#include "kernels/cuda/cuda.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* ---- the device ---- */
 
@@ -16,35 +17,46 @@ struct OpStat {
     double seconds;
 };
 
+/* "cuda" is device 0; -1: not the name of a CUDA device. */
+static int cuda_number(const char *device) {
+    int n = 0, end = 0;
+    if (strcmp(device, "cuda") == 0) return 0;
+    return sscanf(device, "cuda:%d%n", &n, &end) == 1 && !device[end] && n >= 0 ? n : -1;
+}
+
+static bool back_open(Dev *dev, const DevConf *conf, Err *err) {
+    const char *device = conf->device && *conf->device ? conf->device : "cpu";
+    bool any = strcmp(device, "auto") == 0, path = conf->path && *conf->path && strcmp(conf->path, "auto") != 0;
+    int number = any ? 0 : cuda_number(device);
+    if (strcmp(device, "cpu") != 0 && number < 0)
+        return err_set(err, "device %s is not known; use auto, cpu, cuda or cuda:N", device);
+    if (number >= 0 && !(any && (path || cuda_count() == 0))) {
+        if (path) return err_set(err, "cpu_path %s is for the CPU: use it with device cpu", conf->path);
+        return cuda_open(dev, number, err);
+    }
+    return cpu_open(dev, conf, err);
+}
+
 Dev *dev_open(const DevConf *conf, Err *err) {
-    if (conf->device && *conf->device && strcmp(conf->device, "cpu") != 0) {
-        err_set(err, "device %s is not known to this build; use cpu", conf->device);
-        return NULL;
-    }
-    const Ops *ops = cpu_choose(conf->path, err);
-    if (!ops) return NULL;
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    int threads = conf->threads > 0 ? conf->threads : cores > 0 ? (int)cores : 1;
-    if (threads > 256) {
-        err_set(err, "threads %d: at most 256", threads);
-        return NULL;
-    }
     Dev *dev = MEM_NEW(Dev);
-    *dev = (Dev){.ops = ops, .threads = threads, .trap_nan = conf->trap_nan};
-    dev->pool = pool_open(threads);
+    dev->threads = 1, dev->trap_nan = conf->trap_nan;
     dev->stats = MEM_ARRAY(struct OpStat, STATS_MAX);
-    return dev;
+    if (back_open(dev, conf, err)) return dev;
+    free(dev->stats);
+    free(dev);
+    return NULL;
 }
 
 void dev_close(Dev *dev) {
     if (!dev) return;
-    pool_close(dev->pool);
-    for (int i = 0; i < 4; i++) free(dev->scratch[i]);
+    for (size_t i = 0; i < sizeof dev->scratch / sizeof *dev->scratch; i++) k_free(dev, &dev->scratch[i]);
+    dev->ops->close(dev);
     free(dev->stats);
     free(dev);
 }
 
-const char *dev_path(const Dev *dev) { return dev->ops->name; }
+const char *dev_path(const Dev *dev) { return dev->path; }
+int64_t dev_left(Dev *dev) { return dev->ops->mem_left(dev); }
 int dev_threads(const Dev *dev) { return dev->threads; }
 size_t dev_bytes(const Dev *dev) { return dev->bytes; }
 size_t dev_peak(const Dev *dev) { return dev->peak; }
@@ -68,15 +80,15 @@ static void account(Dev *dev, size_t more, size_t less) {
 }
 
 void *dev_scratch(Dev *dev, int which, size_t bytes) {
-    if (dev->scratch_room[which] < bytes) {
-        size_t room = (bytes + bytes / 4 + 63) / 64 * 64;
-        free(dev->scratch[which]);
-        account(dev, room, dev->scratch_room[which]);
-        dev->scratch[which] = aligned_alloc(64, room);
-        if (!dev->scratch[which]) die("out of memory: %zu bytes for a product's operands", room);
-        dev->scratch_room[which] = room;
+    Ten *t = &dev->scratch[which];
+    if ((size_t)t->rows * 64 < bytes) {
+        k_free(dev, t);
+        int rows = (int)((bytes + bytes / 4) / 64 + 1);
+        *t = dev->ops->mem_new(dev, rows, 16, K_I32);
+        if (!t->p) die("out of memory: %zu bytes for an operation's workspace", (size_t)rows * 64);
+        account(dev, (size_t)rows * 64, 0);
     }
-    return dev->scratch[which];
+    return t->p;
 }
 
 size_t k_workspace_bytes(const Dev *dev, int rows, int dim, int hidden, int vocab, int q, int kv) {
@@ -204,7 +216,7 @@ void k_scale(Dev *dev, Ten y, Ten x, real s) {
 /* ---- weight matrices ---- */
 
 size_t k_mat_bytes(const Dev *dev, int n, int k, DType type, bool with_back) {
-    size_t elements = dev->ops->mat_elements(n, k) + (with_back ? dev->ops->mat_elements(k, n) : 0);
+    size_t elements = dev->ops->mat_elements(n, k) + (with_back && !dev->ops->one_copy ? dev->ops->mat_elements(k, n) : 0);
     return elements * dtype_size(type);
 }
 
@@ -217,7 +229,8 @@ Mat k_mat_new(Dev *dev, int n, int k, DType type, bool with_back, Err *err) {
     CHECK(n > 0 && k > 0, "%d x %d", n, k);
     Mat mat = {.n = n, .k = k, .type = type};
     mat.fwd = packed_new(dev, n, k, type, err);
-    if (mat.fwd.p && with_back) {
+    if (mat.fwd.p && with_back && dev->ops->one_copy) mat.back = mat.fwd;
+    if (mat.fwd.p && with_back && !dev->ops->one_copy) {
         mat.back = packed_new(dev, k, n, type, err);
         if (!mat.back.p) k_free(dev, &mat.fwd);
     }
@@ -225,6 +238,7 @@ Mat k_mat_new(Dev *dev, int n, int k, DType type, bool with_back, Err *err) {
 }
 
 void k_mat_free(Dev *dev, Mat *mat) {
+    if (dev->ops->one_copy) mat->back = TEN_NONE;
     k_free(dev, &mat->fwd);
     k_free(dev, &mat->back);
 }

@@ -51,7 +51,7 @@ typedef struct Dev Dev;
 /* ---- the device ---- */
 
 typedef struct {
-    const char *device; /* "cpu" */
+    const char *device; /* "cpu" (as NULL), "cuda" or "cuda:N"; "auto": the first CUDA device, or else the CPU */
     const char *path;   /* cpu: "auto", "plain", "avx2", "avx512", "avx512_bf16"; forces the instruction set */
     int threads;        /* cpu: 0 means all cores */
     bool trap_nan;      /* after each op look for NaN in its outputs and stop with the op's name */
@@ -68,6 +68,7 @@ int dev_paths(const char *names[8]); /* the CPU paths that this machine can take
 size_t dev_bytes(const Dev *dev);
 size_t dev_peak(const Dev *dev);
 void dev_limit(Dev *dev, size_t bytes);
+int64_t dev_left(Dev *dev); /* bytes that the device has free now; -1 where its memory is the host's */
 
 /* The most that the ops will allocate for themselves, beside the tensors that they are given, as long as no tensor
  * has more rows than these and the model has these widths (q, kv: all query and all key heads). Part of the memory

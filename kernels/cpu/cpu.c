@@ -1,9 +1,11 @@
 /* cpu.c: memory of the CPU back, and the choice of its instruction set. */
 #include "kernels/cpu/memory.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 /* Big tensors are pages of their own: they come zeroed, are touched only when used, and ask to be huge, so that a
  * pass over weights misses the TLB 512 times less often. */
@@ -20,7 +22,8 @@ static void *pages_new(size_t bytes) {
     size_t before = (HUGE_PAGE - (uintptr_t)p % HUGE_PAGE) % HUGE_PAGE;
     if (before) munmap(p, before);
     if (before < HUGE_PAGE) munmap(p + before + whole, HUGE_PAGE - before);
-    madvise(p + before, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* the rest takes what it uses: as planned */
+    madvise(p + before, bytes / HUGE_PAGE * HUGE_PAGE,
+            MADV_HUGEPAGE); /* the rest takes what it uses: as planned */
     return p + before;
 }
 
@@ -84,6 +87,11 @@ void cpu_zero(Dev *dev, Ten t) {
 
 void cpu_sync(Dev *dev) { (void)dev; }
 
+int64_t cpu_left(Dev *dev) {
+    (void)dev;
+    return -1;
+}
+
 size_t cpu_mat_elements(int n, int k) { return (size_t)PANELS(n) * (size_t)PAIRS(k) * 32; }
 
 size_t cpu_kv_page_elements(int heads, int head_dim, bool grad) {
@@ -138,7 +146,7 @@ int dev_paths(const char *names[8]) {
  * choice falls on fp32 FMA. */
 static bool dot_is_fast(void) { return __builtin_cpu_is("amd") != 0; }
 
-const Ops *cpu_choose(const char *name, Err *err) {
+static const Ops *choose(const char *name, Err *err) {
     bool automatic = !name || !*name || strcmp(name, "auto") == 0;
     for (int i = N_PATHS - 1; i >= 0; i--) {
         if (automatic ? strcmp(paths[i].ops->name, "avx512_bf16") == 0 && !dot_is_fast()
@@ -153,3 +161,16 @@ const Ops *cpu_choose(const char *name, Err *err) {
     err_set(err, "cpu_path %s is not known; use auto, plain, avx2, avx512 or avx512_bf16", name);
     return NULL;
 }
+
+bool cpu_open(Dev *dev, const DevConf *conf, Err *err) {
+    dev->ops = choose(conf->path, err);
+    if (!dev->ops) return false;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    dev->threads = conf->threads > 0 ? conf->threads : cores > 0 ? (int)cores : 1;
+    if (dev->threads > 256) return err_set(err, "threads %d: at most 256", dev->threads);
+    snprintf(dev->path, sizeof dev->path, "%s", dev->ops->name);
+    dev->pool = pool_open(dev->threads);
+    return true;
+}
+
+void cpu_close(Dev *dev) { pool_close(dev->pool); }

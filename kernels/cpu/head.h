@@ -147,7 +147,7 @@ static void op_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const
     size_t x_bytes = (size_t)t * job.x.stride * LEFT_SIZE(w->type);
     size_t dz_bytes = ((size_t)t * HEAD_SPAN * dtype_size(w->type) + 63) / 64 * 64;
     char *keep = dev_scratch(dev, 3, dz_bytes + x_bytes);
-    if (job.x.p == dev->scratch[0]) job.x.p = memcpy(keep + dz_bytes, job.x.p, x_bytes);
+    if (job.x.p == dev->scratch[0].p) job.x.p = memcpy(keep + dz_bytes, job.x.p, x_bytes);
     job.dz = (Ten){keep, t, HEAD_SPAN, HEAD_SPAN, w->type};
     job.coef = coef, job.ent_coef = ent_coef, job.lse = lse, job.entropy = entropy;
     const void *packed_x = ten_is(dw) ? right_of(dev, x, w->type) : NULL;

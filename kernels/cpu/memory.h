@@ -4,6 +4,8 @@
 
 #include "kernels/cpu/cpu.h"
 
+void cpu_close(Dev *dev);
+int64_t cpu_left(Dev *dev);
 Ten cpu_new(Dev *dev, int rows, int cols, DType type);
 void cpu_free(Dev *dev, Ten t);
 void cpu_put(Dev *dev, Ten dst, const void *host);
