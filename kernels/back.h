@@ -28,25 +28,26 @@ typedef struct {
     void (*qkv)(Dev *dev, Ten q, Kv *kv, int layer, Ten qkv, const Rows *rows, Ten cos, Ten sin);
     void (*qkv_back)(Dev *dev, Ten dqkv, Ten dq, Kv *dkv, int layer, const Rows *rows, Ten cos, Ten sin);
     void (*attend)(Dev *dev, Ten o, Ten lse, Ten q, const Kv *kv, int layer, const Rows *rows, real scale,
-                   int window);
+                   real cap, int window);
     void (*attend_back)(Dev *dev, Ten dq, Kv *dkv, Ten dout, Ten o, Ten lse, Ten q, const Kv *kv, int layer,
-                        const Rows *rows, real scale, int window);
+                        const Rows *rows, real scale, real cap, int window);
     void (*embed)(Dev *dev, Ten x, const Mat *w, const Rows *rows);
     void (*embed_back)(Dev *dev, Ten dw, Ten dx, const Rows *rows);
-    void (*rmsnorm)(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, real eps);
+    void (*rmsnorm)(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, Ten residual, real eps);
     void (*rmsnorm_back)(Dev *dev, Ten dx, Ten dw, Ten dy, Ten x, Ten rstd, Ten w);
     void (*matmul)(Dev *dev, Ten y, Ten x, const Mat *w, Ten bias, Ten residual);
     void (*matmul_dx)(Dev *dev, Ten dx, Ten dy, const Mat *w, Ten residual);
     void (*matmul_dw)(Dev *dev, Ten dw, Ten dy, Ten x);
     void (*bias_back)(Dev *dev, Ten db, Ten dy);
-    void (*swiglu)(Dev *dev, Ten h, Ten gu);
-    void (*swiglu_back)(Dev *dev, Ten dgu, Ten dh, Ten gu);
+    void (*glu)(Dev *dev, Ten h, Ten gu, GluKind kind);
+    void (*glu_back)(Dev *dev, Ten dgu, Ten dh, Ten gu, GluKind kind);
     void (*gather)(Dev *dev, Ten y, Ten x, const int *index);
     void (*scatter)(Dev *dev, Ten x, Ten y, const int *index);
     void (*logprob)(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target,
-                    real inv_temp);
+                    real inv_temp, real cap);
     void (*logprob_back)(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, const real *coef,
-                         const real *ent_coef, Ten lse, Ten entropy, real inv_temp);
+                         const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap);
+    void (*softcap)(Dev *dev, Ten x, real cap);
     void (*sample)(Dev *dev, Drawn *drawn, Ten logits, const Draw *draws, int vocab_used);
     void (*adamw)(Dev *dev, Ten w, Ten m, Ten v, Ten grad, const AdamStep *step);
     double (*sumsq)(Dev *dev, Ten t);

@@ -296,7 +296,8 @@ static void check_rows(const Rows *rows, const Kv *kv, int layer) {
         const KvSpan *span = &rows->spans[s];
         CHECK(span->row0 >= 0 && span->n >= 0 && span->row0 + span->n <= rows->m, "span %d: rows %d + %d of %d", s,
               span->row0, span->n, rows->m);
-        CHECK(span->share >= 0 && span->share <= rows->n_shares, "span %d: share %d of %d", s, span->share, rows->n_shares);
+        CHECK(span->share >= 0 && span->share <= rows->n_shares, "span %d: share %d of %d", s, span->share,
+              rows->n_shares);
         for (int i = 0; i < (span->n ? (span->pos0 + span->n + KV_PAGE - 1) / KV_PAGE : 0); i++) {
             int page = rows->table[span->table + i];
             CHECK(page >= 0 && page < kv->pages, "span %d: page %d of %d", s, page, kv->pages);
@@ -309,8 +310,9 @@ static int qkv_cols(Ten q, const Kv *kv) { return q.cols + 2 * kv->heads * kv->h
 
 static void check_rotary(const Rows *rows, Ten cos, Ten sin, int head_dim) {
     if (!ten_is(cos)) return;
-    SHAPE(cos, cos.rows, head_dim / 2);
-    SHAPE(sin, cos.rows, head_dim / 2);
+    CHECK(cos.cols > 0 && cos.cols <= head_dim / 2, "%d pairs of a head of %d", cos.cols, head_dim);
+    SHAPE(cos, cos.rows, cos.cols);
+    SHAPE(sin, cos.rows, cos.cols);
     for (int r = 0; r < rows->m; r++)
         CHECK(rows->pos[r] < cos.rows, "row %d: position %d of %d", r, rows->pos[r], cos.rows);
 }
@@ -341,7 +343,8 @@ static void check_heads(Ten q, const Kv *kv) {
     CHECK(q.cols % width == 0, "%d query columns over %d key columns", q.cols, width);
 }
 
-void k_attend(Dev *dev, Ten o, Ten lse, Ten q, const Kv *kv, int layer, const Rows *rows, real scale, int window) {
+void k_attend(Dev *dev, Ten o, Ten lse, Ten q, const Kv *kv, int layer, const Rows *rows, real scale, real cap,
+              int window) {
     check_rows(rows, kv, layer);
     check_heads(q, kv);
     SHAPE(q, rows->m, q.cols);
@@ -349,11 +352,11 @@ void k_attend(Dev *dev, Ten o, Ten lse, Ten q, const Kv *kv, int layer, const Ro
     TYPE(q, kv->type);
     FLOATING(o);
     if (ten_is(lse)) SHAPE(lse, rows->m, q.cols / kv->head_dim);
-    RUN(attend, o, o, lse, q, kv, layer, rows, scale, window);
+    RUN(attend, o, o, lse, q, kv, layer, rows, scale, cap, window);
 }
 
 void k_attend_back(Dev *dev, Ten dq, Kv *dkv, Ten dout, Ten o, Ten lse, Ten q, const Kv *kv, int layer,
-                   const Rows *rows, real scale, int window) {
+                   const Rows *rows, real scale, real cap, int window) {
     check_rows(rows, kv, layer);
     check_heads(q, kv);
     SHAPE(q, rows->m, q.cols);
@@ -364,7 +367,7 @@ void k_attend_back(Dev *dev, Ten dq, Kv *dkv, Ten dout, Ten o, Ten lse, Ten q, c
     TYPE(dq, K_REAL);
     CHECK(dkv->grad && dkv->pages == kv->pages && dkv->heads == kv->heads && dkv->head_dim == kv->head_dim,
           "%d pages of gradient for %d", dkv->pages, kv->pages);
-    RUN(attend_back, dq, dq, dkv, dout, o, lse, q, kv, layer, rows, scale, window);
+    RUN(attend_back, dq, dq, dkv, dout, o, lse, q, kv, layer, rows, scale, cap, window);
 }
 
 /* ---- rows ---- */
@@ -389,24 +392,30 @@ void k_embed_back(Dev *dev, Ten dw, Ten dx, const Rows *rows) {
     RUN(embed_back, TEN_NONE, dw, dx, rows);
 }
 
-void k_rmsnorm(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, real eps) {
+static void check_norm(Ten x, Ten w, Ten rstd) {
+    CHECK(w.cols > 0 && x.cols % w.cols == 0, "%d columns in runs of %d", x.cols, w.cols);
+    SHAPE(w, 1, w.cols);
+    if (ten_is(rstd)) SHAPE(rstd, x.rows, x.cols / w.cols);
+}
+
+void k_rmsnorm(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, Ten residual, real eps) {
     SHAPE(y, x.rows, x.cols);
-    SHAPE(w, 1, x.cols);
+    check_norm(x, w, rstd);
+    if (ten_is(residual)) SHAPE(residual, x.rows, x.cols);
     TYPE(x, K_REAL);
     TYPE(w, K_REAL);
     FLOATING(y);
-    if (ten_is(rstd)) SHAPE(rstd, 1, x.rows);
-    RUN(rmsnorm, y, y, rstd, x, w, eps);
+    RUN(rmsnorm, y, y, rstd, x, w, residual, eps);
 }
 
 void k_rmsnorm_back(Dev *dev, Ten dx, Ten dw, Ten dy, Ten x, Ten rstd, Ten w) {
     SHAPE(dx, x.rows, x.cols);
     SHAPE(dy, x.rows, x.cols);
-    SHAPE(rstd, 1, x.rows);
-    SHAPE(w, 1, x.cols);
+    check_norm(x, w, rstd);
+    CHECK(ten_is(rstd), "no rstd for %d rows", x.rows);
     TYPE(dx, K_REAL);
     TYPE(x, K_REAL);
-    if (ten_is(dw)) SHAPE(dw, 1, x.cols);
+    if (ten_is(dw)) SHAPE(dw, 1, w.cols);
     RUN(rmsnorm_back, dx, dx, dw, dy, x, rstd, w);
 }
 
@@ -444,15 +453,15 @@ void k_bias_back(Dev *dev, Ten db, Ten dy) {
     RUN(bias_back, db, db, dy);
 }
 
-void k_swiglu(Dev *dev, Ten h, Ten gu) {
+void k_glu(Dev *dev, Ten h, Ten gu, GluKind kind) {
     SHAPE(gu, h.rows, 2 * h.cols);
-    RUN(swiglu, h, h, gu);
+    RUN(glu, h, h, gu, kind);
 }
 
-void k_swiglu_back(Dev *dev, Ten dgu, Ten dh, Ten gu) {
+void k_glu_back(Dev *dev, Ten dgu, Ten dh, Ten gu, GluKind kind) {
     SHAPE(gu, dh.rows, 2 * dh.cols);
     SHAPE(dgu, dh.rows, 2 * dh.cols);
-    RUN(swiglu_back, dgu, dgu, dh, gu);
+    RUN(glu_back, dgu, dgu, dh, gu, kind);
 }
 
 static void check_index(const int *index, int n, int limit) {
@@ -480,7 +489,8 @@ void k_scatter(Dev *dev, Ten x, Ten y, const int *index) {
 
 static void check_targets(const int *target, int n, int vocab) { check_index(target, n, vocab); }
 
-void k_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target, real inv_temp) {
+void k_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target, real inv_temp,
+               real cap) {
     SHAPE(x, x.rows, w->k);
     SHAPE(logp, 1, x.rows);
     SHAPE(lse, 1, x.rows);
@@ -488,11 +498,11 @@ void k_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, co
     TYPE(x, w->type);
     TYPE(logp, K_REAL);
     check_targets(target, x.rows, w->n);
-    RUN(logprob, logp, logp, lse, entropy, x, w, target, inv_temp);
+    RUN(logprob, logp, logp, lse, entropy, x, w, target, inv_temp, cap);
 }
 
 void k_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, const real *coef,
-                    const real *ent_coef, Ten lse, Ten entropy, real inv_temp) {
+                    const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap) {
     SHAPE(x, x.rows, w->k);
     SHAPE(dx, x.rows, w->k);
     SHAPE(lse, 1, x.rows);
@@ -502,7 +512,13 @@ void k_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *ta
     if (ent_coef) SHAPE(entropy, 1, x.rows);
     check_targets(target, x.rows, w->n);
     CHECK(ten_is(w->back), "the head has no transposed copy");
-    RUN(logprob_back, dx, dx, dw, x, w, target, coef, ent_coef, lse, entropy, inv_temp);
+    RUN(logprob_back, dx, dx, dw, x, w, target, coef, ent_coef, lse, entropy, inv_temp, cap);
+}
+
+void k_softcap(Dev *dev, Ten x, real cap) {
+    TYPE(x, K_REAL);
+    CHECK(cap > 0, "cap %g", (double)cap);
+    RUN(softcap, x, x, cap);
 }
 
 void k_sample(Dev *dev, Drawn *drawn, Ten logits, const Draw *draws, int vocab_used) {

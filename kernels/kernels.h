@@ -78,8 +78,8 @@ size_t k_workspace_bytes(const Dev *dev, int rows, int dim, int hidden, int voca
 /* Calls and seconds of each op since the last reset, for benches: name of op i, or NULL past the end. */
 const char *dev_stat(const Dev *dev, int i, long *calls, double *seconds);
 void dev_stat_reset(Dev *dev);
-/* What the device can do at best, measured now: floating-point operations a second of the path's product instruction,
- * and bytes read a second. */
+/* What the device can do at best, measured now: floating-point operations a second of the path's product
+ * instruction, and bytes read a second. */
 double dev_roof_flops(Dev *dev);
 double dev_roof_bytes(Dev *dev);
 
@@ -158,21 +158,23 @@ void k_kv_zero(Dev *dev, Kv *kv, int page);                     /* all layers of
 void k_kv_copy(Dev *dev, Kv *kv, const KvShare *shares, int n); /* all layers */
 
 /* qkv[M, (H+2G)E] K_REAL -> q[M, H E] rotated; keys (rotated) and values go to their pages, rounded to kv's type;
- * then the shares are copied. cos, sin [positions, E/2] K_REAL; TEN_NONE: no rotation. Halves (x[i], x[i+E/2])
- * rotate. */
+ * then the shares are copied. cos, sin [positions, R/2] K_REAL; TEN_NONE: no rotation. The first R <= E
+ * features of each head turn, halves (x[i], x[i+R/2]) together; the others pass as they are. */
 void k_qkv(Dev *dev, Ten q, Kv *kv, int layer, Ten qkv, const Rows *rows, Ten cos, Ten sin);
 /* dqkv[M, (H+2G)E] (overwritten; its type is the products') from dq[M, H E] and the pages' gradients. */
 void k_qkv_back(Dev *dev, Ten dqkv, Ten dq, Kv *dkv, int layer, const Rows *rows, Ten cos, Ten sin);
 
-/* o[M, H E] = softmax(scale q k) v over the keys at positions <= own, and > own - window when window > 0. Blocks
- * of KV_PAGE keys at fixed positions, ascending, one running maximum and sum; probabilities are rounded to the kv
- * type before the product with v. lse[M, H] (K_REAL, or TEN_NONE): log-sum-exp of each head. Padding rows: o = 0.
+/* o[M, H E] = softmax(s) v over the keys at positions <= own, and > own - window when window > 0; s = scale q k,
+ * or cap tanh(scale q k / cap) when cap > 0. Blocks of KV_PAGE keys at fixed positions, ascending, one running
+ * maximum and sum; probabilities are rounded to the kv type before the product with v. lse[M, H] (K_REAL, or
+ * TEN_NONE): log-sum-exp of each head. Padding rows: o = 0.
  */
-void k_attend(Dev *dev, Ten o, Ten lse, Ten q, const Kv *kv, int layer, const Rows *rows, real scale, int window);
+void k_attend(Dev *dev, Ten o, Ten lse, Ten q, const Kv *kv, int layer, const Rows *rows, real scale, real cap,
+              int window);
 /* dq[M, H E] K_REAL is overwritten; dkv's pages are added to, span after span inside a group, rows ascending.
  * After a span that has a share, the gradients of the copied slots are added to those they were copied from. */
 void k_attend_back(Dev *dev, Ten dq, Kv *dkv, Ten dout, Ten o, Ten lse, Ten q, const Kv *kv, int layer,
-                   const Rows *rows, real scale, int window);
+                   const Rows *rows, real scale, real cap, int window);
 
 /* ---- the other ops of the network ---- */
 
@@ -180,9 +182,11 @@ void k_attend_back(Dev *dev, Ten dq, Kv *dkv, Ten dout, Ten o, Ten lse, Ten q, c
 void k_embed(Dev *dev, Ten x, const Mat *w, const Rows *rows);
 void k_embed_back(Dev *dev, Ten dw, Ten dx, const Rows *rows);
 
-/* y = w x / sqrt(mean(x^2) + eps); rstd[1, M] or TEN_NONE; x K_REAL. */
-void k_rmsnorm(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, real eps);
-/* dx (added to), dw[1, D] (added to, or TEN_NONE) from dy[M, D]. */
+/* y = w x rstd + residual[M, D] (or TEN_NONE), rstd = 1 / sqrt(mean(x^2) + eps); x K_REAL. With w[1, E] each run
+ * of E columns is normed on its own (the heads of q and k; usually E = D). rstd[M, D/E] or TEN_NONE. y may be x;
+ * residual may be y. */
+void k_rmsnorm(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, Ten residual, real eps);
+/* dx (added to), dw[1, E] (added to in order of rows, then of runs; or TEN_NONE) from dy[M, D]. */
 void k_rmsnorm_back(Dev *dev, Ten dx, Ten dw, Ten dy, Ten x, Ten rstd, Ten w);
 
 /* y[M, N] = x[M, K] W^T + bias[1, N] + residual[M, N] (both may be TEN_NONE; residual may be y). x has W's type.
@@ -195,28 +199,32 @@ void k_matmul_dw(Dev *dev, Ten dw, Ten dy, Ten x);
 /* db[1, N] += sum of rows of dy. */
 void k_bias_back(Dev *dev, Ten db, Ten dy);
 
-/* gu[M, 2F] = gate | up; h[M, F] = silu(gate) up. */
-void k_swiglu(Dev *dev, Ten h, Ten gu);
-void k_swiglu_back(Dev *dev, Ten dgu, Ten dh, Ten gu); /* dgu overwritten */
+/* gu[M, 2F] = gate | up; h[M, F] = gate sigmoid(a(gate)) up. */
+typedef enum {
+    GLU_SILU, /* a(g) = g */
+    GLU_GELU  /* a(g) = 2 sqrt(2 / pi) (g + 0.044715 g^3): GELU in its tanh form (Hendrycks and Gimpel 2016) */
+} GluKind;
+void k_glu(Dev *dev, Ten h, Ten gu, GluKind kind);
+void k_glu_back(Dev *dev, Ten dgu, Ten dh, Ten gu, GluKind kind); /* dgu overwritten */
 
 void k_gather(Dev *dev, Ten y, Ten x, const int *index);  /* y[i] = x[index[i]]; an index of -1 gives zeros */
 void k_scatter(Dev *dev, Ten x, Ten y, const int *index); /* x[index[i]] += y[i], in order of i; -1: skipped */
 
 /* ---- the head ----
- * z =
- * inv_temp * (x W^T); log-sum-exp goes over blocks of HEAD_BLOCK columns, merged in order. Logits never exist for
- * more than one block. */
+ * z = inv_temp * (x W^T), or inv_temp * cap tanh(x W^T / cap) when cap > 0; log-sum-exp goes over blocks of
+ * HEAD_BLOCK columns, merged in order. Logits never exist for more than one block. */
 
 enum { HEAD_BLOCK = 512 };
 
 /* logp[1, T] = z[target] - lse; lse[1, T]; entropy[1, T] = lse - sum p z (or TEN_NONE). A target of -1 is padding:
  * its outputs are 0. */
-void k_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target, real inv_temp);
+void k_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target, real inv_temp,
+               real cap);
 /* dL/dx and dL/dW of L = sum_t coef[t] logp[t] + ent_coef[t] entropy[t]: dz = coef (onehot - p) - ent_coef p (z -
- * lse + entropy). dx[T, D] overwritten; dw[V, D] added to (or TEN_NONE). ent_coef may be NULL. lse and entropy as
- * k_logprob gave them. */
+ * lse + entropy), times 1 - tanh^2 under a cap. dx[T, D] overwritten; dw[V, D] added to (or TEN_NONE). ent_coef
+ * may be NULL. lse and entropy as k_logprob gave them. */
 void k_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, const real *coef,
-                    const real *ent_coef, Ten lse, Ten entropy, real inv_temp);
+                    const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap);
 
 typedef struct {
     real inv_temp; /* 0: greedy (the largest logit, the lowest id among equals), with logp at temperature 1 */
@@ -230,8 +238,10 @@ typedef struct {
     real logp;      /* log-softmax of z over the whole vocabulary: bit-equal to k_logprob's */
     real draw_logp; /* log-probability inside the kept set */
 } Drawn;
-/* logits[M, V] K_REAL as k_matmul gives them. Ids >= vocab_used are never drawn nor kept (rows of the head that no
- * token uses); they still count in logp, as in k_logprob. Host arrays. */
+/* x[M, N] K_REAL = cap tanh(x / cap), in k_logprob's bits: for logits on their way to k_sample. */
+void k_softcap(Dev *dev, Ten x, real cap);
+/* logits[M, V] K_REAL as k_matmul (and k_softcap) give them. Ids >= vocab_used are never drawn nor kept (rows of
+ * the head that no token uses); they still count in logp, as in k_logprob. Host arrays. */
 void k_sample(Dev *dev, Drawn *drawn, Ten logits, const Draw *draws, int vocab_used);
 
 /* ---- the optimizer ---- */

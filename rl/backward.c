@@ -82,15 +82,15 @@ static void back_mlp(Policy *policy, int layer, Ten grads, int m, const LayerTap
     const LayerWeights *w = &policy->layers[layer];
     Dev *dev = policy->dev;
     Ten gate_up = ten_rows(kept->gate_up, 0, m), mid = ten_rows(kept->mid, 0, m),
-        rstd = ten_cols(kept->rstd2, 0, m);
+        rstd = ten_rows(kept->rstd2, 0, m);
     Ten act = ten_rows(work->act, 0, m), normed = ten_rows(work->normed, 0, m);
     Ten dx_low = ten_rows(back->dx_low, 0, m), dact = ten_rows(back->dact, 0, m);
     Ten dgate_up = ten_rows(back->dgate_up, 0, m), dnormed = ten_rows(back->dnormed, 0, m);
-    k_swiglu(dev, act, gate_up);
-    k_rmsnorm(dev, normed, TEN_NONE, mid, w->norm2, (real)policy->conf.norm_eps);
+    k_glu(dev, act, gate_up, GLU_SILU);
+    k_rmsnorm(dev, normed, TEN_NONE, mid, w->norm2, TEN_NONE, (real)policy->conf.norm_eps);
     k_copy(dev, dx_low, dx);
     back_linear(policy, &w->down, grads, dact, dx_low, act);
-    k_swiglu_back(dev, dgate_up, dact, gate_up);
+    k_glu_back(dev, dgate_up, dact, gate_up, GLU_SILU);
     back_linear(policy, &w->gate_up, grads, dnormed, dgate_up, normed);
     k_rmsnorm_back(dev, dx, grad_of(policy, w->p_norm2, grads), dnormed, mid, rstd, w->norm2);
 }
@@ -103,17 +103,17 @@ static void back_attention(Policy *policy, int layer, Ten grads, const Rows *row
     const LayerWeights *w = &policy->layers[layer];
     Dev *dev = policy->dev;
     int m = rows->m;
-    Ten x = ten_rows(kept->x, 0, m), rstd = ten_cols(kept->rstd1, 0, m), o = ten_rows(kept->o, 0, m);
+    Ten x = ten_rows(kept->x, 0, m), rstd = ten_rows(kept->rstd1, 0, m), o = ten_rows(kept->o, 0, m);
     Ten normed = ten_rows(work->normed, 0, m), dx_low = ten_rows(back->dx_low, 0, m);
     Ten dout = ten_rows(back->dout, 0, m), dq = ten_rows(back->dq, 0, m), dqkv = ten_rows(back->dqkv, 0, m);
     Ten dnormed = ten_rows(back->dnormed, 0, m);
     bool rotate = kind->rope == ROPE_HALVES;
     real scale = (real)(1.0 / sqrt((double)c->head_dim));
-    k_rmsnorm(dev, normed, TEN_NONE, x, w->norm1, (real)c->norm_eps);
+    k_rmsnorm(dev, normed, TEN_NONE, x, w->norm1, TEN_NONE, (real)c->norm_eps);
     k_copy(dev, dx_low, dx);
     back_linear(policy, &w->out, grads, dout, dx_low, o);
     k_attend_back(dev, dq, dkv, dout, o, ten_rows(kept->lse, 0, m), ten_rows(kept->q, 0, m), kv, layer, rows,
-                  scale, kind->window);
+                  scale, 0, kind->window);
     k_qkv_back(dev, dqkv, dq, dkv, layer, rows, rotate ? policy->cos : TEN_NONE, rotate ? policy->sin : TEN_NONE);
     back_linear(policy, &w->qkv, grads, dnormed, dqkv, normed);
     k_rmsnorm_back(dev, dx, grad_of(policy, w->p_norm1, grads), dnormed, x, rstd, w->norm1);

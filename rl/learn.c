@@ -17,7 +17,7 @@ struct Learner {
     BackWork back;
     Kv kv, dkv;
     Ten stream;                               /* [max_rows, dim] gradient of the residual stream */
-    Ten picked, final, rstd, dfinal, dpicked; /* [max_head, dim]; rstd [1, max_head] */
+    Ten picked, final, rstd, dfinal, dpicked; /* [max_head, dim]; rstd [max_head, 1] */
     Ten logp, lse, entropy;                   /* [1, max_head] */
     real *host_logp, *host_entropy, *host_coef;
     Batch batch, prompt;
@@ -64,7 +64,7 @@ static bool learner_memory(Learner *l, Err *err) {
         {&l->stream, rows, c->dim, K_REAL},
         {&l->picked, head, c->dim, K_REAL},
         {&l->final, head, c->dim, policy->type},
-        {&l->rstd, 1, head, K_REAL},
+        {&l->rstd, head, 1, K_REAL},
         {&l->dfinal, head, c->dim, K_REAL},
         {&l->dpicked, head, c->dim, K_REAL},
         {&l->logp, 1, head, K_REAL},
@@ -127,10 +127,11 @@ static real inv_temperature(const Learner *l) { return 1 / (real)l->conf.tempera
 static void head_forward(Learner *l, Policy *policy, const Batch *b, Ten stream, const BatchGroup *groups) {
     int n = b->n_head;
     Dev *dev = policy->dev;
-    forward_final(policy, ten_rows(l->final, 0, n), ten_cols(l->rstd, 0, n), ten_rows(l->picked, 0, n), stream,
+    forward_final(policy, ten_rows(l->final, 0, n), ten_rows(l->rstd, 0, n), ten_rows(l->picked, 0, n), stream,
                   b->head_index);
     k_logprob(dev, ten_cols(l->logp, 0, n), ten_cols(l->lse, 0, n), ten_cols(l->entropy, 0, n),
-              ten_rows(l->final, 0, n), &policy->head, b->target, inv_temperature(l));
+              ten_rows(l->final, 0, n), &policy->head, b->target, inv_temperature(l),
+              (real)policy->conf.final_cap);
     k_get(dev, l->host_logp, ten_cols(l->logp, 0, n));
     k_get(dev, l->host_entropy, ten_cols(l->entropy, 0, n));
     for (int i = 0; i < n; i++) {
@@ -160,10 +161,11 @@ static void head_backward(Learner *l, const Batch *b, const BatchGroup *groups) 
     Ten dfinal = ten_rows(l->dfinal, 0, n), dpicked = ten_rows(l->dpicked, 0, n),
         stream = ten_rows(l->stream, 0, b->rows.m);
     k_logprob_back(dev, dfinal, param_grad(l, policy->p_head), ten_rows(l->final, 0, n), &policy->head, b->target,
-                   l->host_coef, NULL, ten_cols(l->lse, 0, n), TEN_NONE, inv_temperature(l));
+                   l->host_coef, NULL, ten_cols(l->lse, 0, n), TEN_NONE, inv_temperature(l),
+                   (real)policy->conf.final_cap);
     k_zero(dev, dpicked);
     k_rmsnorm_back(dev, dpicked, param_grad(l, policy->p_norm), dfinal, ten_rows(l->picked, 0, n),
-                   ten_cols(l->rstd, 0, n), policy->norm);
+                   ten_rows(l->rstd, 0, n), policy->norm);
     k_zero(dev, stream);
     k_scatter(dev, stream, dpicked, b->head_index);
 }
@@ -179,12 +181,9 @@ static Tape tape_part(const Tape *tape, int first) {
     for (int l = -1; l < tape->n_layers; l++) {
         LayerTape *to = l < 0 ? &part.scratch : &part.layers[l];
         *to = l < 0 ? tape->scratch : tape->layers[l];
-        Ten *tall[] = {&to->x, &to->q, &to->o, &to->lse, &to->mid, &to->gate_up},
-            *flat[] = {&to->rstd1, &to->rstd2};
+        Ten *tall[] = {&to->x, &to->rstd1, &to->q, &to->o, &to->lse, &to->mid, &to->rstd2, &to->gate_up};
         for (size_t i = 0; i < sizeof tall / sizeof tall[0]; i++)
             if (ten_is(*tall[i])) *tall[i] = ten_rows(*tall[i], first, n);
-        for (size_t i = 0; i < sizeof flat / sizeof flat[0]; i++)
-            if (ten_is(*flat[i])) *flat[i] = ten_cols(*flat[i], first, n);
     }
     part.last = ten_rows(tape->last, first, n);
     return part;

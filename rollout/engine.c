@@ -445,6 +445,7 @@ static void decode(Engine *engine) {
     int n = hidden_compute(engine);
     Ten logits = ten_rows(engine->logits, 0, n);
     k_matmul(engine->dev, logits, ten_rows(engine->hidden, 0, n), &engine->policy->head, TEN_NONE, TEN_NONE);
+    if (engine->policy->conf.final_cap > 0) k_softcap(engine->dev, logits, (real)engine->policy->conf.final_cap);
     for (int r = 0; r < n; r++) engine->draws[r] = draw_of(&engine->slots[engine->row_slot[r]]);
     k_sample(engine->dev, engine->drawn, logits, engine->draws, engine->vocab_used);
     for (int r = 0; r < n; r++) token_take(engine, engine->row_slot[r], &engine->drawn[r]);

@@ -22,14 +22,13 @@ static void forward_attention(Policy *policy, int layer, const Rows *rows, Kv *k
     int m = rows->m;
     Ten normed = ten_rows(work->normed, 0, m), qkv = ten_rows(work->qkv, 0, m);
     bool rotate = kind->rope == ROPE_HALVES;
-    Ten rstd = ten_is(kept->rstd1) ? ten_cols(kept->rstd1, 0, m) : TEN_NONE;
-    k_rmsnorm(dev, normed, rstd, x, w->norm1, (real)c->norm_eps);
+    k_rmsnorm(dev, normed, first_rows(kept->rstd1, m), x, w->norm1, TEN_NONE, (real)c->norm_eps);
     forward_linear(policy, qkv, normed, &w->qkv, TEN_NONE, work);
     k_qkv(dev, ten_rows(kept->q, 0, m), kv, layer, qkv, rows, rotate ? policy->cos : TEN_NONE,
           rotate ? policy->sin : TEN_NONE);
     real scale = (real)(1.0 / sqrt((double)c->head_dim));
     k_attend(dev, ten_rows(kept->o, 0, m), first_rows(kept->lse, m), ten_rows(kept->q, 0, m), kv, layer, rows,
-             scale, kind->window);
+             scale, 0, kind->window);
     forward_linear(policy, ten_rows(kept->mid, 0, m), ten_rows(kept->o, 0, m), &w->out, x, work);
 }
 
@@ -39,11 +38,10 @@ static void forward_mlp(Policy *policy, int layer, int m, Ten out, const LayerTa
     Dev *dev = policy->dev;
     Ten normed = ten_rows(work->normed, 0, m), act = ten_rows(work->act, 0, m), mid = ten_rows(kept->mid, 0, m);
     Ten gate_up = ten_rows(kept->gate_up, 0, m);
-    Ten rstd = ten_is(kept->rstd2) ? ten_cols(kept->rstd2, 0, m) : TEN_NONE;
-    k_rmsnorm(dev, normed, rstd, mid, w->norm2, (real)policy->conf.norm_eps);
+    k_rmsnorm(dev, normed, first_rows(kept->rstd2, m), mid, w->norm2, TEN_NONE, (real)policy->conf.norm_eps);
     forward_linear(policy, gate_up, normed, &w->gate_up, TEN_NONE, work);
     if (!ten_is(out)) return;
-    k_swiglu(dev, act, gate_up);
+    k_glu(dev, act, gate_up, GLU_SILU);
     forward_linear(policy, out, act, &w->down, mid, work);
 }
 
@@ -74,7 +72,7 @@ Ten forward(Policy *policy, const Rows *rows, Kv *kv, Tape *tape, Work *work) {
 
 void forward_final(Policy *policy, Ten y, Ten rstd, Ten picked, Ten stream, const int *index) {
     k_gather(policy->dev, picked, stream, index);
-    k_rmsnorm(policy->dev, y, rstd, picked, policy->norm, (real)policy->conf.norm_eps);
+    k_rmsnorm(policy->dev, y, rstd, picked, policy->norm, TEN_NONE, (real)policy->conf.norm_eps);
 }
 
 /* ---- memory ---- */
@@ -84,21 +82,20 @@ typedef struct {
     int cols;
     DType type;
     size_t at; /* offset of the Ten in LayerTape */
-    bool flat; /* [1, rows] instead of [rows, cols] */
 } Slot;
 
 enum { LAYER_SLOTS = 8 };
 static void layer_slots(Slot slots[LAYER_SLOTS], const Conf *c, DType type) {
     int q = c->n_heads * c->head_dim;
     const Slot all[LAYER_SLOTS] = {
-        {c->dim, K_REAL, offsetof(LayerTape, x), false},
-        {1, K_REAL, offsetof(LayerTape, rstd1), true},
-        {q, type, offsetof(LayerTape, q), false},
-        {q, type, offsetof(LayerTape, o), false},
-        {c->n_heads, K_REAL, offsetof(LayerTape, lse), false},
-        {c->dim, K_REAL, offsetof(LayerTape, mid), false},
-        {1, K_REAL, offsetof(LayerTape, rstd2), true},
-        {2 * c->hidden, type, offsetof(LayerTape, gate_up), false},
+        {c->dim, K_REAL, offsetof(LayerTape, x)},
+        {1, K_REAL, offsetof(LayerTape, rstd1)},
+        {q, type, offsetof(LayerTape, q)},
+        {q, type, offsetof(LayerTape, o)},
+        {c->n_heads, K_REAL, offsetof(LayerTape, lse)},
+        {c->dim, K_REAL, offsetof(LayerTape, mid)},
+        {1, K_REAL, offsetof(LayerTape, rstd2)},
+        {2 * c->hidden, type, offsetof(LayerTape, gate_up)},
     };
     for (int i = 0; i < LAYER_SLOTS; i++) slots[i] = all[i];
 }
@@ -117,8 +114,7 @@ static bool slots_open(Policy *policy, LayerTape *tape, int rows, int first, int
     layer_slots(slots, &policy->conf, policy->type);
     for (int i = first; i < last; i++) {
         Ten *t = (Ten *)(void *)((char *)tape + slots[i].at);
-        *t =
-            k_new(policy->dev, slots[i].flat ? 1 : rows, slots[i].flat ? rows : slots[i].cols, slots[i].type, err);
+        *t = k_new(policy->dev, rows, slots[i].cols, slots[i].type, err);
         if (!t->p) return false;
     }
     return true;

@@ -32,6 +32,7 @@ typedef struct {
     int dim, hidden, n_layers, n_heads, n_kv_heads, head_dim, vocab;
     int max_positions;
     float norm_eps;
+    float final_cap; /* soft cap of the logits; 0: none */
     float *inv_freq;  /* head_dim/2 rotation speeds, rope scaling applied, float32 as transformers computes them */
     float rope_scale; /* factor on cos and sin (yarn); 1 otherwise */
     double rope_theta;           /* for saving */
@@ -196,7 +197,7 @@ void policy_close(Policy *policy);
 
 /* What backward needs of one layer, for each row of the batch. */
 typedef struct {
-    Ten x, rstd1;   /* [M, dim] K_REAL input of the layer */
+    Ten x, rstd1;   /* [M, dim] K_REAL input of the layer; [M, 1] */
     Ten q, o, lse;  /* compute type; lse K_REAL [M, heads] */
     Ten mid, rstd2; /* [M, dim] K_REAL after attention */
     Ten gate_up;    /* compute type [M, 2 hidden] */
@@ -236,7 +237,7 @@ void forward_linear(Policy *policy, Ten y, Ten x, const Linear *linear, Ten resi
  * stops once they are filled: backward calls it so to recompute. */
 void forward_layer(Policy *policy, int layer, const Rows *rows, Kv *kv, Ten x, Ten out, const LayerTape *kept,
                    Work *work);
-/* The final norm of chosen rows, ready for the head: y[n, dim] compute type, rstd[1, n] (or TEN_NONE); picked[n,
+/* The final norm of chosen rows, ready for the head: y[n, dim] compute type, rstd[n, 1] (or TEN_NONE); picked[n,
  * dim] K_REAL takes the rows before the norm. */
 void forward_final(Policy *policy, Ten y, Ten rstd, Ten picked, Ten stream, const int *index);
 

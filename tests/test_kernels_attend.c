@@ -9,6 +9,8 @@ enum { ROWS_MAX = 320, SPANS_MAX = 16, TABLE_MAX = 64, SHARES_MAX = 4, PAGES = 2
  * before. */
 typedef struct {
     int heads, groups, dim, window; /* query heads, key-value heads */
+    int half;                       /* pairs of a head that turn */
+    double cap;
     DType type;
     int m;
     int parent[ROWS_MAX], pos[ROWS_MAX];
@@ -17,12 +19,12 @@ typedef struct {
 
 static int world_cols(const World *w) { return (w->heads + 2 * w->groups) * w->dim; }
 
-static World world_new(int heads, int groups, int dim, int window, DType type) {
-    World w = {heads, groups, dim, window, type, 0, {0}, {0}, NULL, NULL, NULL};
+static World world_new(int heads, int groups, int dim, int window, int half, double cap, DType type) {
+    World w = {heads, groups, dim, window, half, cap, type, 0, {0}, {0}, NULL, NULL, NULL};
     w.qkv = reals_random(20, (size_t)(ROWS_MAX * world_cols(&w)), 1, K_REAL);
-    w.cos = MEM_ARRAY(real, ROWS_MAX * dim / 2), w.sin = MEM_ARRAY(real, ROWS_MAX * dim / 2);
-    for (int i = 0; i < ROWS_MAX * dim / 2; i++) {
-        double angle = i / (dim / 2) * pow(100, -2.0 * (i % (dim / 2)) / dim);
+    w.cos = MEM_ARRAY(real, ROWS_MAX * half), w.sin = MEM_ARRAY(real, ROWS_MAX * half);
+    for (int i = 0; i < ROWS_MAX * half; i++) {
+        double angle = i / half * pow(100, -1.0 * (i % half) / half);
         w.cos[i] = (real)cos(angle), w.sin[i] = (real)sin(angle);
     }
     return w;
@@ -45,9 +47,13 @@ static int world_grow(World *w, int parent, int n) {
 
 /* Rotates the q and k heads of all rows; rounds what would be stored. */
 static void naive_turn(const World *w, const double *qkv, double *out) {
-    int cols = world_cols(w), half = w->dim / 2;
+    int cols = world_cols(w), half = w->half;
     for (int r = 0; r < w->m; r++)
-        for (int h = 0; h < w->heads + 2 * w->groups; h++)
+        for (int h = 0; h < w->heads + 2 * w->groups; h++) {
+            for (int i = 2 * half; i < w->dim; i++) { /* these pass */
+                int at = r * cols + h * w->dim + i;
+                out[at] = w->type == K_REAL ? qkv[at] : (double)stored((real)qkv[at], K_BF16);
+            }
             for (int i = 0; i < half; i++) {
                 int at = r * cols + h * w->dim + i, angle = w->pos[r] * half + i;
                 double c = (double)w->cos[angle], s = (double)w->sin[angle], a = qkv[at], b = qkv[at + half];
@@ -57,6 +63,7 @@ static void naive_turn(const World *w, const double *qkv, double *out) {
                 out[at] = (double)stored((real)out[at], K_BF16);
                 out[at + half] = (double)stored((real)out[at + half], K_BF16);
             }
+        }
 }
 
 static void naive_head(const World *w, const double *turned, int r, int h, double *o, double *lse) {
@@ -66,8 +73,10 @@ static void naive_head(const World *w, const double *turned, int r, int h, doubl
         const double *q = turned + r * cols + h * dim, *k = turned + j * cols + (w->heads + g) * dim;
         double dot = 0;
         for (int i = 0; i < dim; i++) dot += q[i] * k[i];
-        seen[n] = j, score[n++] = dot / sqrt(dim);
-        top = fmax(top, dot / sqrt(dim));
+        dot /= sqrt(dim);
+        if (w->cap > 0) dot = w->cap * tanh(dot / w->cap);
+        seen[n] = j, score[n++] = dot;
+        top = fmax(top, dot);
     }
     for (int i = 0; i < dim; i++) o[i] = 0;
     for (int j = 0; j < n; j++) {
@@ -126,8 +135,8 @@ static Bench bench_open(Dev *dev, const World *w) {
     Bench b = {.dev = dev, .w = w};
     b.kv = k_kv_new(dev, PAGES, 2, w->groups, w->dim, w->type, false, &err);
     b.dkv = k_kv_new(dev, PAGES, 2, w->groups, w->dim, K_REAL, true, &err);
-    b.cos = ten_make(dev, ROWS_MAX, w->dim / 2, K_REAL, w->cos);
-    b.sin = ten_make(dev, ROWS_MAX, w->dim / 2, K_REAL, w->sin);
+    b.cos = ten_make(dev, ROWS_MAX, w->half, K_REAL, w->cos);
+    b.sin = ten_make(dev, ROWS_MAX, w->half, K_REAL, w->sin);
     return b;
 }
 static void bench_close(Bench *b) {
@@ -171,7 +180,7 @@ static Pass bench_pass(Bench *bench, const Batch *b) {
               ten_make(bench->dev, b->m, w->heads * w->dim, w->type, NULL),
               ten_make(bench->dev, b->m, w->heads, K_REAL, NULL)};
     k_qkv(bench->dev, p.q, &bench->kv, 1, qkv, &rows, bench->cos, bench->sin);
-    k_attend(bench->dev, p.o, p.lse, p.q, &bench->kv, 1, &rows, (real)(1 / sqrt(w->dim)), w->window);
+    k_attend(bench->dev, p.o, p.lse, p.q, &bench->kv, 1, &rows, (real)(1 / sqrt(w->dim)), (real)w->cap, w->window);
     k_free(bench->dev, &qkv);
     return p;
 }
@@ -206,18 +215,23 @@ static void run_whole(Dev *dev, const void *self, Buf *out) {
 }
 
 static const struct {
-    int heads, groups, dim, window;
-} shapes[] = {{3, 1, 64, 0},  {9, 3, 64, 40}, {1, 1, 16, 0}, {4, 4, 20, 7},    {8, 1, 96, 33}, {6, 2, 128, 0},
-              {32, 1, 16, 0}, {7, 1, 2, 1},   {2, 2, 80, 0}, {2, 1, 256, 100}, {5, 1, 40, 0}};
+    int heads, groups, dim, window, half;
+    double cap;
+} shapes[] = {{3, 1, 64, 0, 32, 0},   {9, 3, 64, 40, 32, 1.5},  {1, 1, 16, 0, 8, 0},    {4, 4, 20, 7, 10, 0},
+              {8, 1, 96, 33, 36, 0},  {6, 2, 128, 0, 64, 0},    {32, 1, 16, 0, 8, 0.7}, {7, 1, 2, 1, 1, 0},
+              {2, 2, 80, 0, 19, 0.5}, {2, 1, 256, 100, 128, 0}, {5, 1, 40, 0, 20, 0}};
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
+static World world_of(int k, DType type) {
+    return world_new(shapes[k].heads, shapes[k].groups, shapes[k].dim, shapes[k].window, shapes[k].half,
+                     shapes[k].cap, type);
+}
 
 static void attend_equals_naive(void **state) {
     const int lengths[] = {1, 33, 32, 31, 70, 15};
     Buf out = {0};
     for (int k = 0; k < N_SHAPES; k++) {
         for (int kind = 0; kind < 2; kind++) {
-            World w = world_new(shapes[k].heads, shapes[k].groups, shapes[k].dim, shapes[k].window,
-                                kind ? K_BF16 : K_REAL);
+            World w = world_of(k, kind ? K_BF16 : K_REAL);
             for (int i = 0; i < 6; i++) world_grow(&w, -1, lengths[i]);
             int n = w.m * w.heads;
             double *qkv = MEM_ARRAY(double, w.m *world_cols(&w)), *o = MEM_ARRAY(double, n *w.dim);
@@ -315,8 +329,7 @@ static void rows_do_not_know_their_batch(void **state) {
     const int steps[] = {1, 7, TAIL};
     for (int k = 0; k < N_SHAPES; k++) {
         for (int kind = 0; kind < 2; kind++) {
-            World w = world_new(shapes[k].heads, shapes[k].groups, shapes[k].dim, shapes[k].window,
-                                kind ? K_BF16 : K_REAL);
+            World w = world_of(k, kind ? K_BF16 : K_REAL);
             world_grow(&w, -1, PROMPT);
             world_grow(&w, PROMPT - 1, TAIL);
             world_grow(&w, PROMPT - 1, TAIL);
@@ -368,7 +381,7 @@ static void run_slope(Dev *dev, const void *self, Buf *out) {
     Ten dout = batch_ten(dev, b, s->dout, wide, K_REAL);
     Rows rows = batch_rows(b);
     k_attend_back(dev, dq, &bench.dkv, dout, p.o, p.lse, p.q, &bench.kv, 1, &rows, (real)(1 / sqrt(w->dim)),
-                  w->window);
+                  (real)w->cap, w->window);
     k_qkv_back(dev, dqkv, dq, &bench.dkv, 1, &rows, bench.cos, bench.sin);
     real *got = MEM_ARRAY(real, w->m * world_cols(w));
     batch_read(dev, b, dqkv, got);
@@ -387,11 +400,13 @@ static double naive_loss(const World *w, const double *qkv, const real *dout, do
 
 static void gradients_are_slopes(void **state) {
     const struct {
-        int heads, groups, dim, window;
-    } small[] = {{4, 2, 6, 0}, {3, 1, 16, 20}, {2, 2, 20, 50}, {49, 1, 2, 0}};
+        int heads, groups, dim, window, half;
+        double cap;
+    } small[] = {{4, 2, 6, 0, 3, 0}, {3, 1, 16, 20, 5, 0.6}, {2, 2, 20, 50, 10, 2}, {49, 1, 2, 0, 1, 0}};
     Buf out = {0};
     for (int k = 0; k < 4; k++) {
-        World w = world_new(small[k].heads, small[k].groups, small[k].dim, small[k].window, K_REAL);
+        World w = world_new(small[k].heads, small[k].groups, small[k].dim, small[k].window, small[k].half,
+                            small[k].cap, K_REAL);
         world_grow(&w, -1, PROMPT);
         world_grow(&w, PROMPT - 1, TAIL);
         world_grow(&w, PROMPT - 1, TAIL);
@@ -435,7 +450,7 @@ static void run_cut(Dev *dev, const void *self, Buf *out) {
         Rows some = batch_rows(part);
         k_attend_back(dev, ten_rows(dq, at, n), &bench.dkv, ten_rows(dout, at, n), ten_rows(p.o, at, n),
                       ten_rows(p.lse, at, n), ten_rows(p.q, at, n), &bench.kv, 1, &some, (real)(1 / sqrt(w->dim)),
-                      w->window);
+                      (real)w->cap, w->window);
     }
     k_qkv_back(dev, dqkv, dq, &bench.dkv, 1, &rows, TEN_NONE, TEN_NONE);
     ten_take(dev, dq, out);
@@ -451,8 +466,7 @@ static void run_cut(Dev *dev, const void *self, Buf *out) {
 static void gradients_do_not_know_the_cut(void **state) {
     Buf whole = {0}, cut = {0};
     for (int k = 0; k < N_SHAPES; k++) {
-        World w =
-            world_new(shapes[k].heads, shapes[k].groups, shapes[k].dim, shapes[k].window, k % 2 ? K_BF16 : K_REAL);
+        World w = world_of(k, k % 2 ? K_BF16 : K_REAL);
         world_grow(&w, -1, 101);
         real *dout = reals_random(23, (size_t)(w.m * w.heads * w.dim), 1, w.type);
         on_all(*state, &whole, run_cut, &(Slope){&w, dout, 0}, k % 2 ? 5e-2 : 0);

@@ -7,15 +7,16 @@ typedef struct {
     int t, vocab, dim;
     DType type;
     bool entropy; /* entropy's gradient takes part */
-    real inv_temp;
+    real inv_temp, cap;
     int *target;
     real *x, *w, *coef, *ent_coef, *start;
 } Case;
 
 static bool is_dot(const Dev *dev) { return strcmp(dev_path(dev), "avx512_bf16") == 0; }
 
-static Case case_make(int t, int vocab, int dim, DType type, bool entropy, double inv_temp) {
-    Case c = {t, vocab, dim, type, entropy, (real)inv_temp, MEM_ARRAY(int, t), NULL, NULL, NULL, NULL, NULL};
+static Case case_make(int t, int vocab, int dim, DType type, bool entropy, double inv_temp, double cap) {
+    Case c = {t,    vocab, dim,  type, entropy, (real)inv_temp, (real)cap, MEM_ARRAY(int, t),
+              NULL, NULL,  NULL, NULL, NULL};
     Rng rng = {17, 0};
     for (int i = 0; i < t; i++) c.target[i] = (int)rng_below(&rng, (uint64_t)vocab);
     c.target[0] = vocab - 1;
@@ -47,12 +48,12 @@ static void run_cut(Dev *dev, const Case *c, int cut, Buf *out) {
     Ten x = ten_make(dev, c->t, c->dim, c->type, c->x), dx = ten_make(dev, c->t, c->dim, K_REAL, NULL);
     Ten logp = ten_make(dev, 1, c->t, K_REAL, NULL), lse = ten_make(dev, 1, c->t, K_REAL, NULL),
         entropy = ten_make(dev, 1, c->t, K_REAL, NULL), dw = ten_make(dev, c->vocab, c->dim, K_REAL, c->start);
-    k_logprob(dev, logp, lse, entropy, x, &mat, c->target, c->inv_temp);
+    k_logprob(dev, logp, lse, entropy, x, &mat, c->target, c->inv_temp, c->cap);
     for (int at = 0, next = cut ? cut : c->t; at < c->t; at = next, next = c->t) {
         int n = next - at;
         k_logprob_back(dev, ten_rows(dx, at, n), dw, ten_rows(x, at, n), &mat, c->target + at, c->coef + at,
                        c->entropy ? c->ent_coef + at : NULL, ten_cols(lse, at, n), ten_cols(entropy, at, n),
-                       c->inv_temp);
+                       c->inv_temp, c->cap);
     }
     Ten all[] = {logp, lse, entropy, dx, dw};
     for (int i = 0; i < 5; i++) ten_take(dev, all[i], out);
@@ -70,7 +71,7 @@ static Naive naive_run(const Case *c, const real *x) {
     size_t t = (size_t)c->t, v = (size_t)c->vocab, d = (size_t)c->dim;
     Naive n = {MEM_ARRAY(double, t), MEM_ARRAY(double, t), MEM_ARRAY(double, t), MEM_ARRAY(double, t *d),
                MEM_ARRAY(double, v *d)};
-    double *z = MEM_ARRAY(double, v);
+    double *z = MEM_ARRAY(double, v), *slope = MEM_ARRAY(double, v), cap = (double)c->cap;
     for (size_t i = 0; i < v * d; i++) n.dw[i] = (double)c->start[i];
     for (size_t r = 0; r < t; r++) {
         if (c->target[r] < 0) continue;
@@ -78,6 +79,8 @@ static Naive naive_run(const Case *c, const real *x) {
         for (size_t j = 0; j < v; j++) {
             z[j] = 0;
             for (size_t i = 0; i < d; i++) z[j] += (double)x[r * d + i] * (double)c->w[j * d + i];
+            slope[j] = (double)c->inv_temp;
+            if (cap > 0) slope[j] *= 1 - pow(tanh(z[j] / cap), 2), z[j] = cap * tanh(z[j] / cap);
             z[j] *= (double)c->inv_temp;
             max = fmax(max, z[j]);
         }
@@ -89,14 +92,14 @@ static Naive naive_run(const Case *c, const real *x) {
         for (size_t j = 0; j < v; j++) {
             double p = exp(z[j] - n.lse[r]), e = c->entropy ? (double)c->ent_coef[r] : 0;
             double dz = (double)c->coef[r] * ((double)((int)j == c->target[r]) - p);
-            dz = (double)c->inv_temp * (dz - e * p * (z[j] - n.lse[r] + n.entropy[r]));
+            dz = slope[j] * (dz - e * p * (z[j] - n.lse[r] + n.entropy[r]));
             for (size_t i = 0; i < d; i++) {
                 n.dx[r * d + i] += dz * (double)c->w[j * d + i];
                 n.dw[j * d + i] += dz * (double)x[r * d + i];
             }
         }
     }
-    free(z);
+    free(z), free(slope);
     return n;
 }
 
@@ -161,8 +164,9 @@ static void against_naive(void **state) {
                      rows[] = {1, 15, 16, 17, 31, 33, 70};
     for (int i = 0; i < 8; i++)
         for (int kind = 0; kind < 4; kind++) {
-            Case c = case_make(rows[(i + 2 * kind) % 7], vocabs[i], dims[(i + kind) % 4],
-                               kind % 2 ? K_BF16 : K_REAL, kind >= 2, kind == 3 ? 1.7 : 1);
+            Case c =
+                case_make(rows[(i + 2 * kind) % 7], vocabs[i], dims[(i + kind) % 4], kind % 2 ? K_BF16 : K_REAL,
+                          kind >= 2, kind == 3 ? 1.7 : 1, (i + kind) % 3 ? 0 : 2.5);
             case_run(*state, &c);
             case_free(&c);
         }
@@ -176,7 +180,7 @@ static void row_alone(void **state) {
     int n = dev_paths(names);
     for (int p = 0; p < n; p++)
         for (int kind = 0; kind < 2; kind++) {
-            Case c = case_make(70, 1100, 40, kind ? K_BF16 : K_REAL, true, 0.8);
+            Case c = case_make(70, 1100, 40, kind ? K_BF16 : K_REAL, true, 0.8, kind ? 0 : 3);
             Buf first = {0};
             for (int threads = 1; threads <= 3; threads += 2) {
                 Dev *dev = dev_open(&(DevConf){.path = names[p], .threads = threads}, &err);
@@ -222,7 +226,7 @@ static double value_of(Dev *dev, const Case *c, const real *x) {
 
 static void finite_differences(void **state) {
     Dev *dev = ((Devs *)*state)->dev[0];
-    Case c = case_make(7, 530, 24, K_REAL, true, 1.3);
+    Case c = case_make(7, 530, 24, K_REAL, true, 1.3, 4);
     size_t n = (size_t)(c.t * c.dim);
     real *moved = MEM_ARRAY(real, n), *way = reals_random(99, n, 1, K_REAL);
     Buf out = {0};
@@ -243,7 +247,7 @@ static void finite_differences(void **state) {
 /* Without a gradient of the head (it is frozen), without entropies: the same dx and logp. */
 static void parts_left_out(void **state) {
     const Devs *devs = *state;
-    Case c = case_make(40, 600, 33, K_BF16, false, 1);
+    Case c = case_make(40, 600, 33, K_BF16, false, 1, 30);
     for (int i = 0; i < devs->n; i++) {
         Dev *dev = devs->dev[i];
         Buf whole = {0}, part = {0};
@@ -251,8 +255,8 @@ static void parts_left_out(void **state) {
         Mat mat = mat_of(dev, &c);
         Ten x = ten_make(dev, c.t, c.dim, c.type, c.x), dx = ten_make(dev, c.t, c.dim, K_REAL, NULL),
             logp = ten_make(dev, 1, c.t, K_REAL, NULL), lse = ten_make(dev, 1, c.t, K_REAL, NULL);
-        k_logprob(dev, logp, lse, TEN_NONE, x, &mat, c.target, c.inv_temp);
-        k_logprob_back(dev, dx, TEN_NONE, x, &mat, c.target, c.coef, NULL, lse, TEN_NONE, c.inv_temp);
+        k_logprob(dev, logp, lse, TEN_NONE, x, &mat, c.target, c.inv_temp, c.cap);
+        k_logprob_back(dev, dx, TEN_NONE, x, &mat, c.target, c.coef, NULL, lse, TEN_NONE, c.inv_temp, c.cap);
         ten_take(dev, logp, &part), ten_take(dev, lse, &part), ten_take(dev, dx, &part);
         size_t row = (size_t)c.t * sizeof(real);
         assert_memory_equal(part.p, whole.p, 2 * row);

@@ -124,14 +124,16 @@ static void embed_and_back(void **state) {
     buf_free(&out);
 }
 
-/* ---- RMSNorm and SwiGLU: values against a naive reference, gradients against its finite differences ---- */
+/* ---- RMSNorm and gated units: values against a naive reference, gradients against its finite differences ---- */
 
-enum { M = 5 };
+enum { M = 6 };
 typedef struct {
     int d;
     DType type; /* of y, dy, gate, up */
     const real *x, *w, *dy, *held;
     int first, m; /* rows taken */
+    int runs;     /* of a row, each normed on its own */
+    GluKind glu;
 } Net;
 
 static void naive_rmsnorm(double *y, const double *x, const double *w, int d) {
@@ -142,19 +144,28 @@ static void naive_rmsnorm(double *y, const double *x, const double *w, int d) {
 
 static void run_rmsnorm(Dev *dev, const void *self, Buf *out) {
     const Net *n = self;
-    int d = n->d;
-    Ten x = ten_make(dev, n->m, d, K_REAL, n->x + n->first * d), w = ten_make(dev, 1, d, K_REAL, n->w);
-    Ten y = ten_make(dev, n->m, d, n->type, NULL), rstd = ten_make(dev, 1, n->m, K_REAL, NULL);
-    Ten dy = ten_make(dev, n->m, d, n->type, n->dy + n->first * d), dw = ten_make(dev, 1, d, K_REAL, n->held);
+    int d = n->d * n->runs;
+    Ten wide = ten_make(dev, n->m, d + 5, K_REAL, NULL), x = ten_cols(wide, 2, d); /* a view */
+    for (int r = 0; r < n->m; r++) k_put(dev, ten_rows(x, r, 1), n->x + (n->first + r) * d);
+    Ten w = ten_make(dev, 1, n->d, K_REAL, n->w), y = ten_make(dev, n->m, d, n->type, NULL);
+    Ten rstds = ten_make(dev, n->m, n->runs + 1, K_REAL, NULL), rstd = ten_cols(rstds, 1, n->runs);
+    Ten dy = ten_make(dev, n->m, d, n->type, n->dy + n->first * d), dw = ten_make(dev, 1, n->d, K_REAL, n->held);
     Ten dx = ten_make(dev, n->m, d, K_REAL, n->held), no_dw = ten_make(dev, n->m, d, K_REAL, n->held);
-    k_rmsnorm(dev, y, rstd, x, w, (real)1e-5);
+    Ten sum = ten_make(dev, n->m, d, K_REAL, n->held);
+    k_rmsnorm(dev, y, rstd, x, w, TEN_NONE, (real)1e-5);
     k_rmsnorm_back(dev, dx, dw, dy, x, rstd, w);
     k_rmsnorm_back(dev, no_dw, TEN_NONE, dy, x, rstd, w);
+    k_rmsnorm(dev, sum, TEN_NONE, x, w, sum, (real)1e-5);
+    k_rmsnorm(dev, x, TEN_NONE, x, w, TEN_NONE, (real)1e-5); /* in place */
+    Ten placed = ten_make(dev, n->m, d, n->type, NULL);
+    k_copy(dev, placed, x);
     ten_take(dev, y, out);
     ten_take(dev, dx, out);
     ten_take(dev, no_dw, out);
     ten_take(dev, dw, out);
-    k_free(dev, &x), k_free(dev, &w), k_free(dev, &rstd), k_free(dev, &dy);
+    ten_take(dev, sum, out);
+    ten_take(dev, placed, out);
+    k_free(dev, &wide), k_free(dev, &w), k_free(dev, &rstds), k_free(dev, &dy);
 }
 
 typedef void NaiveRow(double *y, const double *x, const double *w, int d);
@@ -185,9 +196,14 @@ static void rmsnorm_and_back(void **state) {
             real *x = reals_random(6, (size_t)(M * d), 2, K_REAL), *w = reals_random(7, (size_t)d, 1, K_REAL);
             real *dy = reals_random(8, (size_t)(M * d), 1, type),
                  *held = reals_random(9, (size_t)(M * d), 1, K_REAL);
-            Net net = {d, type, x, w, dy, held, 0, M};
+            Net net = {d, type, x, w, dy, held, 0, M, 1, GLU_SILU};
             on_all(*state, &out, run_rmsnorm, &net, 0);
-            const real *y = reals_of(&out), *dx = y + M * d, *dw = dx + 2 * M * d;
+            const real *y = reals_of(&out), *dx = y + M * d, *dw = dx + 2 * M * d, *sum_y = dw + d;
+            for (int i = 0; i < M * d && kind == 0; i++) assert_true(sum_y[i] == y[i] + held[i]);
+            assert_memory_equal(sum_y + M * d, y, (size_t)(M * d) * sizeof *y);
+            net.m = M / 3, net.runs = 3; /* the same numbers as runs of fewer rows */
+            on_all(*state, &one, run_rmsnorm, &net, 0);
+            assert_memory_equal(one.p, out.p, out.n);
             assert_memory_equal(dx, dx + M * d, (size_t)(M * d) * sizeof *dx);
             double *xd = doubles(x, M * d), *wd = doubles(w, d), *c = doubles(dy, M * d), want[2048];
             for (int r = 0; r < M; r++) {
@@ -204,7 +220,7 @@ static void rmsnorm_and_back(void **state) {
                     sum += slope_of(naive_rmsnorm, c + r * d, d, xd + r * d, wd, wd + i, d);
                 NEAR(dw[i], sum, TOLERANCE(1e-5, 1e-8));
             }
-            net.first = 3, net.m = 1; /* a row alone is the same row */
+            net.first = 3, net.m = 1, net.runs = 1; /* a row alone is the same row */
             on_all(*state, &one, run_rmsnorm, &net, 0);
             assert_memory_equal(one.p, y + 3 * d, (size_t)d * sizeof *y);
             free(x), free(w), free(dy), free(held), free(xd), free(wd), free(c);
@@ -213,48 +229,57 @@ static void rmsnorm_and_back(void **state) {
     buf_free(&out), buf_free(&one);
 }
 
-static void naive_swiglu(double *y, const double *gu, const double *unused, int d) {
+static void naive_silu(double *y, const double *gu, const double *unused, int d) {
     (void)unused;
     for (int i = 0; i < d; i++) y[i] = gu[i] / (1 + exp(-gu[i])) * gu[d + i];
 }
 
-static void run_swiglu(Dev *dev, const void *self, Buf *out) {
+static void naive_gelu(double *y, const double *gu, const double *unused, int d) {
+    (void)unused;
+    for (int i = 0; i < d; i++) {
+        double g = gu[i], inner = sqrt(2 / 3.14159265358979323846) * (g + 0.044715 * g * g * g);
+        y[i] = 0.5 * g * (1 + tanh(inner)) * gu[d + i];
+    }
+}
+
+static void run_glu(Dev *dev, const void *self, Buf *out) {
     const Net *n = self;
     int d = n->d;
     Ten gu = ten_make(dev, n->m, 2 * d, n->type, n->x + n->first * 2 * d),
         h = ten_make(dev, n->m, d, n->type, NULL);
     Ten dh = ten_make(dev, n->m, d, n->type, n->dy + n->first * d),
         dgu = ten_make(dev, n->m, 2 * d, n->type, NULL);
-    k_swiglu(dev, h, gu);
-    k_swiglu_back(dev, dgu, dh, gu);
+    k_glu(dev, h, gu, n->glu);
+    k_glu_back(dev, dgu, dh, gu, n->glu);
     ten_take(dev, h, out);
     ten_take(dev, dgu, out);
     k_free(dev, &gu), k_free(dev, &dh);
 }
 
-static void swiglu_and_back(void **state) {
+static void glu_and_back(void **state) {
     Buf out = {0}, one = {0};
     FOR_SIZES(d) {
-        for (int kind = 0; kind < 2; kind++) {
+        for (int way = 0; way < 4; way++) {
+            int kind = way % 2;
+            NaiveRow *naive = way / 2 ? naive_gelu : naive_silu;
             DType type = kind ? K_BF16 : K_REAL;
             real *gu = reals_random(10, (size_t)(M * 2 * d), 3, type),
                  *dh = reals_random(11, (size_t)(M * d), 1, type);
             if (d == 17) gu[0] = -300, gu[1] = 300; /* far beyond the range of exp */
-            Net net = {d, type, gu, NULL, dh, NULL, 0, M};
-            on_all(*state, &out, run_swiglu, &net, 0);
+            Net net = {d, type, gu, NULL, dh, NULL, 0, M, 1, way / 2 ? GLU_GELU : GLU_SILU};
+            on_all(*state, &out, run_glu, &net, 0);
             const real *h = reals_of(&out), *dgu = h + M * d;
             double *x = doubles(gu, M * 2 * d), *c = doubles(dh, M * d), want[2048];
             double near = kind ? 5e-3 : TOLERANCE(2e-6, 1e-9);
             for (int r = 0; r < M; r++) {
                 double *row = x + r * 2 * d;
-                naive_swiglu(want, row, NULL, d);
+                naive(want, row, NULL, d);
                 for (int i = 0; i < d; i++) NEAR(h[r * d + i], want[i], near);
                 for (int i = 0; i < 2 * d; i += 1 + d / 9)
-                    NEAR(dgu[r * 2 * d + i], slope_of(naive_swiglu, c + r * d, d, row, row, row + i, d),
-                         near + 2e-8);
+                    NEAR(dgu[r * 2 * d + i], slope_of(naive, c + r * d, d, row, row, row + i, d), near + 2e-8);
             }
             net.first = 2, net.m = 1;
-            on_all(*state, &one, run_swiglu, &net, 0);
+            on_all(*state, &one, run_glu, &net, 0);
             assert_memory_equal(one.p, h + 2 * d, (size_t)d * sizeof *h);
             free(gu), free(dh), free(x), free(c);
         }
@@ -288,7 +313,7 @@ static void adamw_and_sumsq(void **state) {
         int d = wide[k];
         real *w = reals_random(12, (size_t)(M * d), 1, K_REAL),
              *grad = reals_random(13, (size_t)(M * d), 1, K_REAL);
-        on_all(*state, &out, run_adamw, &(Net){d, K_REAL, NULL, w, grad, NULL, 0, M}, 0);
+        on_all(*state, &out, run_adamw, &(Net){d, K_REAL, NULL, w, grad, NULL, 0, M, 1, GLU_SILU}, 0);
         double all = 0, left = 0, sums[2];
         for (int i = 0; i < M * d; i++) {
             double x = (double)w[i], m = 0, v = 0, g = (double)grad[i] * 0.5;
@@ -462,23 +487,24 @@ static void sample_logp_is_the_learners(void **state) {
     const Devs *devs = *state;
     real *w = reals_random(17, V * D, 0.3, K_REAL), *x = reals_random(18, T * D, 1, K_REAL);
     for (int i = 0; i < devs->n; i++) {
-        for (int kind = 0; kind < 4; kind++) {
+        for (int kind = 0; kind < 8; kind++) {
             Dev *dev = devs->dev[i];
             DType type = kind % 2 ? K_BF16 : K_REAL;
             Err err = {0};
-            real inv_temp = (real)(kind / 2 ? 1.25 : 1), logp[T];
+            real inv_temp = (real)(kind / 2 % 2 ? 1.25 : 1), cap = (real)(kind / 4 ? 1.5 : 0), logp[T];
             Mat mat = k_mat_new(dev, V, D, type, false, &err);
             Ten tw = ten_make(dev, V, D, K_REAL, w), tx = ten_make(dev, T, D, type, x);
             Ten logits = ten_make(dev, T, V, K_REAL, NULL), out = ten_make(dev, 2, T, K_REAL, NULL);
             k_mat_pack(dev, &mat, tw, 0);
             k_matmul(dev, logits, tx, &mat, TEN_NONE, TEN_NONE);
+            if (cap > 0) k_softcap(dev, logits, cap);
             Draw draws[T];
             Drawn drawn[T];
             int target[T];
             for (int t = 0; t < T; t++) draws[t] = (Draw){inv_temp, t % 3 * 20, 1, 0, (t + 0.5) / T};
             k_sample(dev, drawn, logits, draws, V);
             for (int t = 0; t < T; t++) target[t] = drawn[t].tok;
-            k_logprob(dev, ten_rows(out, 0, 1), ten_rows(out, 1, 1), TEN_NONE, tx, &mat, target, inv_temp);
+            k_logprob(dev, ten_rows(out, 0, 1), ten_rows(out, 1, 1), TEN_NONE, tx, &mat, target, inv_temp, cap);
             k_get(dev, logp, ten_rows(out, 0, 1));
             for (int t = 0; t < T; t++) assert_true(memcmp(&logp[t], &drawn[t].logp, sizeof(real)) == 0);
             k_free(dev, &tw), k_free(dev, &tx), k_free(dev, &logits), k_free(dev, &out);
@@ -494,7 +520,7 @@ int main(void) {
         cmocka_unit_test(scatter_gather_add),
         cmocka_unit_test(embed_and_back),
         cmocka_unit_test(rmsnorm_and_back),
-        cmocka_unit_test(swiglu_and_back),
+        cmocka_unit_test(glu_and_back),
         cmocka_unit_test(adamw_and_sumsq),
         cmocka_unit_test(sample_draws_the_right_token),
         cmocka_unit_test(sample_greedy_and_edges),

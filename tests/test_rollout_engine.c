@@ -214,7 +214,8 @@ static void packed_logp(Policy *policy, Packed *b, const int *index, const int *
     Ten logp = k_new(policy->dev, 1, n, K_REAL, &err), lse = k_new(policy->dev, 1, n, K_REAL, &err);
     Ten stream = forward(policy, &b->rows, &kv, tape, &work);
     forward_final(policy, y, TEN_NONE, picked, stream, index);
-    k_logprob(policy->dev, logp, lse, TEN_NONE, y, &policy->head, target, temperature > 0 ? 1 / temperature : 1);
+    k_logprob(policy->dev, logp, lse, TEN_NONE, y, &policy->head, target, temperature > 0 ? 1 / temperature : 1,
+              (real)policy->conf.final_cap);
     k_get(policy->dev, out, logp);
     k_free(policy->dev, &y), k_free(policy->dev, &picked), k_free(policy->dev, &logp), k_free(policy->dev, &lse);
     k_kv_free(policy->dev, &kv);

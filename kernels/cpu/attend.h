@@ -90,14 +90,12 @@ static void row_clear(Row to, int n) {
     for (int i = 0; i < n; i += 16) row_set(to, i, n, v_set(0));
 }
 
-/* out = the head x rotated by the angles of row pos; sign -1 turns back. Sin and cos of the row are shared by the
- * two halves: y1 = x1 c - x2 s, y2 = x2 c + x1 s. */
+/* out = the head x, its first 2 cos.cols features rotated by the angles of row pos; sign -1 turns back. Sin and
+ * cos of the row are shared by the two halves: y1 = x1 c - x2 s, y2 = x2 c + x1 s. */
 static void head_rotate(real *out, Row x, int dim, Ten cos, Ten sin, int pos, real sign) {
-    int half = dim / 2;
-    if (!ten_is(cos)) {
-        row_copy(out, x, dim);
-        return;
-    }
+    int half = ten_is(cos) ? cos.cols : 0;
+    row_copy(out + 2 * half, row_skip(x, 2 * half), dim - 2 * half);
+    if (!half) return;
     Row c = row_at(cos, pos), s = row_at(sin, pos), x2 = row_skip(x, half), y = {out, NULL},
         y2 = {out + half, NULL};
     for (int i = 0; i < half; i += 16) {
@@ -206,7 +204,7 @@ typedef struct {
     const Kv *kv;
     int layer;
     const Rows *rows;
-    real scale;
+    real scale, cap;
     int window;
     int group; /* query heads of a key-value head */
     int heads; /* of them in an item; heads_items such parts */
@@ -409,9 +407,11 @@ static inline void chain_keep(Chains *s, int c, int i, Vec p, bool bf16) {
 
 /* Scores of one chain over a block become probabilities against the new maximum; what was summed before is scaled
  * to it. Keys first .. end-1 of the block are seen. */
-static inline void chain_softmax(Chains *s, int c, size_t wide, real scale, int first, int end, bool bf16) {
+static inline void chain_softmax(Chains *s, int c, size_t wide, real scale, real cap, int first, int end,
+                                 bool bf16) {
     real *p = s->p + c * KV_PAGE;
     Vec p0 = v_mul(v_load(p), v_set(scale)), p1 = v_mul(v_load(p + 16), v_set(scale));
+    if (cap > 0) p0 = v_softcap(p0, cap), p1 = v_softcap(p1, cap);
     if (first > 0 || end < KV_PAGE) {
         const real *low = key_mask + 32 - first, *high = key_mask + 64 - end;
         p0 = v_min(v_min(p0, v_load(low)), v_load(high));
@@ -446,7 +446,7 @@ static void tile_block(const AttendJob *job, Chains *s, int pos, int n, int bloc
     chain_scores(s, first * heads, end * heads, kv_block(kv, job->layer, page, g), dim, ahead);
     for (int c = first * heads; c < end * heads; c++) {
         int at = pos + c / heads, low = job->window ? most(0, at - job->window + 1 - key0) : 0;
-        chain_softmax(s, c, wide, job->scale, low, least(KV_PAGE, at - key0 + 1), kv->type == K_BF16);
+        chain_softmax(s, c, wide, job->scale, job->cap, low, least(KV_PAGE, at - key0 + 1), kv->type == K_BF16);
     }
     int keys = least(KV_PAGE, pos + end - key0);
     chain_values(s, first * heads, end * heads, wide, kv_block(kv, job->layer, page, kv->heads + g), dim,
@@ -510,10 +510,17 @@ static void attend_item(void *self, int item, int thread) {
 }
 
 static void op_attend(Dev *dev, Ten o, Ten lse, Ten q, const Kv *kv, int layer, const Rows *rows, real scale,
-                      int window) {
+                      real cap, int window) {
     CHECK(kv->head_dim <= HEAD_DIM_MAX, "head_dim %d is above %d", kv->head_dim, HEAD_DIM_MAX);
-    AttendJob job = {
-        .o = o, .lse = lse, .q = q, .kv = kv, .layer = layer, .rows = rows, .scale = scale, .window = window};
+    AttendJob job = {.o = o,
+                     .lse = lse,
+                     .q = q,
+                     .kv = kv,
+                     .layer = layer,
+                     .rows = rows,
+                     .scale = scale,
+                     .cap = cap,
+                     .window = window};
     job.group = q.cols / (kv->heads * kv->head_dim);
     job.heads = least(job.group, CHAINS);
     job.heads_items = ceil_div(job.group, job.heads);

@@ -1,11 +1,12 @@
 /* attend_back.h: attention, backward: probabilities are computed again from the log-sum-exp of the forward pass,
  * in fp32 over the stored operands. Included by body.h after attend.h. Tested by tests/test_kernels_attend.c.
  *
- * With p = exp(scale q k - lse), dp = dout v, D = dout o: ds = p (dp - D) scale; dq = sum ds k; dk += ds q; dv +=
- * p dout. An item of work is one group of spans and one key-value head. It goes through spans, chunks of rows and
- * pages in ascending order, so each dk and dv is one chain over rows and, inside a row, query heads. Vectors run
- * over the chains of a chunk (scores, dp, dq) or over features (dk, dv): all five products are plain ones on fp32
- * scratch. */
+ * With s = scale q k, p = exp(s - lse), dp = dout v, D = dout o: ds = p (dp - D) scale (under a cap s = cap
+ * tanh(scale q k / cap), and ds gains the factor 1 - (s / cap)^2); dq = sum ds k; dk += ds q; dv += p dout. An
+ * item of work is one group of spans and one key-value head. It goes through spans, chunks of rows and pages in
+ * ascending order, so each dk and dv is one chain over rows and, inside a row, query heads. Vectors run over the
+ * chains of a chunk (scores, dp, dq) or over features (dk, dv): all five products are plain ones on fp32 scratch.
+ */
 
 enum { BACK_CHAINS = 96 };
 
@@ -15,7 +16,7 @@ typedef struct {
     Kv *dkv;
     int layer;
     const Rows *rows;
-    real scale;
+    real scale, cap;
     int window;
     int group;     /* query heads of a key-value head */
     int chunk;     /* rows */
@@ -186,10 +187,14 @@ static void page_softmax(const BackJob *job, Back *b, int pos, int key0, int key
         const real *low = job->mask + wide - first, *high = job->mask + 2 * wide - end;
         for (int c = c0; c < c1; c += 16) {
             real *p = b->p + i * wide + c, *ds = b->ds + i * wide + c;
-            Vec s = v_min(v_min(v_mul(v_load(p), scale), v_load(low + c)), v_load(high + c));
-            s = v_exp(v_sub(s, v_load(b->lse + c)));
+            Vec s = v_mul(v_load(p), scale), slope = scale;
+            if (job->cap > 0) {
+                s = v_softcap(s, job->cap);
+                slope = v_mul(scale, v_softcap_slope(s, 1 / job->cap));
+            }
+            s = v_exp(v_sub(v_min(v_min(s, v_load(low + c)), v_load(high + c)), v_load(b->lse + c)));
             v_store(p, s);
-            v_store(ds, v_mul(v_mul(s, v_sub(v_load(ds), v_load(b->d + c))), scale));
+            v_store(ds, v_mul(v_mul(s, v_sub(v_load(ds), v_load(b->d + c))), slope));
         }
     }
 }
@@ -233,7 +238,7 @@ static void attend_back_item(void *self, int item, int thread) {
 }
 
 static void op_attend_back(Dev *dev, Ten dq, Kv *dkv, Ten dout, Ten o, Ten lse, Ten q, const Kv *kv, int layer,
-                           const Rows *rows, real scale, int window) {
+                           const Rows *rows, real scale, real cap, int window) {
     CHECK(kv->head_dim <= HEAD_DIM_MAX, "head_dim %d is above %d", kv->head_dim, HEAD_DIM_MAX);
     BackJob job = {.dq = dq,
                    .dout = dout,
@@ -245,6 +250,7 @@ static void op_attend_back(Dev *dev, Ten dq, Kv *dkv, Ten dout, Ten o, Ten lse, 
                    .layer = layer,
                    .rows = rows,
                    .scale = scale,
+                   .cap = cap,
                    .window = window};
     int dim = kv->head_dim, groups = 0;
     job.group = q.cols / (kv->heads * dim);

@@ -20,8 +20,8 @@
         .kv_zero = cpu_kv_zero, .kv_copy = op_kv_copy, .qkv = op_qkv, .qkv_back = op_qkv_back,                    \
         .attend = op_attend, .attend_back = op_attend_back, .embed = op_embed, .embed_back = op_embed_back,       \
         .rmsnorm = op_rmsnorm, .rmsnorm_back = op_rmsnorm_back, .matmul = op_matmul, .matmul_dx = op_matmul_dx,   \
-        .matmul_dw = op_matmul_dw, .bias_back = op_bias_back, .swiglu = op_swiglu, .swiglu_back = op_swiglu_back, \
+        .matmul_dw = op_matmul_dw, .bias_back = op_bias_back, .glu = op_glu, .glu_back = op_glu_back,             \
         .gather = op_gather, .scatter = op_scatter, .logprob = op_logprob, .logprob_back = op_logprob_back,       \
-        .sample = op_sample, .adamw = op_adamw, .sumsq = op_sumsq, .add = op_add, .roof_flops = op_roof_flops,    \
-        .roof_bytes = op_roof_bytes, .workspace = op_workspace,                                                   \
+        .softcap = op_softcap, .sample = op_sample, .adamw = op_adamw, .sumsq = op_sumsq, .add = op_add,          \
+        .roof_flops = op_roof_flops, .roof_bytes = op_roof_bytes, .workspace = op_workspace,                      \
     }

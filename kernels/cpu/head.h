@@ -15,7 +15,7 @@ typedef struct {
     const Mat *w;
     int t, blocks, row_blocks;
     const int *target;
-    real inv_temp;
+    real inv_temp, cap;
     real *z;         /* a buffer [HEAD_ROWS, HEAD_BLOCK] for each thread */
     HeadPart *parts; /* forward: [t, blocks] */
     Ten logp, entropy, lse;
@@ -24,7 +24,7 @@ typedef struct {
     const real *coef, *ent_coef;
 } HeadJob;
 
-/* z[rows, n] = inv_temp x W^T for rows row0 .. of the columns of one block. */
+/* z[rows, n] = inv_temp (x W^T, capped) for rows row0 .. of the columns of one block. */
 static void head_logits(const HeadJob *job, real *z, int row0, int rows, int block, int n) {
     const Mat *w = job->w;
     size_t panel = (size_t)PAIRS(w->k) * 32;
@@ -40,7 +40,10 @@ static void head_logits(const HeadJob *job, real *z, int row0, int rows, int blo
     Vec scale = v_set(job->inv_temp);
     for (int r = 0; r < rows; r++) {
         Row row = {z + r * HEAD_BLOCK, NULL};
-        for (int i = 0; i < n; i += 16) row_set(row, i, n, v_mul(scale, row_get(row, i, n)));
+        for (int i = 0; i < n; i += 16) {
+            Vec one = row_get(row, i, n);
+            row_set(row, i, n, v_mul(scale, job->cap > 0 ? v_softcap(one, job->cap) : one));
+        }
     }
 }
 
@@ -81,21 +84,22 @@ static void logprob_part(void *self, int item, int thread) {
     }
 }
 
-static HeadJob head_job(Dev *dev, Ten x, const Mat *w, const int *target, real inv_temp) {
+static HeadJob head_job(Dev *dev, Ten x, const Mat *w, const int *target, real inv_temp, real cap) {
     HeadJob job = {.w = w,
                    .t = x.rows,
                    .blocks = (w->n + HEAD_BLOCK - 1) / HEAD_BLOCK,
                    .target = target,
                    .row_blocks = (x.rows + HEAD_ROWS - 1) / HEAD_ROWS,
-                   .inv_temp = inv_temp};
+                   .inv_temp = inv_temp,
+                   .cap = cap};
     job.x = left_of(dev, x, w->type, PAIRS(w->k));
     job.z = dev_scratch(dev, 2, (size_t)dev->threads * HEAD_ROWS * HEAD_BLOCK * sizeof(real));
     return job;
 }
 
 static void op_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target,
-                       real inv_temp) {
-    HeadJob job = head_job(dev, x, w, target, inv_temp);
+                       real inv_temp, real cap) {
+    HeadJob job = head_job(dev, x, w, target, inv_temp, cap);
     job.parts = dev_scratch(dev, 3, (size_t)job.t * (size_t)job.blocks * sizeof *job.parts);
     job.logp = logp, job.entropy = entropy;
     pool_run(dev->pool, job.blocks * job.row_blocks, logprob_part, &job);
@@ -121,6 +125,7 @@ static void logprob_back_part(void *self, int item, int thread) {
     real *z = job->z + (size_t)thread * HEAD_ROWS * HEAD_BLOCK;
     head_logits(job, z, row0, rows, block, n);
     const real *lse = job->lse.p, *entropy = job->entropy.p;
+    real per_cap = job->cap > 0 ? 1 / (job->cap * job->inv_temp) : 0; /* z is scaled already */
     for (int r = 0; r < rows; r++) {
         int t = row0 + r, target = job->target[t];
         bool on = target >= 0;
@@ -128,22 +133,24 @@ static void logprob_back_part(void *self, int item, int thread) {
         real ent = on && job->ent_coef ? job->ent_coef[t] * job->inv_temp : 0;
         Row row = {z + r * HEAD_BLOCK, NULL}, to = row_skip(row_at(job->dz, t), (block - job->first) * HEAD_BLOCK);
         Vec minus = v_set(-coef), shift = v_set(lse[t]), high = v_set(ent != 0 ? entropy[t] : 0), e = v_set(-ent);
-        for (int i = 0; i < n; i += 16) {
-            Vec log_p = v_sub(row_get(row, i, n), shift), p = v_exp(log_p), d = v_mul(minus, p);
-            if (ent != 0) d = v_fma(v_mul(e, p), v_add(log_p, high), d);
-            row_set(row, i, n, on ? d : v_set(0));
-        }
         int at = target - block * HEAD_BLOCK;
-        if (on && at >= 0 && at < n) row.f[at] += coef;
-        for (int i = 0; i < n; i += 16) row_set(to, i, n, row_get(row, i, n));
+        real hit[16] = {0}; /* the target's share, in its lane */
+        if (on && at >= 0 && at < n) hit[at % 16] = coef;
+        for (int i = 0; i < n; i += 16) {
+            Vec one = row_get(row, i, n), log_p = v_sub(one, shift), p = v_exp(log_p), d = v_mul(minus, p);
+            if (ent != 0) d = v_fma(v_mul(e, p), v_add(log_p, high), d);
+            if (i == at / 16 * 16) d = v_add(d, v_load(hit));
+            if (job->cap > 0) d = v_mul(d, v_softcap_slope(one, per_cap));
+            row_set(to, i, n, on ? d : v_set(0));
+        }
     }
 }
 
 static void op_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, const real *coef,
-                            const real *ent_coef, Ten lse, Ten entropy, real inv_temp) {
+                            const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap) {
     int t = x.rows;
     /* Scratch 0 and 1 serve the products below; x's left operand must outlive them. */
-    HeadJob job = head_job(dev, x, w, target, inv_temp);
+    HeadJob job = head_job(dev, x, w, target, inv_temp, cap);
     size_t x_bytes = (size_t)t * job.x.stride * LEFT_SIZE(w->type);
     size_t dz_bytes = ((size_t)t * HEAD_SPAN * dtype_size(w->type) + 63) / 64 * 64;
     char *keep = dev_scratch(dev, 3, dz_bytes + x_bytes);

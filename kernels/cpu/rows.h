@@ -1,4 +1,4 @@
-/* rows.h: the ops that work on rows one by one: copies, embedding, RMSNorm, SwiGLU, gather and scatter.
+/* rows.h: the ops that work on rows one by one: copies, embedding, RMSNorm, gated units, gather and scatter.
  *
  * Threads share rows where a row is the unit of work, columns where rows are summed (embed_back, scatter, the gain
  * of rmsnorm_back): every sum over rows is one chain in ascending order. Included by body.h; no products, no
@@ -156,23 +156,29 @@ static void op_embed(Dev *dev, Ten x, const Mat *w, const Rows *rows) {
 /* ---- RMSNorm ---- */
 
 typedef struct {
-    Ten y, rstd, x, w, dx, dw, dy;
+    Ten y, rstd, x, w, residual, dx, dw, dy;
     real eps;
     int per, row_items;
 } NormJob;
 
 static void rmsnorm_row(const NormJob *job, int r) {
-    int d = job->x.cols;
-    Row x = row_at(job->x, r), y = row_at(job->y, r), w = row_at(job->w, 0);
-    Vec sum = v_set(0);
-    for (int i = 0; i < d; i += 16) {
-        Vec a = row_get(x, i, d);
-        sum = v_fma(a, a, sum);
+    int d = job->w.cols;
+    Row w = row_at(job->w, 0);
+    for (int at = 0; at < job->x.cols; at += d) {
+        Row x = row_skip(row_at(job->x, r), at), y = row_skip(row_at(job->y, r), at);
+        Vec sum = v_set(0);
+        for (int i = 0; i < d; i += 16) {
+            Vec a = row_get(x, i, d);
+            sum = v_fma(a, a, sum);
+        }
+        real rstd = 1 / s_sqrt(v_sum(sum) / (real)d + job->eps);
+        for (int i = 0; i < d; i += 16) {
+            Vec a = v_mul(row_get(w, i, d), v_mul(row_get(x, i, d), v_set(rstd)));
+            if (ten_is(job->residual)) a = v_add(a, row_get(row_skip(row_at(job->residual, r), at), i, d));
+            row_set(y, i, d, a);
+        }
+        if (ten_is(job->rstd)) row_at(job->rstd, r).f[at / d] = rstd;
     }
-    real rstd = 1 / s_sqrt(v_sum(sum) / (real)d + job->eps);
-    for (int i = 0; i < d; i += 16)
-        row_set(y, i, d, v_mul(row_get(w, i, d), v_mul(row_get(x, i, d), v_set(rstd))));
-    if (ten_is(job->rstd)) ((real *)job->rstd.p)[r] = rstd;
 }
 
 static void rmsnorm_item(void *self, int item, int thread) {
@@ -181,24 +187,45 @@ static void rmsnorm_item(void *self, int item, int thread) {
     for (int r = item * job->per; r < least((item + 1) * job->per, job->x.rows); r++) rmsnorm_row(job, r);
 }
 
-static void op_rmsnorm(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, real eps) {
-    NormJob job = {.y = y, .rstd = rstd, .x = x, .w = w, .eps = eps, .per = rows_of_item(2 * x.cols)};
+static void op_rmsnorm(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, Ten residual, real eps) {
+    NormJob job = {
+        .y = y, .rstd = rstd, .x = x, .w = w, .residual = residual, .eps = eps, .per = rows_of_item(2 * x.cols)};
     pool_run(dev->pool, ceil_div(x.rows, job.per), rmsnorm_item, &job);
 }
 
 /* With n = x rstd: dx += rstd (w dy - n mean(w dy n)). */
 static void rmsnorm_back_row(const NormJob *job, int r) {
-    int d = job->x.cols;
-    Row x = row_at(job->x, r), dy = row_at(job->dy, r), dx = row_at(job->dx, r), w = row_at(job->w, 0);
-    real rstd = ((const real *)job->rstd.p)[r];
-    Vec sum = v_set(0), scale = v_set(rstd);
-    for (int i = 0; i < d; i += 16)
-        sum = v_fma(v_mul(row_get(w, i, d), row_get(dy, i, d)), v_mul(row_get(x, i, d), scale), sum);
-    Vec mean = v_set(-(v_sum(sum) / (real)d));
-    for (int i = 0; i < d; i += 16) {
-        Vec g = v_fma(v_mul(row_get(x, i, d), scale), mean, v_mul(row_get(w, i, d), row_get(dy, i, d)));
-        row_set(dx, i, d, v_fma(g, scale, row_get(dx, i, d)));
+    int d = job->w.cols;
+    Row w = row_at(job->w, 0);
+    for (int at = 0; at < job->x.cols; at += d) {
+        Row x = row_skip(row_at(job->x, r), at), dy = row_skip(row_at(job->dy, r), at),
+            dx = row_skip(row_at(job->dx, r), at);
+        Vec sum = v_set(0), scale = v_set(row_at(job->rstd, r).f[at / d]);
+        for (int i = 0; i < d; i += 16)
+            sum = v_fma(v_mul(row_get(w, i, d), row_get(dy, i, d)), v_mul(row_get(x, i, d), scale), sum);
+        Vec mean = v_set(-(v_sum(sum) / (real)d));
+        for (int i = 0; i < d; i += 16) {
+            Vec g = v_fma(v_mul(row_get(x, i, d), scale), mean, v_mul(row_get(w, i, d), row_get(dy, i, d)));
+            row_set(dx, i, d, v_fma(g, scale, row_get(dx, i, d)));
+        }
     }
+}
+
+/* dw, some columns of it. */
+static void rmsnorm_back_gain(const NormJob *job, int from, int end) {
+    Row dw = row_at(job->dw, 0);
+    Vec sum[SCATTER_COLS / 16];
+    for (int j = 0; from + j * 16 < end; j++) sum[j] = row_get(dw, from + j * 16, end);
+    for (int r = 0; r < job->x.rows; r++) {
+        const real *rstd = row_at(job->rstd, r).f;
+        for (int at = 0; at < job->x.cols; at += job->w.cols) {
+            Row x = row_skip(row_at(job->x, r), at), dy = row_skip(row_at(job->dy, r), at);
+            Vec scale = v_set(rstd[at / job->w.cols]);
+            for (int i = from, j = 0; i < end; i += 16, j++)
+                sum[j] = v_fma(row_get(dy, i, end), v_mul(row_get(x, i, end), scale), sum[j]);
+        }
+    }
+    for (int j = 0; from + j * 16 < end; j++) row_set(dw, from + j * 16, end, sum[j]);
 }
 
 static void rmsnorm_back_item(void *self, int item, int thread) {
@@ -208,53 +235,57 @@ static void rmsnorm_back_item(void *self, int item, int thread) {
         for (int r = item * job->per; r < least((item + 1) * job->per, job->x.rows); r++) rmsnorm_back_row(job, r);
         return;
     }
-    int from = (item - job->row_items) * SCATTER_COLS, end = least(from + SCATTER_COLS, job->x.cols);
-    Row dw = row_at(job->dw, 0);
-    Vec sum[SCATTER_COLS / 16];
-    for (int j = 0; from + j * 16 < end; j++) sum[j] = row_get(dw, from + j * 16, end);
-    for (int r = 0; r < job->x.rows; r++) {
-        Row x = row_at(job->x, r), dy = row_at(job->dy, r);
-        Vec scale = v_set(((const real *)job->rstd.p)[r]);
-        for (int i = from, j = 0; i < end; i += 16, j++)
-            sum[j] = v_fma(row_get(dy, i, end), v_mul(row_get(x, i, end), scale), sum[j]);
-    }
-    for (int j = 0; from + j * 16 < end; j++) row_set(dw, from + j * 16, end, sum[j]);
+    int from = (item - job->row_items) * SCATTER_COLS;
+    rmsnorm_back_gain(job, from, least(from + SCATTER_COLS, job->w.cols));
 }
 
 static void op_rmsnorm_back(Dev *dev, Ten dx, Ten dw, Ten dy, Ten x, Ten rstd, Ten w) {
     NormJob job = {.rstd = rstd, .x = x, .w = w, .dx = dx, .dw = dw, .dy = dy, .per = rows_of_item(2 * x.cols)};
     job.row_items = ceil_div(x.rows, job.per);
-    int col_items = ten_is(dw) ? ceil_div(x.cols, SCATTER_COLS) : 0;
+    int col_items = ten_is(dw) ? ceil_div(w.cols, SCATTER_COLS) : 0;
     pool_run(dev->pool, job.row_items + col_items, rmsnorm_back_item, &job);
 }
 
-/* ---- SwiGLU ---- */
+/* ---- gated units ---- */
 
 static inline Vec v_sigmoid(Vec g) { return v_div(v_set(1), v_add(v_set(1), v_exp(v_sub(v_set(0), g)))); }
-static inline Vec v_swiglu(Vec g, Vec u) { return v_mul(v_mul(g, v_sigmoid(g)), u); }
+
+/* The gate's sigmoid takes a(g): g itself, or 2 sqrt(2/pi) (g + 0.044715 g^3), and a'(g). */
+#define GELU_1 ((real)1.5957691216057308)
+#define GELU_3 ((real)0.07135481282553053)
+static inline Vec v_gate(Vec g, GluKind kind) {
+    return kind == GLU_SILU ? g : v_mul(g, v_fma(v_mul(g, g), v_set(GELU_3), v_set(GELU_1)));
+}
+static inline Vec v_gate_slope(Vec g, GluKind kind) {
+    return kind == GLU_SILU ? v_set(1) : v_fma(v_mul(g, g), v_set(3 * GELU_3), v_set(GELU_1));
+}
 
 typedef struct {
     Ten h, gu, dgu, dh;
+    GluKind kind;
     int per;
 } GluJob;
 
-static void swiglu_item(void *self, int item, int thread) {
+static void glu_item(void *self, int item, int thread) {
     (void)thread;
     const GluJob *job = self;
     int f = job->h.cols;
     for (int r = item * job->per; r < least((item + 1) * job->per, job->h.rows); r++) {
-        Row h = row_at(job->h, r), g = row_at(job->gu, r), u = row_skip(g, f);
-        for (int i = 0; i < f; i += 16) row_set(h, i, f, v_swiglu(row_get(g, i, f), row_get(u, i, f)));
+        Row h = row_at(job->h, r), gr = row_at(job->gu, r), u = row_skip(gr, f);
+        for (int i = 0; i < f; i += 16) {
+            Vec g = row_get(gr, i, f);
+            row_set(h, i, f, v_mul(v_mul(g, v_sigmoid(v_gate(g, job->kind))), row_get(u, i, f)));
+        }
     }
 }
 
-static void op_swiglu(Dev *dev, Ten h, Ten gu) {
-    GluJob job = {.h = h, .gu = gu, .per = rows_of_item(2 * h.cols)};
-    pool_run(dev->pool, ceil_div(h.rows, job.per), swiglu_item, &job);
+static void op_glu(Dev *dev, Ten h, Ten gu, GluKind kind) {
+    GluJob job = {.h = h, .gu = gu, .kind = kind, .per = rows_of_item(2 * h.cols)};
+    pool_run(dev->pool, ceil_div(h.rows, job.per), glu_item, &job);
 }
 
-/* With s = sigmoid(g): d(g s)/dg = s (1 + g (1 - s)). */
-static void swiglu_back_item(void *self, int item, int thread) {
+/* With s = sigmoid(a(g)): d(g s)/dg = s (1 + g (1 - s) a'(g)). */
+static void glu_back_item(void *self, int item, int thread) {
     (void)thread;
     const GluJob *job = self;
     int f = job->dh.cols;
@@ -263,15 +294,38 @@ static void swiglu_back_item(void *self, int item, int thread) {
         Row dh = row_at(job->dh, r), gr = row_at(job->gu, r), ur = row_skip(gr, f);
         Row dg = row_at(job->dgu, r), du = row_skip(dg, f);
         for (int i = 0; i < f; i += 16) {
-            Vec g = row_get(gr, i, f), d = row_get(dh, i, f), s = v_sigmoid(g);
-            Vec slope = v_mul(s, v_fma(g, v_sub(one, s), one));
-            row_set(dg, i, f, v_mul(v_mul(d, row_get(ur, i, f)), slope));
+            Vec g = row_get(gr, i, f), d = row_get(dh, i, f), s = v_sigmoid(v_gate(g, job->kind));
+            Vec rise = v_mul(v_mul(g, v_gate_slope(g, job->kind)), v_sub(one, s));
+            row_set(dg, i, f, v_mul(v_mul(d, row_get(ur, i, f)), v_mul(s, v_add(rise, one))));
             row_set(du, i, f, v_mul(d, v_mul(g, s)));
         }
     }
 }
 
-static void op_swiglu_back(Dev *dev, Ten dgu, Ten dh, Ten gu) {
-    GluJob job = {.gu = gu, .dgu = dgu, .dh = dh, .per = rows_of_item(2 * dh.cols)};
-    pool_run(dev->pool, ceil_div(dh.rows, job.per), swiglu_back_item, &job);
+static void op_glu_back(Dev *dev, Ten dgu, Ten dh, Ten gu, GluKind kind) {
+    GluJob job = {.gu = gu, .dgu = dgu, .dh = dh, .kind = kind, .per = rows_of_item(2 * dh.cols)};
+    pool_run(dev->pool, ceil_div(dh.rows, job.per), glu_back_item, &job);
+}
+
+/* ---- soft caps ---- */
+
+typedef struct {
+    Ten x;
+    real cap;
+    int per;
+} CapJob;
+
+static void softcap_item(void *self, int item, int thread) {
+    (void)thread;
+    const CapJob *job = self;
+    for (int r = item * job->per; r < least((item + 1) * job->per, job->x.rows); r++) {
+        Row x = row_at(job->x, r);
+        for (int i = 0; i < job->x.cols; i += 16)
+            row_set(x, i, job->x.cols, v_softcap(row_get(x, i, job->x.cols), job->cap));
+    }
+}
+
+static void op_softcap(Dev *dev, Ten x, real cap) {
+    CapJob job = {x, cap, rows_of_item(4 * x.cols)};
+    pool_run(dev->pool, ceil_div(x.rows, job.per), softcap_item, &job);
 }

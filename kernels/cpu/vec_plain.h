@@ -11,8 +11,9 @@ typedef struct {
 
 #define LANES for (int i = 0; i < 16; i++)
 #ifdef WHET_DOUBLE
-#define FMA(a, b, c) ((a) * (b) + (c)) /* nothing is compared with it bit for bit, and fma() may be a slow call   \
-                                        */
+#define FMA(a, b, c)                                                                                              \
+    ((a) * (b) + (c)) /* nothing is compared with it bit for bit, and fma() may be a slow call                    \
+                       */
 #else
 #define FMA fmaf
 #endif
@@ -97,6 +98,10 @@ static inline real v_top(Vec a) {
 #ifdef WHET_DOUBLE
 static inline Vec v_exp(Vec a) {
     LANES a.at[i] = exp(a.at[i]);
+    return a;
+}
+static inline Vec v_tanh(Vec a) {
+    LANES a.at[i] = tanh(a.at[i]);
     return a;
 }
 static inline real s_exp(real x) { return exp(x); }
