@@ -8,7 +8,8 @@ size_t back_work_bytes(const Conf *conf, DType type, int max_rows) {
            kv = (size_t)conf->n_kv_heads * (size_t)conf->head_dim;
     size_t low = (size_t)conf->dim + 2 * (size_t)conf->hidden + q + 2 * kv;
     size_t full = (size_t)conf->dim + (size_t)conf->hidden + 2 * q;
-    return (size_t)max_rows * (low * dtype_size(type) + full * sizeof(real));
+    return (size_t)max_rows * (low * dtype_size(type) + full * sizeof(real) +
+                               (size_t)lora_width(conf) * (dtype_size(type) + sizeof(real)));
 }
 
 bool back_work_open(BackWork *back, Policy *policy, int max_rows, Err *err) {
@@ -23,7 +24,9 @@ bool back_work_open(BackWork *back, Policy *policy, int max_rows, Err *err) {
     back->dout = k_new(dev, max_rows, q, K_REAL, err);
     back->dq = k_new(dev, max_rows, q, K_REAL, err);
     back->dqkv = k_new(dev, max_rows, q + 2 * c->n_kv_heads * c->head_dim, policy->type, err);
-    if (back->dx_low.p && back->dnormed.p && back->dact.p && back->dgate_up.p && back->dout.p && back->dq.p &&
+    back->dlow_sum = k_new(dev, max_rows, lora_width(c), K_REAL, err);
+    back->dlow = k_new(dev, max_rows, lora_width(c), policy->type, err);
+    if (back->dlow_sum.p && back->dlow.p && back->dx_low.p && back->dnormed.p && back->dact.p && back->dgate_up.p && back->dout.p && back->dq.p &&
         back->dqkv.p)
         return true;
     back_work_close(back, policy);
@@ -31,8 +34,8 @@ bool back_work_open(BackWork *back, Policy *policy, int max_rows, Err *err) {
 }
 
 void back_work_close(BackWork *back, Policy *policy) {
-    Ten *all[] = {&back->dx_low, &back->dnormed, &back->dact, &back->dgate_up,
-                  &back->dout,   &back->dq,      &back->dqkv};
+    Ten *all[] = {&back->dx_low, &back->dnormed, &back->dact,     &back->dgate_up, &back->dout,
+                  &back->dq,     &back->dqkv,    &back->dlow_sum, &back->dlow};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) k_free(policy->dev, all[i]);
 }
 
@@ -43,23 +46,29 @@ static Ten grad_of(const Policy *policy, int param, Ten grads) {
     return params_view(&policy->params, param, grads);
 }
 
-/* Gradients of a product's weights and biases, given dy of its output and its input x. Parts whose gradients lie
- * side by side are one product. */
-static void back_weights(Policy *policy, const Linear *linear, Ten grads, Ten dy, Ten x) {
-    Dev *dev = policy->dev;
+/* Gradients of matrices that lie below each other in one product (rows of Params; -1: left out), given dy of its
+ * output and its input x. Those whose gradients lie side by side are one product. */
+static void back_parts(Policy *policy, const int *param, int parts, Ten grads, Ten dy, Ten x) {
     const Param *items = policy->params.items;
-    for (int i = 0, row = 0; i < linear->parts;) {
-        Ten dw = grad_of(policy, linear->weight[i], grads);
-        int rows = items[linear->weight[i]].rows, next = i + 1;
-        while (ten_is(dw) && next < linear->parts) {
-            const Param *last = &items[linear->weight[next - 1]], *more = &items[linear->weight[next]];
+    for (int i = 0, row = 0; i < parts;) {
+        Ten dw = grad_of(policy, param[i], grads);
+        int rows = param[i] < 0 ? 0 : items[param[i]].rows, next = i + 1;
+        while (ten_is(dw) && next < parts && param[next] >= 0) {
+            const Param *last = &items[param[next - 1]], *more = &items[param[next]];
             if (!more->trained || more->offset != last->offset + (int64_t)last->rows * last->cols) break;
             rows += more->rows, next++;
         }
         dw.rows = rows;
-        if (ten_is(dw)) k_matmul_dw(dev, dw, ten_cols(dy, row, rows), x);
+        if (ten_is(dw)) k_matmul_dw(policy->dev, dw, ten_cols(dy, row, rows), x);
         row += rows, i = next;
     }
+}
+
+/* Gradients of a product's weights and biases, given dy of its output and its input x. */
+static void back_weights(Policy *policy, const Linear *linear, Ten grads, Ten dy, Ten x) {
+    Dev *dev = policy->dev;
+    const Param *items = policy->params.items;
+    back_parts(policy, linear->weight, linear->parts, grads, dy, x);
     for (int i = 0, row = 0; i < linear->parts; i++) {
         int rows = items[linear->weight[i]].rows;
         Ten db = grad_of(policy, linear->bias_of[i], grads);
@@ -68,10 +77,33 @@ static void back_weights(Policy *policy, const Linear *linear, Ten grads, Ten dy
     }
 }
 
-/* forward_linear's: gradients of weights, biases and, in dx (overwritten), of the input. */
-static void back_linear(Policy *policy, const Linear *linear, Ten grads, Ten dx, Ten dy, Ten x) {
+/* Of what adapters add, s (x A^T) B^T: dB = dy^T low with low = s x A^T made anew; dlow = s dy B; dA = dlow^T x; dx
+ * += dlow A. */
+static void back_low(Policy *policy, const Linear *linear, Ten grads, Ten dx, Ten dy, Ten x, Work *work,
+                     BackWork *back) {
+    Dev *dev = policy->dev;
+    Ten low = forward_low(policy, x, linear, work);
+    Ten dsum = ten_cols(ten_rows(back->dlow_sum, 0, x.rows), 0, low.cols),
+        dlow = ten_cols(ten_rows(back->dlow, 0, x.rows), 0, low.cols);
+    for (int i = 0, row = 0, col = 0; i < linear->parts; i++) {
+        int rows = policy->params.items[linear->weight[i]].rows, r = policy->conf.lora.r;
+        Ten db = grad_of(policy, linear->b[i], grads);
+        if (ten_is(db)) k_matmul_dw(dev, db, ten_cols(dy, row, rows), ten_cols(low, col, r));
+        if (linear->b[i] >= 0) col += r;
+        row += rows;
+    }
+    k_matmul_dx(dev, dsum, dy, &linear->low_b, TEN_NONE);
+    k_scale(dev, dlow, dsum, (real)lora_scale(&policy->conf.lora));
+    back_parts(policy, linear->a, linear->parts, grads, dlow, x);
+    k_matmul_dx(dev, dx, dlow, &linear->low_a, dx);
+}
+
+/* forward_linear's: gradients of weights, biases, adapters and, in dx (overwritten), of the input. */
+static void back_linear(Policy *policy, const Linear *linear, Ten grads, Ten dx, Ten dy, Ten x, Work *work,
+                        BackWork *back) {
     back_weights(policy, linear, grads, dy, x);
     k_matmul_dx(policy->dev, dx, dy, &linear->mat, TEN_NONE);
+    if (linear->low_a.n) back_low(policy, linear, grads, dx, dy, x, work, back);
 }
 
 /* ---- one layer ---- */
@@ -89,9 +121,9 @@ static void back_mlp(Policy *policy, int layer, Ten grads, int m, const LayerTap
     k_glu(dev, act, gate_up, GLU_SILU);
     k_rmsnorm(dev, normed, TEN_NONE, mid, w->norm2, TEN_NONE, (real)policy->conf.norm_eps);
     k_copy(dev, dx_low, dx);
-    back_linear(policy, &w->down, grads, dact, dx_low, act);
+    back_linear(policy, &w->down, grads, dact, dx_low, act, work, back);
     k_glu_back(dev, dgate_up, dact, gate_up, GLU_SILU);
-    back_linear(policy, &w->gate_up, grads, dnormed, dgate_up, normed);
+    back_linear(policy, &w->gate_up, grads, dnormed, dgate_up, normed, work, back);
     k_rmsnorm_back(dev, dx, grad_of(policy, w->p_norm2, grads), dnormed, mid, rstd, w->norm2);
 }
 
@@ -111,11 +143,11 @@ static void back_attention(Policy *policy, int layer, Ten grads, const Rows *row
     real scale = (real)(1.0 / sqrt((double)c->head_dim));
     k_rmsnorm(dev, normed, TEN_NONE, x, w->norm1, TEN_NONE, (real)c->norm_eps);
     k_copy(dev, dx_low, dx);
-    back_linear(policy, &w->out, grads, dout, dx_low, o);
+    back_linear(policy, &w->out, grads, dout, dx_low, o, work, back);
     k_attend_back(dev, dq, dkv, dout, o, ten_rows(kept->lse, 0, m), ten_rows(kept->q, 0, m), kv, layer, rows,
                   scale, 0, kind->window);
     k_qkv_back(dev, dqkv, dq, dkv, layer, rows, rotate ? policy->cos : TEN_NONE, rotate ? policy->sin : TEN_NONE);
-    back_linear(policy, &w->qkv, grads, dnormed, dqkv, normed);
+    back_linear(policy, &w->qkv, grads, dnormed, dqkv, normed, work, back);
     k_rmsnorm_back(dev, dx, grad_of(policy, w->p_norm1, grads), dnormed, x, rstd, w->norm1);
 }
 

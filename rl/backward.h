@@ -14,6 +14,7 @@ typedef struct {
     Ten dgate_up; /* [M, 2 hidden] compute type */
     Ten dout, dq; /* [M, heads head_dim] K_REAL */
     Ten dqkv;     /* [M, (heads + 2 kv_heads) head_dim] compute type */
+    Ten dlow_sum, dlow; /* [M, R] K_REAL and compute type: between an adapter's matrices */
 } BackWork;
 
 size_t back_work_bytes(const Conf *conf, DType type, int max_rows);

@@ -315,7 +315,9 @@ static void reference_logp(Learner *l, const BatchGroup *groups, LearnSample *co
             views[g].samples[i].logp = extra[g][i].ref_logp;
         }
     }
+    l->reference->adapters_off = l->reference == l->policy;
     logp_of(l, l->reference, views, n, skip);
+    l->reference->adapters_off = false;
     arena_free(&arena);
 }
 

@@ -39,7 +39,8 @@ typedef struct Learner Learner;
 
 /* Bytes of the device that learner_open asks for; the ops' workspaces (k_workspace_bytes) come on top. */
 size_t learner_bytes(const Dev *dev, const Conf *conf, DType type, const Params *params, const LearnConf *learn);
-/* `reference` may be NULL; it is of the same shape and compute type. Both must outlive the learner. */
+/* `reference` may be NULL; it is of the same shape and compute type, or `policy` itself: then it is the policy
+ * without its adapters, which costs no memory. Both must outlive the learner. */
 Learner *learner_open(Policy *policy, Policy *reference, const LearnConf *conf, Err *err);
 
 /* One update on n groups. extra[g][i] belongs to groups[g].samples[i]. Fills every sample's logp, entropy and

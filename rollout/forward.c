@@ -7,8 +7,20 @@
 
 static Ten first_rows(Ten t, int m) { return ten_is(t) ? ten_rows(t, 0, m) : t; }
 
+Ten forward_low(Policy *policy, Ten x, const Linear *linear, Work *work) {
+    Ten sum = ten_cols(ten_rows(work->low_sum, 0, x.rows), 0, linear->low_a.n),
+        low = ten_cols(ten_rows(work->low, 0, x.rows), 0, linear->low_a.n);
+    k_matmul(policy->dev, sum, x, &linear->low_a, TEN_NONE, TEN_NONE);
+    k_scale(policy->dev, low, sum, (real)lora_scale(&policy->conf.lora));
+    return low;
+}
+
+/* What the adapters add comes first: where y is bf16, it is their small part that is rounded before the sum. */
 void forward_linear(Policy *policy, Ten y, Ten x, const Linear *linear, Ten residual, Work *work) {
-    (void)work;
+    if (linear->low_a.n && !policy->adapters_off) {
+        k_matmul(policy->dev, y, forward_low(policy, x, linear, work), &linear->low_b, TEN_NONE, residual);
+        residual = y;
+    }
     k_matmul(policy->dev, y, x, &linear->mat, linear->bias, residual);
 }
 
@@ -159,7 +171,7 @@ void tape_close(Policy *policy, Tape *tape) {
 size_t work_bytes(const Conf *conf, DType type, int max_rows) {
     size_t rows = (size_t)max_rows, size = dtype_size(type);
     int q = conf->n_heads * conf->head_dim, qkv = q + 2 * conf->n_kv_heads * conf->head_dim;
-    return rows * ((size_t)conf->dim * sizeof(real) + (size_t)conf->dim * size + (size_t)qkv * sizeof(real) +
+    return rows * ((size_t)lora_width(conf) * (sizeof(real) + size) + (size_t)conf->dim * sizeof(real) + (size_t)conf->dim * size + (size_t)qkv * sizeof(real) +
                    (size_t)conf->hidden * size + 2 * (size_t)q * size + 2 * (size_t)conf->hidden * size);
 }
 
@@ -176,7 +188,9 @@ bool work_open(Work *work, Policy *policy, int max_rows, Err *err) {
     work->own.o = k_new(dev, max_rows, q, policy->type, err);
     work->own.gate_up = k_new(dev, max_rows, 2 * c->hidden, policy->type, err);
     work->own.mid = work->x;
-    if (work->x.p && work->normed.p && work->qkv.p && work->act.p && work->own.q.p && work->own.o.p &&
+    work->low_sum = k_new(dev, max_rows, lora_width(c), K_REAL, err);
+    work->low = k_new(dev, max_rows, lora_width(c), policy->type, err);
+    if (work->low_sum.p && work->low.p && work->x.p && work->normed.p && work->qkv.p && work->act.p && work->own.q.p && work->own.o.p &&
         work->own.gate_up.p)
         return true;
     work_close(work, policy);
@@ -184,7 +198,8 @@ bool work_open(Work *work, Policy *policy, int max_rows, Err *err) {
 }
 
 void work_close(Work *work, Policy *policy) {
-    Ten *all[] = {&work->x, &work->normed, &work->qkv, &work->act, &work->own.q, &work->own.o, &work->own.gate_up};
+    Ten *all[] = {&work->x,     &work->normed, &work->qkv,         &work->act, &work->own.q,
+                  &work->own.o, &work->low,    &work->own.gate_up, &work->low_sum};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) k_free(policy->dev, all[i]);
     work->own.mid = TEN_NONE;
 }

@@ -117,6 +117,7 @@ bool gguf_ints(const Gguf *gguf, const char *key, int32_t **out, int *n);
 bool gguf_floats(const Gguf *gguf, const char *key, float **out, int *n);
 
 const StoredTensor *safetensors_tensor(const Safetensors *file, const char *name);
+int safetensors_all(const Safetensors *file, const StoredTensor **tensors); /* their number; sorted by name */
 /* safetensors_write in any type that is plain numbers: F32, F16, BF16. */
 bool safetensors_write_as(const char *path, const TensorEntry *entries, int n, StoredType type, TensorReader *read,
                           void *self, const char *const *metadata, Err *err);
@@ -163,6 +164,22 @@ bool conf_write(const Conf *conf, const char *folder, StoredType type, Err *err)
  * to NULL. False and err when GGUF can't say it. */
 const char *conf_family_gguf(const Conf *conf); /* general.architecture */
 bool conf_to_gguf(const Conf *conf, GgufKeys *keys, float **factors, Err *err);
+
+/* ---- adapter.c
+ * ------------------------------------------------------------------------------------------------------ */
+
+typedef struct Adapter Adapter;
+/* Both mark the linears in conf and set its lora. */
+Adapter *adapter_open(Conf *conf, const char *folder, Err *err);
+Adapter *adapter_new(Conf *conf, const Lora *lora, const char *const *targets, const char *base, uint64_t seed,
+                     Err *err);
+void adapter_close(Adapter *adapter); /* NULL is fine */
+const char *adapter_base_name(const Adapter *adapter);
+bool adapter_tensor(const char *name); /* whether it is the name of an A or a B */
+bool adapter_read(const Adapter *adapter, const char *name, int rows, int cols, float *out, Err *err);
+/* Adds s B A to the weight of this name; nothing where it has no adapter. */
+bool adapter_add(const Adapter *adapter, const char *name, int rows, int cols, float *w, Err *err);
+unsigned lora_bit(const char *linear); /* of "self_attn.q_proj" in LayerConf.adapted; 0: it can have none */
 
 /* ---- model_file.c
  * ------------------------------------------------------------------------------------------------ */

@@ -32,6 +32,8 @@ struct ModelFile {
     Found *found; /* sorted by Hugging Face's name */
     int n_found;
     char *chat_template, *prompt_template;
+    Adapter *adapter; /* NULL: none */
+    bool merged;      /* the adapter is a part of the weights */
     Arena arena;
 };
 
@@ -170,6 +172,7 @@ static bool found_read(const Found *found, bool turned, float *out) {
 }
 
 bool model_file_read(const ModelFile *file, const char *name, int rows, int cols, float *out, Err *err) {
+    if (file->adapter && adapter_tensor(name)) return adapter_read(file->adapter, name, rows, cols, out, err);
     const Found *found = tensor_find(file, name);
     if (!found) return err_set(err, "%s: the tensor %.100s is missing: the model is incomplete", file->path, name);
     if (found->spec.rows != rows || found->spec.cols != cols)
@@ -177,7 +180,7 @@ bool model_file_read(const ModelFile *file, const char *name, int rows, int cols
                        found->spec.rows, found->spec.cols, rows, cols);
     if (found_read(found, file->gguf && found->spec.turned_heads > 0, out) &&
         (!found->scales || scales_apply(found, file->scale_rows, file->scale_cols, out)))
-        return true;
+        return !file->merged || adapter_add(file->adapter, name, rows, cols, out, err);
     return err_set(err, "%s: the tensor %s holds NaN or infinity: the model is broken, take another one",
                    found->where, found->stored->name);
 }
@@ -248,10 +251,10 @@ static char *text_read(const char *path) {
 }
 
 /* chat_template.jinja, or the key of tokenizer_config.json (a text, or a list of named ones). */
-static char *chat_template_read(ModelFile *file) {
-    char *text = text_read(path_in(&file->arena, file->path, "chat_template.jinja"));
+static char *chat_template_read(Arena *arena, const char *folder) {
+    char *text = text_read(path_in(arena, folder, "chat_template.jinja"));
     if (text) return text;
-    json_t *config = json_file(path_in(&file->arena, file->path, "tokenizer_config.json"), NULL);
+    json_t *config = json_file(path_in(arena, folder, "tokenizer_config.json"), NULL);
     const json_t *value = json_object_get(config, "chat_template"), *item;
     size_t i;
     json_array_foreach(value, i, item) {
@@ -298,7 +301,7 @@ static bool folder_open(ModelFile *file, Err *err) {
     json_decref(config);
     json_decref(generation);
     if (!ok) return false;
-    file->chat_template = chat_template_read(file);
+    file->chat_template = chat_template_read(&file->arena, file->path);
     file->prompt_template = text_read(path_in(&file->arena, file->path, "whet_template.txt"));
     return true;
 }
@@ -376,8 +379,45 @@ void model_file_close(ModelFile *file) {
     free(file->chat_template);
     free(file->prompt_template);
     free(file->path);
+    adapter_close(file->adapter);
     arena_free(&file->arena);
     free(file);
+}
+
+/* ---- adapters ---- */
+
+/* The templates that lie with the adapters are those that they learnt with. */
+static void text_replace(char **text, char *by) {
+    if (!by) return;
+    free(*text);
+    *text = by;
+}
+
+bool model_file_adapt(ModelFile *file, const char *folder, Err *err) {
+    CHECK(!file->adapter, "%s has adapters already", file->path);
+    file->adapter = adapter_open(&file->conf, folder, err);
+    if (!file->adapter) return false;
+    text_replace(&file->chat_template, chat_template_read(&file->arena, folder));
+    text_replace(&file->prompt_template, text_read(path_in(&file->arena, folder, "whet_template.txt")));
+    return true;
+}
+
+bool model_file_adapt_new(ModelFile *file, const Lora *lora, const char *const *targets, const char *base,
+                          uint64_t seed, Err *err) {
+    CHECK(!file->adapter, "%s has adapters already", file->path);
+    file->adapter = adapter_new(&file->conf, lora, targets, base, seed, err);
+    return file->adapter != NULL;
+}
+
+const char *model_file_base(const ModelFile *file) {
+    return file->adapter && !file->merged ? adapter_base_name(file->adapter) : NULL;
+}
+
+void model_file_merge(ModelFile *file) {
+    if (!file->adapter) return;
+    file->merged = true;
+    file->conf.lora = (Lora){0};
+    for (int l = 0; l < file->conf.n_layers; l++) file->conf.layers[l].adapted = 0;
 }
 
 const Conf *model_file_conf(const ModelFile *file) { return &file->conf; }

@@ -10,25 +10,27 @@
 
 /* ---- the table ---- */
 
-static bool is_frozen(const PolicyConf *conf, const char *name) {
+static bool is_frozen(const Conf *model, const PolicyConf *conf, const char *name) {
     if (!conf->train) return true;
+    if (model->lora.r && !adapter_tensor(name)) return true;
     for (const char *const *p = conf->frozen; p && *p; p++)
         if (fnmatch(*p, name, 0) == 0) return true;
     return false;
 }
 
-static int param_add(Params *params, const PolicyConf *conf, int layer, const char *part, int rows, int cols,
+static int param_add(Policy *policy, const PolicyConf *conf, int layer, const char *part, int rows, int cols,
                      bool is_vector) {
+    Params *params = &policy->params;
     params->items = mem_grow(params->items, (size_t)params->n + 1, sizeof *params->items);
     Param *param = &params->items[params->n];
-    *param = (Param){.rows = rows, .cols = cols, .is_vector = is_vector, .offset = -1};
+    *param = (Param){.rows = rows, .cols = cols, .is_vector = is_vector, .offset = -1, .adapter_of = -1};
     if (layer < 0)
         snprintf(param->name, sizeof param->name, "%s", part);
     else
         snprintf(param->name, sizeof param->name, "model.layers.%d.%s", layer, part);
     int64_t elements = (int64_t)rows * cols;
     params->n_all += elements;
-    if (!is_frozen(conf, param->name)) {
+    if (!is_frozen(&policy->conf, conf, param->name)) {
         param->trained = true;
         param->offset = params->n_trained;
         params->n_trained += (elements + 15) / 16 * 16;
@@ -41,38 +43,58 @@ typedef struct {
     int rows;
 } Part;
 
-static Linear linear_add(Params *params, const PolicyConf *conf, int layer, const Part *part, int parts, int cols,
+/* The adapters of a linear's parts: all A, then all B, so that the gradients of the A lie side by side. */
+static void adapters_add(Policy *policy, const PolicyConf *conf, int layer, const Part *part, Linear *linear) {
+    const Conf *c = &policy->conf;
+    char name[80];
+    int r = c->lora.r, *rows[2] = {linear->a, linear->b};
+    for (int side = 0; side < 2; side++)
+        for (int i = 0; i < linear->parts; i++) {
+            rows[side][i] = -1;
+            if (!r || !(c->layers[layer].adapted & lora_bit(part[i].name))) continue;
+            snprintf(name, sizeof name, "%s.lora_%c.weight", part[i].name, "AB"[side]);
+            rows[side][i] = side ? param_add(policy, conf, layer, name, part[i].rows, r, false)
+                                 : param_add(policy, conf, layer, name, r, linear->mat.k, false);
+            policy->params.items[rows[side][i]].adapter_of = linear->weight[i];
+            if (!side) linear->low_a.n += r;
+        }
+    linear->low_a.k = linear->mat.k;
+    linear->low_b.k = linear->low_a.n;
+    linear->low_b.n = linear->low_a.n ? linear->mat.n : 0;
+}
+
+static Linear linear_add(Policy *policy, const PolicyConf *conf, int layer, const Part *part, int parts, int cols,
                          bool bias) {
     Linear linear = {.parts = parts, .bias_of = {-1, -1, -1}};
     char name[80];
     for (int i = 0; i < parts; i++) {
         snprintf(name, sizeof name, "%s.weight", part[i].name);
-        linear.weight[i] = param_add(params, conf, layer, name, part[i].rows, cols, false);
+        linear.weight[i] = param_add(policy, conf, layer, name, part[i].rows, cols, false);
         linear.mat.n += part[i].rows;
     }
     linear.mat.k = cols;
     for (int i = 0; bias && i < parts; i++) {
         snprintf(name, sizeof name, "%s.bias", part[i].name);
-        linear.bias_of[i] = param_add(params, conf, layer, name, 1, part[i].rows, true);
+        linear.bias_of[i] = param_add(policy, conf, layer, name, 1, part[i].rows, true);
     }
+    adapters_add(policy, conf, layer, part, &linear);
     return linear;
 }
 
 static void layer_add(Policy *policy, const PolicyConf *conf, int layer) {
     const Conf *c = &policy->conf;
     const LayerConf *kind = &c->layers[layer];
-    Params *params = &policy->params;
     LayerWeights *w = &policy->layers[layer];
     int q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
     const Part qkv[] = {{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}};
     const Part out[] = {{"self_attn.o_proj", c->dim}}, down[] = {{"mlp.down_proj", c->dim}};
     const Part gate_up[] = {{"mlp.gate_proj", c->hidden}, {"mlp.up_proj", c->hidden}};
-    w->p_norm1 = param_add(params, conf, layer, "input_layernorm.weight", 1, c->dim, true);
-    w->qkv = linear_add(params, conf, layer, qkv, 3, c->dim, kind->qkv_bias);
-    w->out = linear_add(params, conf, layer, out, 1, q, kind->out_bias);
-    w->p_norm2 = param_add(params, conf, layer, "post_attention_layernorm.weight", 1, c->dim, true);
-    w->gate_up = linear_add(params, conf, layer, gate_up, 2, c->dim, kind->mlp_bias);
-    w->down = linear_add(params, conf, layer, down, 1, c->hidden, kind->mlp_bias);
+    w->p_norm1 = param_add(policy, conf, layer, "input_layernorm.weight", 1, c->dim, true);
+    w->qkv = linear_add(policy, conf, layer, qkv, 3, c->dim, kind->qkv_bias);
+    w->out = linear_add(policy, conf, layer, out, 1, q, kind->out_bias);
+    w->p_norm2 = param_add(policy, conf, layer, "post_attention_layernorm.weight", 1, c->dim, true);
+    w->gate_up = linear_add(policy, conf, layer, gate_up, 2, c->dim, kind->mlp_bias);
+    w->down = linear_add(policy, conf, layer, down, 1, c->hidden, kind->mlp_bias);
 }
 
 /* A policy with its table and no memory on the device. */
@@ -82,12 +104,11 @@ static Policy *policy_plan(Dev *dev, const Conf *model, const PolicyConf *conf) 
     policy->conf = conf_copy(model);
     const Conf *c = &policy->conf;
     policy->layers = MEM_ARRAY(LayerWeights, c->n_layers);
-    Params *params = &policy->params;
-    policy->p_embed = param_add(params, conf, -1, "model.embed_tokens.weight", c->vocab, c->dim, false);
+    policy->p_embed = param_add(policy, conf, -1, "model.embed_tokens.weight", c->vocab, c->dim, false);
     for (int l = 0; l < c->n_layers; l++) layer_add(policy, conf, l);
-    policy->p_norm = param_add(params, conf, -1, "model.norm.weight", 1, c->dim, true);
+    policy->p_norm = param_add(policy, conf, -1, "model.norm.weight", 1, c->dim, true);
     policy->p_head = policy->p_embed;
-    if (!c->tied) policy->p_head = param_add(params, conf, -1, "lm_head.weight", c->vocab, c->dim, false);
+    if (!c->tied) policy->p_head = param_add(policy, conf, -1, "lm_head.weight", c->vocab, c->dim, false);
     return policy;
 }
 
@@ -122,8 +143,8 @@ Ten policy_master(const Policy *policy, int param) { return params_view(&policy-
 
 /* ---- memory ---- */
 
-/* The i-th matrix: 0 the embedding, 1 the head, then four of each layer. NULL past the last; the head of a tied
- * model has n = 0. */
+/* The i-th matrix: 0 the embedding, 1 the head, then of each layer four weights, each with its two of adapters.
+ * NULL past the last; what does not exist has n = 0: the head of a tied model, adapters. */
 static Mat *policy_mat(Policy *policy, int i, bool train, int *n, int *k, bool *with_back) {
     const Conf *c = &policy->conf;
     *with_back = train;
@@ -132,11 +153,11 @@ static Mat *policy_mat(Policy *policy, int i, bool train, int *n, int *k, bool *
         if (i == 0 && !c->tied) *with_back = false; /* nothing flows back through a look-up */
         return i == 0 ? &policy->embed : &policy->head;
     }
-    int layer = (i - 2) / 4;
+    int layer = (i - 2) / 12, kind = (i - 2) % 3;
     if (layer >= c->n_layers) return NULL;
     LayerWeights *w = &policy->layers[layer];
-    Linear *linear[4] = {&w->qkv, &w->out, &w->gate_up, &w->down};
-    Mat *mat = &linear[(i - 2) % 4]->mat;
+    Linear *linear = (Linear *[]){&w->qkv, &w->out, &w->gate_up, &w->down}[(i - 2) % 12 / 3];
+    Mat *mat = kind == 0 ? &linear->mat : kind == 1 ? &linear->low_a : &linear->low_b;
     *n = mat->n, *k = mat->k;
     return mat;
 }
@@ -146,6 +167,20 @@ static int vectors_size(const Policy *policy) {
     for (int i = 0; i < policy->params.n; i++)
         if (policy->params.items[i].is_vector) n += policy->params.items[i].cols;
     return n;
+}
+
+/* Elements of `block`: the largest low_b that has the B of several parts. */
+static int block_size(const Policy *policy) {
+    int size = 0;
+    for (int l = 0; l < policy->conf.n_layers; l++) {
+        const LayerWeights *w = &policy->layers[l];
+        const Linear *linear[4] = {&w->qkv, &w->out, &w->gate_up, &w->down};
+        for (int i = 0; i < 4; i++) {
+            int all = linear[i]->low_b.n * linear[i]->low_b.k;
+            if (linear[i]->low_b.k > policy->conf.lora.r && all > size) size = all;
+        }
+    }
+    return size;
 }
 
 /* Elements through which frozen parameters are loaded: some rows of the widest. 0: all are trained. */
@@ -163,7 +198,7 @@ static int slab_size(const Policy *policy) {
 size_t policy_bytes(const Dev *dev, const Conf *conf, const PolicyConf *policy_conf) {
     Policy *policy = policy_plan((Dev *)dev, conf, policy_conf);
     size_t bytes = (size_t)policy->params.n_trained * sizeof(real) + (size_t)vectors_size(policy) * sizeof(real);
-    bytes += (size_t)slab_size(policy) * sizeof(real);
+    bytes += ((size_t)slab_size(policy) + (size_t)block_size(policy)) * sizeof(real);
     bytes += 2 * (size_t)policy_conf->max_positions * (size_t)(conf->head_dim / 2) * sizeof(real);
     int n, k;
     bool back;
@@ -225,6 +260,10 @@ static bool policy_memory(Policy *policy, const PolicyConf *conf, Err *err) {
     policy->vectors = k_new(dev, 1, vectors_size(policy), K_REAL, err);
     if (!policy->vectors.p) return false;
     place_vectors(policy);
+    if (block_size(policy)) {
+        policy->block = k_new(dev, 1, block_size(policy), K_REAL, err);
+        if (!policy->block.p) return false;
+    }
     if (policy->params.n_trained) {
         policy->master = k_new(dev, (int)(policy->params.n_trained / 16), 16, K_REAL, err);
         if (!policy->master.p) return false;
@@ -241,6 +280,7 @@ void policy_close(Policy *policy) {
     Mat *mat;
     for (int i = 0; (mat = policy_mat(policy, i, true, &n, &k, &back)) != NULL; i++) k_mat_free(dev, mat);
     k_free(dev, &policy->vectors);
+    k_free(dev, &policy->block);
     k_free(dev, &policy->master);
     k_free(dev, &policy->cos);
     k_free(dev, &policy->sin);
@@ -248,6 +288,18 @@ void policy_close(Policy *policy) {
 }
 
 /* ---- filling ---- */
+
+/* w, rows row0 .. of the B of a part, whose columns begin at `col`. */
+static void pack_b(Policy *policy, Linear *linear, Ten w, int row0, int col) {
+    int k = linear->low_b.k;
+    if (k > w.cols) {
+        Ten block = ten_shape(ten_cols(policy->block, 0, w.rows * k), w.rows, k);
+        k_zero(policy->dev, block);
+        k_copy(policy->dev, ten_cols(block, col, w.cols), w);
+        w = block;
+    }
+    k_mat_pack(policy->dev, &linear->low_b, w, row0);
+}
 
 /* Puts w, rows row0 .. of a parameter, where the products read it. */
 static void pack_param(Policy *policy, int param, Ten w, int row0) {
@@ -262,9 +314,12 @@ static void pack_param(Policy *policy, int param, Ten w, int row0) {
         if (param == lw->p_norm2) k_copy(dev, lw->norm2, w);
         Linear *linear[4] = {&lw->qkv, &lw->out, &lw->gate_up, &lw->down};
         for (int i = 0; i < 4; i++)
-            for (int part = 0, row = 0; part < linear[i]->parts; part++) {
+            for (int part = 0, row = 0, low = 0; part < linear[i]->parts; part++) {
                 if (param == linear[i]->weight[part]) k_mat_pack(dev, &linear[i]->mat, w, row + row0);
                 if (param == linear[i]->bias_of[part]) k_copy(dev, ten_cols(linear[i]->bias, row, w.cols), w);
+                if (param == linear[i]->a[part]) k_mat_pack(dev, &linear[i]->low_a, w, low + row0);
+                if (param == linear[i]->b[part]) pack_b(policy, linear[i], w, row + row0, low);
+                if (linear[i]->a[part] >= 0) low += policy->conf.lora.r;
                 row += policy->params.items[linear[i]->weight[part]].rows;
             }
     }

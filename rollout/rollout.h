@@ -24,7 +24,16 @@ typedef struct {
     int window; /* keys that a query sees, itself included; 0: all before it */
     MlpKind mlp;
     bool qkv_bias, out_bias, mlp_bias;
+    unsigned adapted; /* which linears have a low-rank adapter: bits of adapter.c's table */
 } LayerConf;
+
+/* Low-rank adapters (LoRA: Hu et al. 2021, arXiv 2106.09685): y = x W^T + bias + s (x A^T) B^T, with A [r, inputs]
+ * and B [outputs, r]; s = alpha / r, or alpha / sqrt(r) (rsLoRA: Kalajdzievski 2023, arXiv 2312.03732). */
+typedef struct {
+    int r; /* 0: the model has none */
+    double alpha;
+    bool rslora;
+} Lora;
 
 typedef struct {
     char architecture[64]; /* config.json's architectures[0], e.g. "LlamaForCausalLM": for saving only */
@@ -40,6 +49,7 @@ typedef struct {
     bool tied;                   /* the head is the embedding */
     int bos, eos[8], n_eos, pad; /* token ids; -1: none */
     LayerConf *layers;           /* n_layers */
+    Lora lora;
 } Conf;
 
 /* A model on disk: a GGUF file or a Hugging Face folder. Nothing is read into memory but headers; weights are
@@ -59,6 +69,26 @@ const char *model_file_chat_template(const ModelFile *file); /* the jinja text a
 const char *model_file_prompt_template(const ModelFile *file);
 const char *model_file_path(const ModelFile *file);
 void model_file_close(ModelFile *file);
+
+/* ---- low-rank adapters of a model file ----
+ * A folder in PEFT's layout (adapter_config.json, adapter_model.safetensors) names its base model; the base's
+ * ModelFile takes the adapters: its Conf then has them, and model_file_read gives their tensors, named
+ * "model.layers.0.self_attn.q_proj.lora_A.weight" and "...lora_B.weight". */
+
+/* Whether the folder holds adapters and no model. *base: the name or path of the base model, the caller's; NULL
+ * when it holds none. False and err when adapter_config.json can't be read. */
+bool adapter_base(const char *folder, char **base, Err *err);
+/* Lays the folder's adapters over the open base model. */
+bool model_file_adapt(ModelFile *file, const char *folder, Err *err);
+/* Lays new ones over it, as PEFT begins: A uniform within 1 / sqrt(inputs), a function of seed, name and place; B
+ * zero. targets (NULL-terminated): the last names of linears ("q_proj"), or "all-linear". `base` is how
+ * adapter_config.json will call the base model. */
+bool model_file_adapt_new(ModelFile *file, const Lora *lora, const char *const *targets, const char *base,
+                          uint64_t seed, Err *err);
+const char *model_file_base(const ModelFile *file); /* how they call the base model; NULL without adapters */
+/* From now on the Conf has no adapters, and model_file_read gives W + s B A, summed in double and rounded once. */
+void model_file_merge(ModelFile *file);
+double lora_scale(const Lora *lora);
 
 /* ---- tokenizer ---- */
 
@@ -88,6 +118,8 @@ void tokenizer_close(Tokenizer *tok);
 
 /* ---- writing a model ---- */
 
+typedef struct Policy Policy; /* below */
+
 /* One .safetensors file, mapped, for what is no model: the optimizer's state. */
 typedef struct Safetensors Safetensors;
 Safetensors *safetensors_open(const char *path, Err *err);
@@ -112,6 +144,9 @@ bool safetensors_write(const char *path, const TensorEntry *entries, int n, bool
 bool model_save(const char *folder, const Conf *conf, const Tokenizer *tok, const char *chat_template,
                 const char *prompt_template, const TensorEntry *entries, int n, bool bfloat16, TensorReader *read,
                 void *self, Err *err);
+/* A policy's adapters in PEFT's layout, with the tokenizer's files and whet_template.txt beside them. */
+bool adapter_save(const char *folder, Policy *policy, const Tokenizer *tok, const char *chat_template,
+                  const char *prompt_template, Err *err);
 /* Writes an open model anew, as a Hugging Face folder (made if need be; dtype "f32", "f16", "bf16"; weights cut
  * into files of at most shard_bytes) or as one GGUF file (also "q8_0", "q4_0"). What the format can't say is
  * refused. */
@@ -128,6 +163,7 @@ typedef struct {
     int rows, cols;
     bool is_vector; /* norms and biases: used in float32 as they are; matrices are packed into a Mat */
     bool trained;
+    int adapter_of; /* the row of the weight that it adapts; -1: it is no adapter */
     int64_t offset; /* elements into the trained buffers; -1 when frozen */
 } Param;
 
@@ -143,6 +179,10 @@ typedef struct {
     Ten bias;                  /* [1, mat.n], or TEN_NONE */
     int parts;                 /* in the order of the matrix's rows */
     int weight[3], bias_of[3]; /* rows of Params; bias_of is -1 where there is none */
+    /* The adapters of all parts as two matrices: low_a [R, k] has each part's A below the last one's; low_b [n, R]
+     * has each part's B in its own rows and columns, and zeros elsewhere. low_a.n is 0 where there is none. */
+    Mat low_a, low_b;
+    int a[3], b[3]; /* rows of Params; -1: the part has none */
 } Linear;
 
 typedef struct {
@@ -151,25 +191,28 @@ typedef struct {
     Linear qkv, out, gate_up, down;
 } LayerWeights;
 
-typedef struct {
+struct Policy {
     Conf conf;
     DType type; /* compute type: K_REAL or K_BF16 */
     Dev *dev;
     Params params;
     LayerWeights *layers;
     Mat embed, head; /* head is a view of embed when tied */
+    bool adapters_off; /* forward leaves them out: the base model in the same memory */
     Ten norm;        /* final norm */
     int p_embed, p_head, p_norm;
     Ten cos, sin;          /* [max_rows, head_dim/2] */
     Ten vectors;           /* [1, ...] float32: home of frozen vectors and of biases as the products want them */
     Ten master;            /* [n_trained / 16, 16] float32, or TEN_NONE; rows begin at multiples of 16 elements */
+    Ten block;             /* [1, ...] float32: where a part's B gets the width of low_b; or TEN_NONE */
     int64_t version;       /* counts updates */
     const ModelFile *file; /* where frozen parameters came from; NULL for random ones */
-} Policy;
+};
 
 typedef struct {
     DType type;
-    bool train; /* masters, and the second packed copy that backward needs */
+    bool train; /* masters, and the second packed copy that backward needs; of a model with adapters, these alone
+                   learn */
     const char *const
         *frozen;       /* glob patterns of parameter names that are not trained, NULL-terminated, or NULL */
     int max_positions; /* longest sequence */
@@ -221,8 +264,10 @@ void tape_close(Policy *policy, Tape *tape);
 typedef struct {
     int max_rows;
     Ten x, normed, qkv, act; /* [max_rows, dim] K_REAL; compute-type inputs of products; ... */
+    Ten low_sum, low;        /* [max_rows, R] K_REAL and compute type: between an adapter's matrices */
     LayerTape own;           /* used where there is no tape */
 } Work;
+int lora_width(const Conf *conf); /* the most columns between an adapter's matrices; 0 without adapters */
 size_t work_bytes(const Conf *conf, DType type, int max_rows);
 bool work_open(Work *work, Policy *policy, int max_rows, Err *err);
 void work_close(Work *work, Policy *policy);
@@ -231,8 +276,10 @@ void work_close(Work *work, Policy *policy);
  * returns the residual stream after the last layer, [rows->m, dim] K_REAL: tape->last, or work->x without a tape.
  */
 Ten forward(Policy *policy, const Rows *rows, Kv *kv, Tape *tape, Work *work);
-/* Every product of a layer: y = x W^T + bias + residual (TEN_NONE: none; may be y). */
+/* Every product of a layer: y = x W^T + bias + residual (TEN_NONE: none; may be y), and what adapters add. */
 void forward_linear(Policy *policy, Ten y, Ten x, const Linear *linear, Ten residual, Work *work);
+/* s x A^T of a linear with adapters, rounded once to the compute type: a view of work->low. */
+Ten forward_low(Policy *policy, Ten x, const Linear *linear, Work *work);
 /* One layer of it, from x to out (which may be x); fills kept's tensors but for kept->x. With out = TEN_NONE it
  * stops once they are filled: backward calls it so to recompute. */
 void forward_layer(Policy *policy, int layer, const Rows *rows, Kv *kv, Ten x, Ten out, const LayerTape *kept,

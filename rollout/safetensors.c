@@ -135,6 +135,11 @@ const StoredTensor *safetensors_tensor(const Safetensors *file, const char *name
     return stored_find(file->tensors, file->n, name);
 }
 
+int safetensors_all(const Safetensors *file, const StoredTensor **tensors) {
+    *tensors = file->tensors;
+    return file->n;
+}
+
 const char *safetensors_metadata(const Safetensors *file, const char *key) {
     return json_string_value(json_object_get(json_object_get(file->header, "__metadata__"), key));
 }

@@ -15,14 +15,20 @@
 
 /* ---- a tiny model and some groups ---- */
 
-static const Conf *tiny_conf(bool tied) {
-    static LayerConf layers[3] = {{ROPE_HALVES, 0, MLP_SWIGLU, true, false, false},
-                                  {ROPE_HALVES, 24, MLP_SWIGLU, false, true, true},
-                                  {ROPE_NONE, 0, MLP_SWIGLU, false, false, false}};
+enum { TIED = 1, LORA = 2 }; /* kinds of it */
+
+static const Conf *tiny_conf(int kind) {
+    static LayerConf layers[3] = {{.rope = ROPE_HALVES, .qkv_bias = true},
+                                  {.rope = ROPE_HALVES, .window = 24, .out_bias = true, .mlp_bias = true},
+                                  {.rope = ROPE_NONE}};
     static float inv_freq[8];
-    static Conf conf[2];
+    /* Adapters of all linears; of q, v, up, down; of k, o, gate. */
+    static LayerConf adapted[3];
+    static const unsigned which[3] = {0x7f, 0x65, 0x1a};
+    static Conf conf[4];
+    for (int l = 0; l < 3; l++) adapted[l] = layers[l], adapted[l].adapted = which[l];
     for (int i = 0; i < 8; i++) inv_freq[i] = powf(10000.0f, -(float)i / 8);
-    conf[tied] = (Conf){.dim = 48,
+    conf[kind] = (Conf){.dim = 48,
                         .hidden = 80,
                         .n_layers = 3,
                         .n_heads = 6,
@@ -33,9 +39,10 @@ static const Conf *tiny_conf(bool tied) {
                         .norm_eps = 1e-5f,
                         .inv_freq = inv_freq,
                         .rope_scale = 1,
-                        .tied = tied,
-                        .layers = layers};
-    return &conf[tied];
+                        .tied = kind & TIED,
+                        .layers = kind & LORA ? adapted : layers,
+                        .lora = {kind & LORA ? 5 : 0, 8, kind & TIED}};
+    return &conf[kind];
 }
 
 typedef struct {
@@ -94,15 +101,17 @@ typedef struct {
     Learner *learner;
 } Bench;
 
-static Bench bench_open(bool tied, DType type, int threads, const char *path, int rows, bool recompute,
+/* With adapters, the reference is the policy without them. */
+static Bench bench_open(int kind, DType type, int threads, const char *path, int rows, bool recompute,
                         const char *const *frozen) {
     Err err = {0};
     Bench b = {.dev = dev_open(&(DevConf){.threads = threads, .path = path, .trap_nan = true}, &err)};
     assert_non_null(b.dev);
     PolicyConf conf = {.type = type, .train = true, .frozen = frozen, .max_positions = 1024};
-    b.policy = policy_random(b.dev, tiny_conf(tied), &conf, 5, &err);
-    b.reference =
-        policy_random(b.dev, tiny_conf(tied), &(PolicyConf){.type = type, .max_positions = 1024}, 6, &err);
+    b.policy = policy_random(b.dev, tiny_conf(kind), &conf, 5, &err);
+    b.reference = kind & LORA ? b.policy
+                              : policy_random(b.dev, tiny_conf(kind),
+                                              &(PolicyConf){.type = type, .max_positions = 1024}, 6, &err);
     assert_non_null(b.policy);
     LearnConf learn = {.rows = rows,
                        .recompute = recompute,
@@ -122,8 +131,8 @@ static Bench bench_open(bool tied, DType type, int threads, const char *path, in
 
 static void bench_close(Bench *b) {
     learner_close(b->learner);
+    if (b->reference != b->policy) policy_close(b->reference);
     policy_close(b->policy);
-    policy_close(b->reference);
     assert_int_equal(dev_bytes(b->dev) <= 64 << 20, true); /* workspaces only */
     dev_close(b->dev);
 }
@@ -149,8 +158,8 @@ static real *copy_of(Dev *dev, Ten t, size_t *n) {
 
 /* The derivative along a random direction of all parameters against central differences: to 1e-6 in doubles;
  * floats leave only a coarse check. */
-static void directional(bool tied) {
-    Bench b = bench_open(tied, K_REAL, 2, NULL, 2048, false, NULL);
+static void directional(int kind) {
+    Bench b = bench_open(kind, K_REAL, 2, NULL, 2048, false, NULL);
     World w = world_make(4, 5, 70, 11);
     world_old(&w, b.learner, b.policy, 0.2);
     loss_of(&b, &w);
@@ -187,11 +196,16 @@ static void directional(bool tied) {
 
 static void test_directional_tied(void **state) {
     (void)state;
-    directional(true);
+    directional(TIED);
 }
 static void test_directional_untied(void **state) {
     (void)state;
-    directional(false);
+    directional(0);
+}
+static void test_directional_adapters(void **state) {
+    (void)state;
+    directional(LORA);
+    directional(LORA | TIED);
 }
 
 typedef struct {
@@ -202,8 +216,8 @@ typedef struct {
 } Outcome;
 
 /* Two updates; all that they leave. */
-static Outcome outcome_of(DType type, const char *path, int threads, int rows, bool recompute) {
-    Bench b = bench_open(true, type, threads, path, rows, recompute, NULL);
+static Outcome outcome_of(int kind, DType type, const char *path, int threads, int rows, bool recompute) {
+    Bench b = bench_open(kind, type, threads, path, rows, recompute, NULL);
     World w = world_make(7, 5, 600, 3);
     world_old(&w, b.learner, b.policy, 0.2);
     for (int i = 0; i < w.size; i++) w.extra[2][i].seq.advantage = 0; /* KL alone still trains it */
@@ -235,8 +249,8 @@ static void outcome_free(Outcome *o) {
     free(o->master);
 }
 
-static void invariance(DType type, const char *path) {
-    Outcome whole = outcome_of(type, path, 2, 8192, false);
+static void invariance(int kind, DType type, const char *path) {
+    Outcome whole = outcome_of(kind, type, path, 2, 8192, false);
     struct {
         const char *what;
         int threads, rows;
@@ -246,7 +260,7 @@ static void invariance(DType type, const char *path) {
                 {"small batches", 2, 700, false},
                 {"smaller, recomputed", 1, 1000, true}};
     for (size_t i = 0; i < sizeof runs / sizeof runs[0]; i++) {
-        Outcome other = outcome_of(type, path, runs[i].threads, runs[i].rows, runs[i].recompute);
+        Outcome other = outcome_of(kind, type, path, runs[i].threads, runs[i].rows, runs[i].recompute);
         assert_true(runs[i].rows > 4096 || other.report.batches > whole.report.batches);
         same_outcome(&whole, &other, runs[i].what);
         outcome_free(&other);
@@ -263,16 +277,17 @@ static void test_invariance(void **state) {
 #endif
     for (int i = n - 1; i >= last; i--) {
         print_message("path %s\n", names[i]);
-        invariance(K_BF16, names[i]);
-        if (i == n - 1) invariance(K_REAL, names[i]);
+        invariance(TIED, K_BF16, names[i]);
+        if (i == n - 1) invariance(TIED | LORA, K_BF16, names[i]);
+        if (i == n - 1) invariance(TIED, K_REAL, names[i]);
     }
 }
 
 static void test_frozen(void **state) {
     (void)state;
     static const char *const frozen[] = {"model.embed_tokens.weight", "*.mlp.*", "model.layers.1.*", NULL};
-    Bench b = bench_open(true, K_BF16, 2, NULL, 2048, false, frozen),
-          all = bench_open(true, K_BF16, 2, NULL, 2048, false, NULL);
+    Bench b = bench_open(TIED, K_BF16, 2, NULL, 2048, false, frozen),
+          all = bench_open(TIED, K_BF16, 2, NULL, 2048, false, NULL);
     const Params *params = &b.policy->params;
     int64_t trained = 0;
     for (int i = 0; i < params->n; i++) {
@@ -328,7 +343,7 @@ static void test_frozen(void **state) {
 /* Groups without signal cost no rows; a group whose samples are all unjudged has no gradient. */
 static void test_skipped(void **state) {
     (void)state;
-    Bench b = bench_open(true, K_BF16, 2, NULL, 2048, false, NULL);
+    Bench b = bench_open(TIED, K_BF16, 2, NULL, 2048, false, NULL);
     World w = world_make(4, 5, 30, 11);
     world_old(&w, b.learner, b.policy, 0);
     LossConf loss = loss_conf;
@@ -350,6 +365,7 @@ static void test_skipped(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_directional_tied), cmocka_unit_test(test_directional_untied),
+        cmocka_unit_test(test_directional_adapters),
         cmocka_unit_test(test_invariance),       cmocka_unit_test(test_frozen),
         cmocka_unit_test(test_skipped),
     };

@@ -26,10 +26,10 @@ enum { SLOW = false };
 /* ---- a small model and some groups ---- */
 
 static const Conf *small_conf(bool tied) {
-    static LayerConf layers[4] = {{ROPE_HALVES, 0, MLP_SWIGLU, true, false, false},
-                                  {ROPE_HALVES, 0, MLP_SWIGLU, false, true, true},
-                                  {ROPE_HALVES, 100, MLP_SWIGLU, false, false, false},
-                                  {ROPE_HALVES, 100, MLP_SWIGLU, false, false, false}};
+    static LayerConf layers[4] = {{.rope = ROPE_HALVES, .qkv_bias = true},
+                                  {.rope = ROPE_HALVES, .out_bias = true, .mlp_bias = true},
+                                  {.rope = ROPE_HALVES, .window = 100},
+                                  {.rope = ROPE_HALVES, .window = 100}};
     static float inv_freq[8];
     static Conf conf[2];
     for (int i = 0; i < 8; i++) inv_freq[i] = powf(10000.0f, -(float)i / 8);
