@@ -170,7 +170,7 @@ static Learner *open_learner(Bench *b, int prompt, int answer, int group) {
 /* The learning rate is so small that the weights stay what they are for the measurements that follow. */
 static double learn_once(Learner *learner, const Groups *groups, LearnReport *report) {
     Err err = {0};
-    LossConf loss = {.kind = LOSS_DAPO, .epsilon = 0.2, .epsilon_high = 0.2, .max_completion_length = 1};
+    LossConf loss = {.term = TERM_CLIP, .sum = SUM_TOKEN, .epsilon = 0.2, .epsilon_high = 0.2, .max_completion_length = 1};
     double began = clock_seconds();
     if (!learner_update(learner, groups->groups, groups->extra, groups->n, &loss, 1e-12, 1, report, &err))
         die("bench: %s", err.msg);

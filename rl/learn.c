@@ -19,7 +19,7 @@ struct Learner {
     Ten stream;                               /* [max_rows, dim] gradient of the residual stream */
     Ten picked, final, rstd, dfinal, dpicked; /* [max_head, dim]; rstd [max_head, 1] */
     Ten logp, lse, entropy;                   /* [1, max_head] */
-    real *host_logp, *host_entropy, *host_coef;
+    real *host_logp, *host_entropy, *host_coef, *host_ent_coef;
     Batch batch, prompt;
 };
 
@@ -91,6 +91,7 @@ Learner *learner_open(Policy *policy, Policy *reference, const LearnConf *conf, 
     l->host_logp = MEM_ARRAY(real, l->limits.max_head);
     l->host_entropy = MEM_ARRAY(real, l->limits.max_head);
     l->host_coef = MEM_ARRAY(real, l->limits.max_head);
+    l->host_ent_coef = MEM_ARRAY(real, l->limits.max_head);
     if (learner_memory(l, err)) return l;
     learner_close(l);
     return NULL;
@@ -112,6 +113,7 @@ void learner_close(Learner *l) {
     free(l->host_logp);
     free(l->host_entropy);
     free(l->host_coef);
+    free(l->host_ent_coef);
     free(l);
 }
 
@@ -148,28 +150,6 @@ static Ten param_grad(const Learner *l, int param) {
     return params_view(&l->policy->params, param, l->grads);
 }
 
-/* From the samples' coefficients to the gradient of the residual stream, through the head and the final norm. What
- * head_forward left for this batch must still stand. */
-static void head_backward(Learner *l, const Batch *b, const BatchGroup *groups) {
-    Policy *policy = l->policy;
-    Dev *dev = policy->dev;
-    int n = b->n_head;
-    for (int i = 0; i < n; i++) {
-        HeadRow who = b->head[i];
-        l->host_coef[i] = who.group < 0 ? 0 : groups[who.group].samples[who.sample].coef[who.token];
-    }
-    Ten dfinal = ten_rows(l->dfinal, 0, n), dpicked = ten_rows(l->dpicked, 0, n),
-        stream = ten_rows(l->stream, 0, b->rows.m);
-    k_logprob_back(dev, dfinal, param_grad(l, policy->p_head), ten_rows(l->final, 0, n), &policy->head, b->target,
-                   l->host_coef, NULL, ten_cols(l->lse, 0, n), TEN_NONE, inv_temperature(l),
-                   (real)policy->conf.final_cap);
-    k_zero(dev, dpicked);
-    k_rmsnorm_back(dev, dpicked, param_grad(l, policy->p_norm), dfinal, ten_rows(l->picked, 0, n),
-                   ten_rows(l->rstd, 0, n), policy->norm);
-    k_zero(dev, stream);
-    k_scatter(dev, stream, dpicked, b->head_index);
-}
-
 /* ---- one batch ---- */
 
 /* Rows first .. of a tape, as a tape of its own; free its layers. */
@@ -199,6 +179,39 @@ typedef struct {
     Err *err;
 } Update;
 
+/* From the samples' coefficients to the gradient of the residual stream, through the head and the final norm. What
+ * head_forward left for this batch must still stand. */
+static void head_backward(const Update *u, const Batch *b) {
+    Learner *l = u->l;
+    Policy *policy = l->policy;
+    Dev *dev = policy->dev;
+    int n = b->n_head;
+    bool bonus = u->loss->entropy_coef != 0;
+    for (int i = 0; i < n; i++) {
+        HeadRow who = b->head[i];
+        l->host_coef[i] = l->host_ent_coef[i] = 0;
+        if (who.group < 0) continue;
+        l->host_coef[i] = u->groups[who.group].samples[who.sample].coef[who.token];
+        const LossSeq *seq = &u->extra[who.group][who.sample].seq;
+        l->host_ent_coef[i] = (real)loss_entropy_coef(u->loss, &u->norm, seq, who.token);
+    }
+    Ten dfinal = ten_rows(l->dfinal, 0, n), dpicked = ten_rows(l->dpicked, 0, n),
+        stream = ten_rows(l->stream, 0, b->rows.m);
+    k_logprob_back(dev, dfinal, param_grad(l, policy->p_head), ten_rows(l->final, 0, n), &policy->head, b->target,
+                   l->host_coef, bonus ? l->host_ent_coef : NULL, ten_cols(l->lse, 0, n),
+                   bonus ? ten_cols(l->entropy, 0, n) : TEN_NONE, inv_temperature(l),
+                   (real)policy->conf.final_cap);
+    k_zero(dev, dpicked);
+    k_rmsnorm_back(dev, dpicked, param_grad(l, policy->p_norm), dfinal, ten_rows(l->picked, 0, n),
+                   ten_rows(l->rstd, 0, n), policy->norm);
+    k_zero(dev, stream);
+    k_scatter(dev, stream, dpicked, b->head_index);
+}
+
+static LossLogps logps_of(const BatchSample *s, const LearnSample *x) {
+    return (LossLogps){s->logp, x->old_logp, x->ref_logp, s->entropy};
+}
+
 /* Coefficients of the samples whose last head row is in this batch. */
 static bool batch_loss(Update *u, const Batch *b) {
     LossReport unused = {0}; /* update_report sums in an order that does not depend on batches */
@@ -207,8 +220,9 @@ static bool batch_loss(Update *u, const Batch *b) {
         if (who.group < 0) continue;
         const BatchSample *s = &u->groups[who.group].samples[who.sample];
         const LearnSample *x = &u->extra[who.group][who.sample];
-        if (who.token == s->n - 1 &&
-            !loss_coefs(s->coef, &unused, u->loss, &u->norm, &x->seq, s->logp, x->old_logp, x->ref_logp))
+        if (who.token != s->n - 1) continue;
+        LossLogps in = logps_of(s, x);
+        if (!loss_coefs(s->coef, &unused, u->loss, &u->norm, &x->seq, &in))
             return err_set(u->err, "the loss of sample %d of group %d is not finite; lower learning_rate",
                            who.sample, who.group);
     }
@@ -227,7 +241,8 @@ static void update_report(Update *u, int n, const bool *skip) {
                 loss_skip(&r->loss, u->loss, &x->seq);
                 continue;
             }
-            loss_coefs(s->coef, &r->loss, u->loss, &u->norm, &x->seq, s->logp, x->old_logp, x->ref_logp);
+            LossLogps in = logps_of(s, x);
+            loss_coefs(s->coef, &r->loss, u->loss, &u->norm, &x->seq, &in);
             r->tokens += s->n;
             for (int t = 0; t < s->n; t++) {
                 r->entropy_sum += (double)s->entropy[t];
@@ -267,13 +282,13 @@ static bool run_batch(Update *u) {
     if (b->kind == BATCH_PROMPT) batch_prompt(&l->prompt, u->groups, b->group0);
     double t2 = clock_seconds(), t3 = t2;
     if (good && b->kind != BATCH_PROMPT) {
-        head_backward(l, b, u->groups);
+        head_backward(u, b);
         t3 = clock_seconds();
         run_backward(l, b, &tape);
     }
     if (good && chunks && b->last) {
         head_forward(l, l->policy, &l->prompt, ten_rows(l->tape->last, 0, prompt_rows), u->groups);
-        head_backward(l, &l->prompt, u->groups);
+        head_backward(u, &l->prompt);
         run_backward(l, &l->prompt, l->tape);
     }
     double t4 = clock_seconds();
@@ -334,21 +349,32 @@ static bool *groups_without_gradient(const Update *u, int n) {
     return skip;
 }
 
-static LossNorm norm_of(const LossConf *loss, const BatchGroup *groups, LearnSample *const *extra, int n) {
-    int count = 0;
-    for (int g = 0; g < n; g++) count += groups[g].n;
-    LossSeq *all = MEM_ARRAY(LossSeq, count);
-    for (int g = 0, at = 0; g < n; g++)
-        for (int i = 0; i < groups[g].n; i++) all[at++] = extra[g][i].seq;
-    LossNorm norm = loss_norm(loss, all, count);
-    free(all);
-    return norm;
+/* The update's counts, and the marks of its tokens where the loss asks for them: these need every sample's
+ * log-probabilities and entropies first, which costs a forward pass of its own. The marks live in `arena`. */
+static void count_and_mark(Update *u, int n, Arena *arena) {
+    int count = 0, at = 0;
+    for (int g = 0; g < n; g++) count += u->groups[g].n;
+    LossSeq *seqs = arena_alloc(arena, (size_t)count, sizeof *seqs);
+    LossLogps *in = arena_alloc(arena, (size_t)count, sizeof *in);
+    bool marks = loss_needs_marks(u->loss);
+    if (marks) learner_logp(u->l, u->l->policy, u->groups, n);
+    for (int g = 0; g < n; g++)
+        for (int i = 0; i < u->groups[g].n; i++, at++) {
+            LossSeq *seq = &u->extra[g][i].seq;
+            seq->marks = marks ? arena_alloc(arena, (size_t)seq->n, 1) : NULL;
+            seqs[at] = *seq;
+            in[at] = logps_of(&u->groups[g].samples[i], &u->extra[g][i]);
+        }
+    if (marks) loss_marks(u->loss, seqs, in, count);
+    u->norm = loss_norm(u->loss, seqs, count);
 }
 
 bool learner_gradients(Learner *l, const BatchGroup *groups, LearnSample *const *extra, int n,
                        const LossConf *loss, LearnReport *report, Err *err) {
     *report = (LearnReport){0};
-    Update u = {l, groups, extra, loss, norm_of(loss, groups, extra, n), report, err};
+    Arena marks = {0};
+    Update u = {.l = l, .groups = groups, .extra = extra, .loss = loss, .report = report, .err = err};
+    count_and_mark(&u, n, &marks);
     CHECK(loss->beta == 0 || l->reference, "a KL term of weight %g without a reference", loss->beta);
     bool *skip = groups_without_gradient(&u, n);
     if (loss->beta != 0) reference_logp(l, groups, extra, n, skip);
@@ -359,6 +385,9 @@ bool learner_gradients(Learner *l, const BatchGroup *groups, LearnSample *const 
     while (good && batch_next(&l->batch, &cursor, groups, n, skip)) good = run_batch(&u);
     if (good) update_report(&u, n, skip);
     free(skip);
+    for (int g = 0; g < n; g++)
+        for (int i = 0; i < groups[g].n; i++) extra[g][i].seq.marks = NULL;
+    arena_free(&marks);
     if (good && has_dembed(l)) k_add(l->policy->dev, param_grad(l, l->policy->p_embed), l->dembed);
     return good;
 }

@@ -71,7 +71,8 @@ static void round_advantages(Trainer *t, AdvantageReport *report) {
     GroupStats *stats = MEM_ARRAY(GroupStats, n);
     for (int g = 0; g < n; g++)
         for (int i = 0; i < size; i++) rewards[g * size + i] = t->groups[g].samples[i].reward;
-    advantages_compute(t->advantages, stats, report, rewards, n, size, t->scale);
+    AdvantageIn in = {.scale = t->scale, .groups = n, .size = size, .rewards = rewards};
+    advantages_compute(t->advantages, stats, report, &in);
     for (int g = 0; g < n; g++) {
         t->groups[g].reward_mean = stats[g].mean, t->groups[g].reward_std = stats[g].std;
         t->groups[g].judged = stats[g].judged, t->groups[g].signal = stats[g].signal;

@@ -106,7 +106,7 @@ static bool open_maths(Trainer *t, Err *err) {
                          .beta = r->beta,
                          .max_completion_length = (int)r->max_completion_length,
                          .mask_truncated_completions = r->mask_truncated_completions};
-    if (!loss_find(r->loss_type, &t->loss.kind)) return err_set(err, "loss_type %s is not known", r->loss_type);
+    if (!loss_find(r->loss_type, &t->loss)) return err_set(err, "loss_type %s is not known", r->loss_type);
     if (!scale_rewards_find(r->scale_rewards, &t->scale))
         return err_set(err, "scale_rewards %s is not known", r->scale_rewards);
     t->steps = recipe_updates(r, source_size(t->source));

@@ -101,7 +101,7 @@ static LossConf loss_read(const json_t *golden) {
                      .beta = number(golden, "beta"),
                      .max_completion_length = whole(golden, "max_completion"),
                      .mask_truncated_completions = json_is_true(member(golden, "mask_truncated"))};
-    assert_true(loss_find(json_string_value(member(golden, "loss")), &loss.kind));
+    assert_true(loss_find(json_string_value(member(golden, "loss")), &loss));
     return loss;
 }
 

@@ -138,7 +138,7 @@ static void bench_close(Bench *b) {
 }
 
 static const LossConf loss_conf = {
-    .kind = LOSS_DAPO, .epsilon = 0.2, .epsilon_high = 0.2, .beta = 0.05, .max_completion_length = 610};
+    .term = TERM_CLIP, .sum = SUM_TOKEN, .epsilon = 0.2, .epsilon_high = 0.2, .beta = 0.05, .max_completion_length = 610};
 
 static double loss_of(Bench *b, World *w) {
     LearnReport report;

@@ -24,6 +24,12 @@
 
 enum { MOST = 16 };
 
+static void grpo_advantages(double *a, GroupStats *stats, AdvantageReport *report, const double *r, int groups,
+                            int size, ScaleRewards scale) {
+    advantages_compute(a, stats, report,
+                       &(AdvantageIn){.scale = scale, .groups = groups, .size = size, .rewards = r});
+}
+
 /* ---- advantages --------------------------------------------------------------------------------------------- */
 
 static void group_std_gives_trl_values(void **state) {
@@ -31,17 +37,17 @@ static void group_std_gives_trl_values(void **state) {
     double a[8], four[] = {1, 0, 0, 1}, eight[] = {1, 0, 0, 0, 0, 0, 0, 0};
     GroupStats stats;
     AdvantageReport report;
-    advantages_compute(a, &stats, &report, four, 1, 4, SCALE_GROUP);
+    grpo_advantages(a, &stats, &report, four, 1, 4, SCALE_GROUP);
     NEAR(a[0], 0.865875, 5e-7);
     NEAR(a[1], -0.865875, 5e-7);
     NEAR(report.reward, 0.5, 0);
     NEAR(report.reward_std, 0.577350, 5e-7);
-    advantages_compute(a, &stats, &report, eight, 1, 8, SCALE_GROUP);
+    grpo_advantages(a, &stats, &report, eight, 1, 8, SCALE_GROUP);
     NEAR(a[0], 2.474174, 5e-7);
     NEAR(a[7], -0.353453, 5e-7);
     NEAR(stats.mean, 0.125, 0);
     NEAR(stats.std, 0.353553, 5e-7);
-    advantages_compute(a, &stats, &report, eight, 1, 8, SCALE_NONE);
+    grpo_advantages(a, &stats, &report, eight, 1, 8, SCALE_NONE);
     NEAR(a[0], 0.875, 0);
     NEAR(a[3], -0.125, 0);
 }
@@ -51,7 +57,7 @@ static void batch_std_keeps_group_means(void **state) {
     double a[6], r[] = {1, 0, 0, 2, 2, 5};
     GroupStats stats[2];
     AdvantageReport report;
-    advantages_compute(a, stats, &report, r, 2, 3, SCALE_BATCH);
+    grpo_advantages(a, stats, &report, r, 2, 3, SCALE_BATCH);
     double std = sqrt((4.0 / 9 + 25.0 / 9 + 25.0 / 9 + 1.0 / 9 + 1.0 / 9 + 100.0 / 9) / 5);
     double means[] = {1.0 / 3, 3};
     for (int i = 0; i < 6; i++) NEAR(a[i], (r[i] - means[i / 3]) / (std + 1e-4), 1e-15);
@@ -63,7 +69,7 @@ static void equal_rewards_give_exactly_zero(void **state) {
     GroupStats stats[2];
     AdvantageReport report;
     for (ScaleRewards scale = SCALE_GROUP; scale <= SCALE_BATCH; scale++) {
-        advantages_compute(a, stats, &report, r, 2, 3, scale);
+        grpo_advantages(a, stats, &report, r, 2, 3, scale);
         for (int i = 0; i < 3; i++) assert_true(a[i] == 0);
         assert_true(a[3] > 0 && a[4] < 0);
         assert_false(stats[0].signal);
@@ -79,7 +85,7 @@ static void unjudged_samples_are_left_out(void **state) {
     double a[12], r[] = {1, NAN, 0, NAN, /**/ NAN, NAN, NAN, NAN, /**/ NAN, 1, NAN, NAN};
     GroupStats stats[3];
     AdvantageReport report;
-    advantages_compute(a, stats, &report, r, 3, 4, SCALE_GROUP);
+    grpo_advantages(a, stats, &report, r, 3, 4, SCALE_GROUP);
     NEAR(a[0], 0.5 / (sqrt(0.5) + 1e-4), 1e-15);
     NEAR(a[2], -a[0], 0);
     for (int i = 0; i < 12; i++) assert_true(i == 0 || i == 2 || a[i] == 0);
@@ -89,7 +95,7 @@ static void unjudged_samples_are_left_out(void **state) {
     assert_int_equal(report.unjudged, 9);
     NEAR(report.reward, 2.0 / 3, 1e-15);
     for (int i = 0; i < 12; i++) r[i] = NAN;
-    advantages_compute(a, stats, &report, r, 3, 4, SCALE_BATCH);
+    grpo_advantages(a, stats, &report, r, 3, 4, SCALE_BATCH);
     for (int i = 0; i < 12; i++) assert_true(a[i] == 0);
     assert_true(isnan(report.reward));
 }
@@ -97,10 +103,10 @@ static void unjudged_samples_are_left_out(void **state) {
 static void names_are_trls(void **state) {
     (void)state;
     ScaleRewards scale;
-    LossKind loss;
+    LossConf loss;
     ScheduleKind schedule;
     assert_true(scale_rewards_find("batch", &scale) && scale == SCALE_BATCH);
-    assert_true(loss_find("dr_grpo", &loss) && loss == LOSS_DR_GRPO);
+    assert_true(loss_find("dr_grpo", &loss) && loss.sum == SUM_CONSTANT);
     assert_true(schedule_find("cosine", &schedule) && schedule == SCHEDULE_COSINE);
     assert_false(scale_rewards_find("groups", &scale));
     assert_false(loss_find("ppo", &loss));
@@ -111,12 +117,13 @@ static void names_are_trls(void **state) {
 
 /* The loss of one token with the given ratio (grpo over one sequence of one token is just that). */
 static double one_token(double advantage, double ratio, double low, double high, double beta, double x) {
-    LossConf conf = {.kind = LOSS_GRPO, .epsilon = low, .epsilon_high = high, .beta = beta};
+    LossConf conf = {.sum = SUM_SEQUENCE, .epsilon = low, .epsilon_high = high, .beta = beta};
     LossSeq seq = {.n = 1, .advantage = advantage};
     LossNorm norm = loss_norm(&conf, &seq, 1);
     LossReport report = {0};
     real logp = (real)-2, old = (real)(-2 - log(ratio)), ref = (real)(-2 - x), coef;
-    assert_true(loss_coefs(&coef, &report, &conf, &norm, &seq, &logp, &old, beta != 0 ? &ref : NULL));
+    assert_true(loss_coefs(&coef, &report, &conf, &norm, &seq,
+                           &(LossLogps){&logp, &old, beta != 0 ? &ref : NULL, NULL}));
     return report.loss;
 }
 
@@ -143,16 +150,17 @@ static void k3_has_check_values(void **state) {
 /* Two sequences of 2 and 4 tokens whose tokens lose 1 and 0.5. */
 static void aggregations_have_check_values(void **state) {
     (void)state;
-    static const double wanted[] = {[LOSS_GRPO] = .75, [LOSS_DR_GRPO] = .25, [LOSS_DAPO] = 2 / 3.};
-    for (LossKind kind = LOSS_GRPO; kind <= LOSS_DAPO; kind++) {
-        LossConf conf = {.kind = kind, .epsilon = .2, .epsilon_high = .2, .max_completion_length = 8};
+    static const double wanted[] = {
+        [SUM_SEQUENCE] = .75, [SUM_CONSTANT] = .25, [SUM_TOKEN] = 2 / 3., [SUM_SEQUENCE_SUM] = 2};
+    for (LossSum sum = SUM_SEQUENCE; sum <= SUM_SEQUENCE_SUM; sum++) {
+        LossConf conf = {.sum = sum, .epsilon = .2, .epsilon_high = .2, .max_completion_length = 8};
         LossSeq seqs[] = {{.n = 2, .advantage = -1}, {.n = 4, .advantage = -.5}};
         real logp[4] = {-1, -2, -3, -4}, coef[4];
         LossNorm norm = loss_norm(&conf, seqs, 2);
         LossReport report = {0};
         for (int i = 0; i < 2; i++)
-            assert_true(loss_coefs(coef, &report, &conf, &norm, &seqs[i], logp, NULL, NULL));
-        NEAR(report.loss, wanted[kind], 1e-15);
+            assert_true(loss_coefs(coef, &report, &conf, &norm, &seqs[i], &(LossLogps){.logp = logp}));
+        NEAR(report.loss, wanted[sum], 1e-15);
         NEAR(loss_metrics(&report).ratio_mean, 1, 0);
     }
 }
@@ -212,7 +220,7 @@ static LossConf golden_conf(Golden *golden, const json_t *run) {
                      .beta = number(run, "beta"),
                      .max_completion_length = (int)number(golden->root, "longest"),
                      .mask_truncated_completions = json_is_true(json_object_get(run, "mask_truncated"))};
-    assert_true(loss_find(json_string_value(json_object_get(run, "loss_type")), &conf.kind));
+    assert_true(loss_find(json_string_value(json_object_get(run, "loss_type")), &conf));
     bool holes = json_is_true(json_object_get(run, "with_holes"));
     for (int i = 0; i < golden->n; i++) golden->seqs[i].mask = holes ? golden->mask[i] : NULL;
     return conf;
@@ -222,8 +230,9 @@ static LossReport golden_update(Golden *golden, const LossConf *conf, real coef[
     LossNorm norm = loss_norm(conf, golden->seqs, golden->n);
     LossReport report = {0};
     for (int i = 0; i < golden->n; i++) {
-        assert_true(loss_coefs(coef[i], &report, conf, &norm, &golden->seqs[i], golden->logp[i], golden->old[i],
-                               conf->beta != 0 ? golden->ref[i] : NULL));
+        assert_true(loss_coefs(coef[i], &report, conf, &norm, &golden->seqs[i],
+                               &(LossLogps){golden->logp[i], golden->old[i],
+                                            conf->beta != 0 ? golden->ref[i] : NULL, NULL}));
     }
     return report;
 }
@@ -294,7 +303,8 @@ static void cutting_the_batch_changes_no_bit(void **state) {
         for (int i = golden->n - 1; i >= 0; i--) {
             LossReport alone = {0};
             const real *ref = conf.beta != 0 ? golden->ref[i] : NULL;
-            loss_coefs(part, &alone, &conf, &norm, &golden->seqs[i], golden->logp[i], golden->old[i], ref);
+            loss_coefs(part, &alone, &conf, &norm, &golden->seqs[i],
+                       &(LossLogps){golden->logp[i], golden->old[i], ref, NULL});
             assert_memory_equal(part, whole[i], (size_t)golden->seqs[i].n * sizeof(real));
             again.loss += alone.loss;
         }
@@ -304,7 +314,7 @@ static void cutting_the_batch_changes_no_bit(void **state) {
 
 static void silent_sequences_have_no_gradient_but_count(void **state) {
     (void)state;
-    LossConf conf = {.kind = LOSS_DAPO, .epsilon = .2, .epsilon_high = .2};
+    LossConf conf = {.sum = SUM_TOKEN, .epsilon = .2, .epsilon_high = .2};
     LossSeq seqs[] = {
         {.n = 3, .advantage = 1}, {.n = 3, .advantage = 0}, {.n = 3, .advantage = 1, .unjudged = true}};
     LossNorm norm = loss_norm(&conf, seqs, 3);
@@ -313,12 +323,12 @@ static void silent_sequences_have_no_gradient_but_count(void **state) {
     assert_false(loss_has_gradient(&conf, &seqs[1]));
     real logp[] = {-1, -1, -1}, old[] = {-2, -2, -2}, coef[3];
     LossReport skipped = {0}, computed = {0};
-    loss_coefs(coef, &skipped, &conf, &norm, &seqs[0], logp, old, NULL);
+    loss_coefs(coef, &skipped, &conf, &norm, &seqs[0], &(LossLogps){logp, old, NULL, NULL});
     NEAR(skipped.loss, -1.2 / 3, 1e-15);
     computed = skipped;
     for (int i = 1; i < 3; i++) {
         loss_skip(&skipped, &conf, &seqs[i]);
-        loss_coefs(coef, &computed, &conf, &norm, &seqs[i], logp, old, NULL);
+        loss_coefs(coef, &computed, &conf, &norm, &seqs[i], &(LossLogps){logp, old, NULL, NULL});
         for (int t = 0; t < 3; t++) assert_true(coef[t] == 0);
     }
     assert_memory_equal(&skipped, &computed, sizeof skipped);
@@ -327,13 +337,13 @@ static void silent_sequences_have_no_gradient_but_count(void **state) {
     conf.beta = 0.1; /* the KL pulls on judged sequences without advantage, on unjudged ones never */
     assert_true(loss_has_gradient(&conf, &seqs[1]));
     assert_false(loss_has_gradient(&conf, &seqs[2]));
-    loss_coefs(coef, &computed, &conf, &norm, &seqs[2], logp, old, old);
+    loss_coefs(coef, &computed, &conf, &norm, &seqs[2], &(LossLogps){logp, old, old, NULL});
     for (int t = 0; t < 3; t++) assert_true(coef[t] == 0);
 }
 
 static void numbers_that_are_none_are_refused(void **state) {
     (void)state;
-    LossConf conf = {.kind = LOSS_GRPO, .epsilon = .2, .epsilon_high = .2};
+    LossConf conf = {.sum = SUM_SEQUENCE, .epsilon = .2, .epsilon_high = .2};
     LossSeq seq = {.n = 3, .advantage = -1};
     LossNorm norm = loss_norm(&conf, &seq, 1);
     real coef[3];
@@ -342,11 +352,8 @@ static void numbers_that_are_none_are_refused(void **state) {
     for (int i = 0; i < 5; i++) {
         LossReport report = {0};
         /* -inf against a finite old value is a ratio of 0, a number; against itself it is none. */
-        bool fine = loss_coefs(coef, &report, &conf, &norm, &seq,
-                               i < 3    ? bad[i]
-                               : i == 3 ? bad[1]
-                                        : old,
-                               i < 3 ? old : old_bad, NULL);
+        LossLogps in = {i < 3 ? bad[i] : i == 3 ? bad[1] : old, i < 3 ? old : old_bad, NULL, NULL};
+        bool fine = loss_coefs(coef, &report, &conf, &norm, &seq, &in);
         assert_int_equal(fine, i == 1);
         assert_int_equal(report.sequences, fine);
         if (!fine) assert_true(coef[0] == 0 && coef[1] == 0 && coef[2] == 0);

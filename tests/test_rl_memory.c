@@ -82,7 +82,7 @@ static World world_make(int n, int size, int n_prompt, int n_completion, int voc
 }
 
 static const LossConf plain_loss = {
-    .kind = LOSS_DAPO, .epsilon = 0.2, .epsilon_high = 0.2, .max_completion_length = 100};
+    .term = TERM_CLIP, .sum = SUM_TOKEN, .epsilon = 0.2, .epsilon_high = 0.2, .max_completion_length = 100};
 
 static LearnConf learn_conf(int rows, bool recompute, int max_prompt, int max_completion, int group) {
     return (LearnConf){.rows = rows,
