@@ -43,12 +43,12 @@ typedef struct {
     void (*glu_back)(Dev *dev, Ten dgu, Ten dh, Ten gu, GluKind kind);
     void (*gather)(Dev *dev, Ten y, Ten x, const int *index);
     void (*scatter)(Dev *dev, Ten x, Ten y, const int *index);
-    void (*logprob)(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target,
+    void (*logprob)(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target, Ten kept,
                     real inv_temp, real cap);
-    void (*logprob_back)(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, const real *coef,
-                         const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap);
+    void (*logprob_back)(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, Ten kept,
+                         const real *coef, const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap);
     void (*softcap)(Dev *dev, Ten x, real cap);
-    void (*sample)(Dev *dev, Drawn *drawn, Ten logits, const Draw *draws, int vocab_used);
+    void (*sample)(Dev *dev, Drawn *drawn, Ten kept, Ten logits, const Draw *draws, int vocab_used);
     void (*adamw)(Dev *dev, Ten w, Ten m, Ten v, Ten grad, const AdamStep *step);
     double (*sumsq)(Dev *dev, Ten t);
     void (*add)(Dev *dev, Ten y, Ten x);

@@ -216,7 +216,8 @@ void k_scale(Dev *dev, Ten y, Ten x, real s) {
 /* ---- weight matrices ---- */
 
 size_t k_mat_bytes(const Dev *dev, int n, int k, DType type, bool with_back) {
-    size_t elements = dev->ops->mat_elements(n, k) + (with_back && !dev->ops->one_copy ? dev->ops->mat_elements(k, n) : 0);
+    size_t elements =
+        dev->ops->mat_elements(n, k) + (with_back && !dev->ops->one_copy ? dev->ops->mat_elements(k, n) : 0);
     return elements * dtype_size(type);
 }
 
@@ -489,8 +490,14 @@ void k_scatter(Dev *dev, Ten x, Ten y, const int *index) {
 
 static void check_targets(const int *target, int n, int vocab) { check_index(target, n, vocab); }
 
-void k_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target, real inv_temp,
-               real cap) {
+static void check_kept(Ten kept, int rows, int vocab) {
+    if (!ten_is(kept)) return;
+    SHAPE(kept, rows, KEPT_WORDS(vocab));
+    TYPE(kept, K_I32);
+}
+
+void k_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target, Ten kept,
+               real inv_temp, real cap) {
     SHAPE(x, x.rows, w->k);
     SHAPE(logp, 1, x.rows);
     SHAPE(lse, 1, x.rows);
@@ -498,10 +505,11 @@ void k_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, co
     TYPE(x, w->type);
     TYPE(logp, K_REAL);
     check_targets(target, x.rows, w->n);
-    RUN(logprob, logp, logp, lse, entropy, x, w, target, inv_temp, cap);
+    check_kept(kept, x.rows, w->n);
+    RUN(logprob, logp, logp, lse, entropy, x, w, target, kept, inv_temp, cap);
 }
 
-void k_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, const real *coef,
+void k_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, Ten kept, const real *coef,
                     const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap) {
     SHAPE(x, x.rows, w->k);
     SHAPE(dx, x.rows, w->k);
@@ -511,8 +519,9 @@ void k_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *ta
     if (ten_is(dw)) SHAPE(dw, w->n, w->k);
     if (ent_coef) SHAPE(entropy, 1, x.rows);
     check_targets(target, x.rows, w->n);
+    check_kept(kept, x.rows, w->n);
     CHECK(ten_is(w->back), "the head has no transposed copy");
-    RUN(logprob_back, dx, dx, dw, x, w, target, coef, ent_coef, lse, entropy, inv_temp, cap);
+    RUN(logprob_back, dx, dx, dw, x, w, target, kept, coef, ent_coef, lse, entropy, inv_temp, cap);
 }
 
 void k_softcap(Dev *dev, Ten x, real cap) {
@@ -521,12 +530,13 @@ void k_softcap(Dev *dev, Ten x, real cap) {
     RUN(softcap, x, x, cap);
 }
 
-void k_sample(Dev *dev, Drawn *drawn, Ten logits, const Draw *draws, int vocab_used) {
+void k_sample(Dev *dev, Drawn *drawn, Ten kept, Ten logits, const Draw *draws, int vocab_used) {
     TYPE(logits, K_REAL);
+    check_kept(kept, logits.rows, logits.cols);
     CHECK(vocab_used > 0 && vocab_used <= logits.cols, "%d of %d ids", vocab_used, logits.cols);
     for (int r = 0; r < logits.rows; r++)
         CHECK(draws[r].u >= 0 && draws[r].u < 1 && draws[r].inv_temp >= 0, "row %d: u %g", r, draws[r].u);
-    RUN(sample, TEN_NONE, drawn, logits, draws, vocab_used);
+    RUN(sample, TEN_NONE, drawn, kept, logits, draws, vocab_used);
 }
 
 /* ---- the optimizer ---- */

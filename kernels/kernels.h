@@ -216,14 +216,19 @@ void k_scatter(Dev *dev, Ten x, Ten y, const int *index); /* x[index[i]] += y[i]
 
 enum { HEAD_BLOCK = 512 };
 
+/* Sets of ids, one a row, that a distribution is cut down to (top_k, top_p, min_p): bit i % 32 of word i / 32 of
+ * row t says whether id i is kept in row t. TEN_NONE: no row is cut. An id that is not kept counts as a logit of
+ * -1e30: its probability is exactly 0. */
+#define KEPT_WORDS(vocab) (((vocab) + 31) / 32)
+
 /* logp[1, T] = z[target] - lse; lse[1, T]; entropy[1, T] = lse - sum p z (or TEN_NONE). A target of -1 is padding:
- * its outputs are 0. */
-void k_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target, real inv_temp,
-               real cap);
+ * its outputs are 0. kept[T, KEPT_WORDS(V)] K_I32 or TEN_NONE; targets must be kept. */
+void k_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target, Ten kept,
+               real inv_temp, real cap);
 /* dL/dx and dL/dW of L = sum_t coef[t] logp[t] + ent_coef[t] entropy[t]: dz = coef (onehot - p) - ent_coef p (z -
  * lse + entropy), times 1 - tanh^2 under a cap. dx[T, D] overwritten; dw[V, D] added to (or TEN_NONE). ent_coef
- * may be NULL. lse and entropy as k_logprob gave them. */
-void k_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, const real *coef,
+ * may be NULL. lse and entropy as k_logprob gave them for the same kept. */
+void k_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, Ten kept, const real *coef,
                     const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap);
 
 typedef struct {
@@ -236,13 +241,15 @@ typedef struct {
 typedef struct {
     int tok;
     real logp;      /* log-softmax of z over the whole vocabulary: bit-equal to k_logprob's */
-    real draw_logp; /* log-probability inside the kept set */
+    real draw_logp; /* log-probability inside the kept set: where the row is cut down, bit-equal to k_logprob's */
 } Drawn;
 /* x[M, N] K_REAL = cap tanh(x / cap), in k_logprob's bits: for logits on their way to k_sample. */
 void k_softcap(Dev *dev, Ten x, real cap);
 /* logits[M, V] K_REAL as k_matmul (and k_softcap) give them. Ids >= vocab_used are never drawn nor kept (rows of
- * the head that no token uses); they still count in logp, as in k_logprob. Host arrays. */
-void k_sample(Dev *dev, Drawn *drawn, Ten logits, const Draw *draws, int vocab_used);
+ * the head that no token uses); they still count in logp, as in k_logprob. drawn and draws are host arrays.
+ * kept[M, KEPT_WORDS(V)] K_I32 (or TEN_NONE) takes what top_k, top_p and min_p kept of each row, and no id where
+ * they are all off. */
+void k_sample(Dev *dev, Drawn *drawn, Ten kept, Ten logits, const Draw *draws, int vocab_used);
 
 /* ---- the optimizer ---- */
 

@@ -17,11 +17,14 @@
 /* One sample as the learner sees it. tok, old_logp, ref_logp are views; logp and coef are the learner's results.
  */
 typedef struct {
-    int n;          /* tokens of the completion, at least 1 */
-    const int *tok; /* [n] */
-    real *logp;     /* [n] log-probabilities under the policy that learns */
-    real *entropy;  /* [n] */
-    real *coef;     /* [n] dLoss/dlogp */
+    int n;                     /* tokens of the completion, at least 1 */
+    const int *tok;            /* [n] */
+    const unsigned char *kept; /* sets of kept ids (rollout.h); NULL: nothing was cut off */
+    const size_t *kept_at;     /* [n] where each token's begins */
+    size_t kept_n;
+    real *logp;    /* [n] log-probabilities under the policy that learns */
+    real *entropy; /* [n] */
+    real *coef;    /* [n] dLoss/dlogp */
 } BatchSample;
 
 typedef struct {

@@ -143,8 +143,11 @@ static Groups make_groups(Bench *b, int n, int size, int prompt, int answer) {
         all.extra[g] = arena_alloc(arena, (size_t)size, sizeof(LearnSample));
         for (int i = 0; i < size; i++) {
             real *numbers = arena_alloc(arena, 3 * (size_t)answer, sizeof(real));
-            all.groups[g].samples[i] =
-                (BatchSample){answer, random_tokens(b, answer), numbers, numbers + answer, numbers + 2 * answer};
+            all.groups[g].samples[i] = (BatchSample){.n = answer,
+                                                     .tok = random_tokens(b, answer),
+                                                     .logp = numbers,
+                                                     .entropy = numbers + answer,
+                                                     .coef = numbers + 2 * answer};
             all.extra[g][i].seq = (LossSeq){.n = answer, .advantage = i % 2 ? -1 : 1};
         }
     }
@@ -170,7 +173,8 @@ static Learner *open_learner(Bench *b, int prompt, int answer, int group) {
 /* The learning rate is so small that the weights stay what they are for the measurements that follow. */
 static double learn_once(Learner *learner, const Groups *groups, LearnReport *report) {
     Err err = {0};
-    LossConf loss = {.term = TERM_CLIP, .sum = SUM_TOKEN, .epsilon = 0.2, .epsilon_high = 0.2, .max_completion_length = 1};
+    LossConf loss = {
+        .term = TERM_CLIP, .sum = SUM_TOKEN, .epsilon = 0.2, .epsilon_high = 0.2, .max_completion_length = 1};
     double began = clock_seconds();
     if (!learner_update(learner, groups->groups, groups->extra, groups->n, &loss, 1e-12, 1, report, &err))
         die("bench: %s", err.msg);

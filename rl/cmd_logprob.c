@@ -108,7 +108,7 @@ static void batch_score(Scorer *scorer, const Model *model, const Ids *ids, int 
     Ten normed = ten_rows(scorer->normed, 0, m), out = ten_cols(scorer->logp, 0, m);
     forward_final(model->policy, normed, TEN_NONE, ten_rows(scorer->picked, 0, m), stream, scorer->index);
     k_logprob(model->dev, out, ten_cols(scorer->lse, 0, m), TEN_NONE, normed, &model->policy->head, scorer->target,
-              1, (real)model->policy->conf.final_cap);
+              TEN_NONE, 1, (real)model->policy->conf.final_cap);
     k_get(model->dev, logp, out);
 }
 

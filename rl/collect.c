@@ -70,6 +70,7 @@ static bool take_sample(Collector *c, Sample *from, StoreGroup *groups, int part
     s->sample.tok = arena_copy(arena, from->tok, n, sizeof *from->tok);
     s->sample.logp = arena_copy(arena, from->logp, n, sizeof *from->logp);
     s->sample.draw_logp = arena_copy(arena, from->draw_logp, n, sizeof *from->draw_logp);
+    if (from->kept) s->sample.kept = arena_copy(arena, from->kept, from->kept_n, 1);
     Buf text = {0};
     int new_tokens = from->n - from->n_prompt;
     tokenizer_decode(c->tok, s->sample.tok + from->n_prompt, new_tokens, true, &text);

@@ -19,6 +19,8 @@ struct Learner {
     Ten stream;                               /* [max_rows, dim] gradient of the residual stream */
     Ten picked, final, rstd, dfinal, dpicked; /* [max_head, dim]; rstd [max_head, 1] */
     Ten logp, lse, entropy;                   /* [1, max_head] */
+    Ten kept;                                 /* [max_head, KEPT_WORDS(vocab)], with keep_sets */
+    int32_t *host_kept;                       /* the same; NULL without */
     real *host_logp, *host_entropy, *host_coef, *host_ent_coef;
     Batch batch, prompt;
 };
@@ -44,6 +46,7 @@ size_t learner_bytes(const Dev *dev, const Conf *conf, DType type, const Params 
     bytes += (size_t)limits.max_pages *
              (k_kv_page_bytes(dev, conf->n_layers, conf->n_kv_heads, conf->head_dim, type, false) +
               k_kv_page_bytes(dev, conf->n_layers, conf->n_kv_heads, conf->head_dim, K_REAL, true));
+    if (learn->keep_sets) bytes += head * (size_t)KEPT_WORDS(conf->vocab) * sizeof(int32_t);
     bytes += rows * dim * sizeof(real) + head * (dim * (3 * sizeof(real) + dtype_size(type)) + 4 * sizeof(real));
     return bytes;
 }
@@ -71,6 +74,7 @@ static bool learner_memory(Learner *l, Err *err) {
         {&l->lse, 1, head, K_REAL},
         {&l->entropy, 1, head, K_REAL},
         {&l->dembed, has_dembed(l) ? c->vocab : 0, c->dim, K_REAL},
+        {&l->kept, l->conf.keep_sets ? head : 0, KEPT_WORDS(c->vocab), K_I32},
     };
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         *all[i].ten = k_new(dev, all[i].rows, all[i].cols, all[i].type, err);
@@ -92,6 +96,8 @@ Learner *learner_open(Policy *policy, Policy *reference, const LearnConf *conf, 
     l->host_entropy = MEM_ARRAY(real, l->limits.max_head);
     l->host_coef = MEM_ARRAY(real, l->limits.max_head);
     l->host_ent_coef = MEM_ARRAY(real, l->limits.max_head);
+    if (conf->keep_sets)
+        l->host_kept = MEM_ARRAY(int32_t, (size_t)l->limits.max_head * (size_t)KEPT_WORDS(policy->conf.vocab));
     if (learner_memory(l, err)) return l;
     learner_close(l);
     return NULL;
@@ -100,8 +106,8 @@ Learner *learner_open(Policy *policy, Policy *reference, const LearnConf *conf, 
 void learner_close(Learner *l) {
     if (!l) return;
     Policy *policy = l->policy;
-    Ten *all[] = {&l->grads,  &l->m,       &l->v,    &l->stream, &l->picked,  &l->final, &l->rstd,
-                  &l->dfinal, &l->dpicked, &l->logp, &l->lse,    &l->entropy, &l->dembed};
+    Ten *all[] = {&l->grads,  &l->m,       &l->v,    &l->stream, &l->picked,  &l->final,  &l->rstd,
+                  &l->dfinal, &l->dpicked, &l->logp, &l->lse,    &l->entropy, &l->dembed, &l->kept};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) k_free(policy->dev, all[i]);
     k_kv_free(policy->dev, &l->kv);
     k_kv_free(policy->dev, &l->dkv);
@@ -114,6 +120,7 @@ void learner_close(Learner *l) {
     free(l->host_entropy);
     free(l->host_coef);
     free(l->host_ent_coef);
+    free(l->host_kept);
     free(l);
 }
 
@@ -125,6 +132,30 @@ void learner_moments(Learner *l, Ten *m, Ten *v) { *m = l->m, *v = l->v; }
 /* The engine's own computation: another rounding would make other log-probabilities. */
 static real inv_temperature(const Learner *l) { return 1 / (real)l->conf.temperature; }
 
+/* The kept sets of the batch's head rows, on the device; TEN_NONE where no sample has any. */
+static Ten head_kept(Learner *l, const Batch *b, const BatchGroup *groups) {
+    int vocab = l->policy->conf.vocab;
+    size_t words = (size_t)KEPT_WORDS(vocab);
+    bool any = false;
+    for (int i = 0; i < b->n_head; i++) {
+        HeadRow who = b->head[i];
+        const BatchSample *s = who.group < 0 ? NULL : &groups[who.group].samples[who.sample];
+        int32_t *bits = l->host_kept ? l->host_kept + (size_t)i * words : NULL;
+        if (!s || !s->kept) {
+            if (bits) memset(bits, -1, words * sizeof *bits);
+            continue;
+        }
+        CHECK(bits, "a kept set, and no room for it");
+        any = true;
+        bool good = kept_read(s->kept + s->kept_at[who.token], s->kept + s->kept_n, bits, vocab) != NULL;
+        CHECK(good, "kept set of token %d is none", who.token);
+    }
+    if (!any) return TEN_NONE;
+    Ten kept = ten_rows(l->kept, 0, b->n_head);
+    k_put(l->policy->dev, kept, l->host_kept);
+    return kept;
+}
+
 /* Log-probabilities and entropies of every head row of the batch, to their samples. */
 static void head_forward(Learner *l, Policy *policy, const Batch *b, Ten stream, const BatchGroup *groups) {
     int n = b->n_head;
@@ -132,7 +163,7 @@ static void head_forward(Learner *l, Policy *policy, const Batch *b, Ten stream,
     forward_final(policy, ten_rows(l->final, 0, n), ten_rows(l->rstd, 0, n), ten_rows(l->picked, 0, n), stream,
                   b->head_index);
     k_logprob(dev, ten_cols(l->logp, 0, n), ten_cols(l->lse, 0, n), ten_cols(l->entropy, 0, n),
-              ten_rows(l->final, 0, n), &policy->head, b->target, inv_temperature(l),
+              ten_rows(l->final, 0, n), &policy->head, b->target, head_kept(l, b, groups), inv_temperature(l),
               (real)policy->conf.final_cap);
     k_get(dev, l->host_logp, ten_cols(l->logp, 0, n));
     k_get(dev, l->host_entropy, ten_cols(l->entropy, 0, n));
@@ -198,8 +229,8 @@ static void head_backward(const Update *u, const Batch *b) {
     Ten dfinal = ten_rows(l->dfinal, 0, n), dpicked = ten_rows(l->dpicked, 0, n),
         stream = ten_rows(l->stream, 0, b->rows.m);
     k_logprob_back(dev, dfinal, param_grad(l, policy->p_head), ten_rows(l->final, 0, n), &policy->head, b->target,
-                   l->host_coef, bonus ? l->host_ent_coef : NULL, ten_cols(l->lse, 0, n),
-                   bonus ? ten_cols(l->entropy, 0, n) : TEN_NONE, inv_temperature(l),
+                   head_kept(l, b, u->groups), l->host_coef, bonus ? l->host_ent_coef : NULL,
+                   ten_cols(l->lse, 0, n), bonus ? ten_cols(l->entropy, 0, n) : TEN_NONE, inv_temperature(l),
                    (real)policy->conf.final_cap);
     k_zero(dev, dpicked);
     k_rmsnorm_back(dev, dpicked, param_grad(l, policy->p_norm), dfinal, ten_rows(l->picked, 0, n),

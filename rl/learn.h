@@ -16,6 +16,7 @@ typedef struct {
     bool recompute; /* keep less on the tape: see rollout.h */
     int max_prompt, max_completion, group;
     double temperature; /* of the log-probabilities: the one that was sampled with */
+    bool keep_sets;     /* samples may come with kept sets: their log-probabilities are those inside of them */
     double beta1, beta2, eps, weight_decay, max_grad_norm; /* max_grad_norm 0: no clipping */
 } LearnConf;
 

@@ -43,18 +43,20 @@ bool plan_make(Plan *p, const Recipe *r, const Model *model, Err *err) {
             err,
             "max_prompt_length %ld and max_completion_length %ld are together more than the model's %d positions",
             r->max_prompt_length, r->max_completion_length, conf->max_positions);
+    bool cuts = r->top_k > 0 || r->top_p < 1 || r->min_p > 0;
     *p = (Plan){.policy = {.type = model->type, .train = true, .max_positions = (int)longest},
                 .reference = {.type = model->type, .max_positions = (int)longest},
                 .learn = {.max_prompt = (int)r->max_prompt_length,
                           .max_completion = (int)r->max_completion_length,
                           .group = (int)r->num_generations,
                           .temperature = r->temperature > 0 ? r->temperature : 1,
+                          .keep_sets = cuts,
                           .beta1 = r->adam_beta1,
                           .beta2 = r->adam_beta2,
                           .eps = r->adam_epsilon,
                           .weight_decay = r->weight_decay,
                           .max_grad_norm = r->max_grad_norm},
-                .engine = {.slots = (int)r->slots, .max_tokens = (int)longest}};
+                .engine = {.slots = (int)r->slots, .max_tokens = (int)longest, .keep_sets = cuts}};
     p->policy.frozen = r->frozen.n ? (const char *const *)r->frozen.at : NULL;
     p->policy_bytes = policy_bytes(model->dev, conf, &p->policy);
     if (r->beta != 0) p->reference_bytes = policy_bytes(model->dev, conf, &p->reference);

@@ -5,14 +5,17 @@
 -- all.
 --
 -- Everything but times is a function of the run: two runs of the same recipe on the same path hold the same rows,
--- ids included. Times stand in attempts, step_seconds, scores.microseconds and evals.seconds, and nowhere else; what
--- `whet rescore` adds later (score_sets, rescores, rescore_parts) is no part of the run.
+-- ids included. Times stand in attempts, step_seconds, scores.microseconds, step_verdicts.microseconds and
+-- evals.seconds, and nowhere else; what `whet rescore` adds later (score_sets, rescores, rescore_parts) is no part of
+-- the run.
 --
--- Blobs are zlib streams of little-endian arrays; in Python:
---     numpy.frombuffer(zlib.decompress(blob), "<i4")    tokens
---     numpy.frombuffer(zlib.decompress(blob), "<f4")    log-probabilities
+-- Arrays are blobs: little-endian numbers of 4 bytes, first every number's lowest byte, then every second one, and so
+-- on, as a zlib stream (so they take less room). In Python:
+--     numpy.frombuffer(zlib.decompress(blob), "u1").reshape(4, -1).T.copy().view("<i4")[:, 0]    tokens
+--     numpy.frombuffer(zlib.decompress(blob), "u1").reshape(4, -1).T.copy().view("<f4")[:, 0]    log-probabilities
 -- A REAL that is not a number is NULL (and -0.0 becomes 0.0).
--- Views stand at the end; they answer the usual questions and are good starting points for others.
+-- Views stand at the end; they answer the usual questions and are good starting points for others. They read the
+-- summaries, which are written with each step, so that they answer at once also when there are a million samples.
 
 PRAGMA application_id = 2003330420; -- "whet"
 PRAGMA user_version = 2;            -- raised whenever a table changes; a newer store is refused, never guessed at
@@ -116,7 +119,7 @@ CREATE TABLE groups (
     reward_std    REAL,             -- sample standard deviation (n - 1)
     judged        INTEGER NOT NULL, -- samples that could be judged
     signal        INTEGER NOT NULL, -- 1: rewards differ, so there is something to learn
-    UNIQUE (run, step, position),
+    UNIQUE (step, run, position),
     FOREIGN KEY (run, step) REFERENCES steps
 );
 CREATE INDEX groups_problem ON groups (problem_id);
@@ -133,8 +136,10 @@ CREATE TABLE samples (
     n_prompt       INTEGER NOT NULL, -- tokens before the policy's own (the group's prompt, or more)
     n_tokens       INTEGER NOT NULL, -- tokens after n_prompt: the length of the answer
     tokens         BLOB NOT NULL,
-    logprobs       BLOB NOT NULL,    -- log-softmax of logits/temperature over the whole vocabulary; the loss's
-    draw_logprobs  BLOB NOT NULL,    -- inside the set that top_k, top_p and min_p kept
+    logprobs       BLOB NOT NULL,    -- log-softmax of logits/temperature over the whole vocabulary
+    draw_logprobs  BLOB,             -- inside the set that top_k, top_p and min_p kept: then the loss's; NULL: the same
+    kept           BLOB,             -- those sets, one a token: a zlib stream of what rollout/rollout.h says; NULL:
+                                     -- nothing was cut off
     segments       TEXT NOT NULL,    -- JSON: [{"start", "n", "role", "trained", "version"}, ...], prompt included
     text           TEXT NOT NULL,    -- the answer, decoded; U+FFFD for what is no UTF-8
     finish         TEXT NOT NULL,    -- stop, length, cancelled
@@ -143,7 +148,7 @@ CREATE TABLE samples (
     class          TEXT NOT NULL CHECK (class IN ('right', 'wrong', 'unjudged')),
     UNIQUE (group_id, number)
 );
-CREATE INDEX samples_class ON samples (class, n_tokens);
+CREATE INDEX samples_class ON samples (class, n_tokens DESC);
 
 -- What each part of the reward said of a sample.
 CREATE TABLE scores (
@@ -242,6 +247,53 @@ CREATE TABLE eval_answers (
 ) WITHOUT ROWID;
 CREATE INDEX eval_answers_problem ON eval_answers (problem_id);
 
+-- ---- summaries -------------------------------------------------------------------------------------------------
+
+-- What a step's groups and samples add up to; written with the step.
+CREATE TABLE step_summary (
+    run         INTEGER NOT NULL,
+    step        INTEGER NOT NULL,
+    groups      INTEGER NOT NULL,
+    samples     INTEGER NOT NULL,
+    rewarded    INTEGER NOT NULL,    -- samples that have a reward
+    reward      REAL NOT NULL,       -- sum of these rewards
+    n_right     INTEGER NOT NULL,
+    unjudged    INTEGER NOT NULL,
+    clipped     INTEGER NOT NULL,    -- ended by length
+    tokens      INTEGER NOT NULL,
+    with_signal INTEGER NOT NULL,    -- groups whose rewards differ
+    all_right   INTEGER NOT NULL,    -- of the others, groups with right answers only
+    all_wrong   INTEGER NOT NULL,
+    PRIMARY KEY (run, step),
+    FOREIGN KEY (run, step) REFERENCES steps
+) WITHOUT ROWID;
+
+-- What the answers to a problem add up to, those that could be judged.
+CREATE TABLE problem_summary (
+    problem_id  INTEGER PRIMARY KEY REFERENCES problems,
+    asked       INTEGER NOT NULL,
+    n_right     INTEGER NOT NULL,
+    reward      REAL NOT NULL,       -- sum
+    first_step  INTEGER NOT NULL,
+    last_step   INTEGER NOT NULL,
+    right_share REAL AS (1.0 * n_right / asked)
+);
+CREATE INDEX problem_summary_share ON problem_summary (right_share, asked DESC, problem_id);
+
+-- How often each part of the reward said what, in each step.
+CREATE TABLE step_verdicts (
+    run          INTEGER NOT NULL,
+    step         INTEGER NOT NULL,
+    name         TEXT NOT NULL,
+    class        TEXT NOT NULL,
+    verdict      TEXT,
+    n            INTEGER NOT NULL,
+    value        REAL,               -- mean
+    microseconds REAL NOT NULL,      -- mean
+    FOREIGN KEY (run, step) REFERENCES steps
+);
+CREATE INDEX step_verdicts_step ON step_verdicts (run, step);
+
 -- ---- views -----------------------------------------------------------------------------------------------------
 
 -- Every answer beside its problem:
@@ -257,60 +309,45 @@ JOIN problems p ON p.id = g.problem_id;
 -- How the run went:
 --   SELECT * FROM reward_by_step;
 CREATE VIEW reward_by_step AS
-SELECT g.run, g.step, avg(s.reward) AS reward, avg(s.class = 'right') AS accuracy, avg(s.n_tokens) AS mean_length,
-       avg(s.finish = 'length') AS clipped_ratio, sum(s.class = 'unjudged') AS unjudged,
-       sum(s.n_tokens) / (SELECT sum(seconds) FROM step_seconds t WHERE t.run = g.run AND t.step = g.step)
+SELECT run, step, reward / rewarded AS reward, 1.0 * n_right / samples AS accuracy, 1.0 * tokens / samples AS mean_length,
+       1.0 * clipped / samples AS clipped_ratio, unjudged,
+       tokens / (SELECT sum(seconds) FROM step_seconds t WHERE t.run = y.run AND t.step = y.step AND t.phase = 'step')
            AS tokens_per_second
-FROM groups g JOIN samples s ON s.group_id = g.id
-GROUP BY g.run, g.step;
+FROM step_summary y;
 
 -- Problems by how rarely they are solved:
 --   SELECT problem, asked, right_share FROM hardest_problems LIMIT 10;
 CREATE VIEW hardest_problems AS
-SELECT p.id AS problem_id, p.problem, p.answer, p.kind, count(*) AS asked, avg(s.class = 'right') AS right_share,
-       avg(s.reward) AS reward, min(g.step) AS first_step, max(g.step) AS last_step
-FROM problems p JOIN groups g ON g.problem_id = p.id JOIN samples s ON s.group_id = g.id
-WHERE s.class <> 'unjudged'
-GROUP BY p.id
-ORDER BY right_share, asked DESC, p.id;
+SELECT p.id AS problem_id, p.problem, p.answer, p.kind, y.asked, y.right_share, y.reward / y.asked AS reward,
+       y.first_step, y.last_step
+FROM problem_summary y CROSS JOIN problems p ON p.id = y.problem_id
+ORDER BY y.right_share, y.asked DESC, y.problem_id;
 
 -- Right answers, the longest first (ORDER BY n_tokens for the shortest):
 --   SELECT n_tokens, problem, text FROM longest_right LIMIT 3;
 CREATE VIEW longest_right AS
 SELECT s.n_tokens, g.step, p.problem, p.answer, s.text, s.id AS sample_id, g.run
-FROM samples s JOIN groups g ON g.id = s.group_id JOIN problems p ON p.id = g.problem_id
+FROM samples s CROSS JOIN groups g ON g.id = s.group_id CROSS JOIN problems p ON p.id = g.problem_id
 WHERE s.class = 'right'
 ORDER BY s.n_tokens DESC, s.id;
 
 -- Why answers were judged as they were:
 --   SELECT name, verdict, sum(n) FROM verdicts GROUP BY name, verdict ORDER BY 3 DESC;
-CREATE VIEW verdicts AS
-SELECT g.run, g.step, c.name, c.class, c.verdict, count(*) AS n, avg(c.value) AS value,
-       avg(c.microseconds) AS microseconds
-FROM scores c JOIN samples s ON s.id = c.sample_id JOIN groups g ON g.id = s.group_id
-GROUP BY g.run, g.step, c.name, c.class, c.verdict;
+CREATE VIEW verdicts AS SELECT run, step, name, class, verdict, n, value, microseconds FROM step_verdicts;
 
 -- How much of each step there was to learn from:
 --   SELECT step, with_signal, all_right, all_wrong FROM signal_by_step;
-CREATE VIEW signal_by_step AS
-SELECT run, step, count(*) AS groups, sum(signal) AS with_signal,
-       sum(NOT signal AND n_right = judged AND judged > 0) AS all_right,
-       sum(NOT signal AND n_right = 0 AND judged > 0) AS all_wrong
-FROM (SELECT g.run, g.step, g.signal, g.judged, sum(s.class = 'right') AS n_right
-      FROM groups g JOIN samples s ON s.group_id = g.id
-      GROUP BY g.id)
-GROUP BY run, step;
+CREATE VIEW signal_by_step AS SELECT run, step, groups, with_signal, all_right, all_wrong FROM step_summary;
 
 -- Answers to the same problems at the first and at the last evaluation:
 --   SELECT problem, before, after FROM before_after WHERE class_before = 'wrong' AND class_after = 'right';
 CREATE VIEW before_after AS
 SELECT b.run, b.name, p.problem, p.answer, b.text AS before, a.text AS after, b.class AS class_before,
        a.class AS class_after, b.step AS step_before, a.step AS step_after, b.position
-FROM eval_answers b
-JOIN eval_answers a ON a.run = b.run AND a.name = b.name AND a.position = b.position
-JOIN problems p ON p.id = b.problem_id
-WHERE b.step = (SELECT min(step) FROM evals e WHERE e.run = b.run AND e.name = b.name)
-  AND a.step = (SELECT max(step) FROM evals e WHERE e.run = b.run AND e.name = b.name);
+FROM (SELECT run, name, min(step) AS first, max(step) AS last FROM evals GROUP BY run, name) e
+CROSS JOIN eval_answers b ON b.run = e.run AND b.step = e.first AND b.name = e.name
+CROSS JOIN eval_answers a ON a.run = e.run AND a.step = e.last AND a.name = e.name AND a.position = b.position
+CROSS JOIN problems p ON p.id = b.problem_id;
 
 -- Every answer with the rewards that it was learnt from and those of a later `whet rescore`:
 --   SELECT problem, text, reward, new_reward FROM side_by_side WHERE set_id = 1 AND class <> new_class;

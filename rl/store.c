@@ -69,6 +69,9 @@ static bool database_open(Store *store, Err *err) {
     if (sqlite3_db_readonly(store->db, "main")) {
         return err_set(err, "%s: cannot be written: the file or its folder is read-only", store->path);
     }
+    /* Samples are some kilobytes: on larger pages less room is lost beside them. Decided when the file is made. */
+    if (sqlite3_exec(store->db, "PRAGMA page_size = 16384", NULL, NULL, NULL) != SQLITE_OK)
+        return store_fail(store, err);
     sqlite3_busy_timeout(store->db, (int)(store->wait_seconds * 1000));
     /* First looked at, then changed: what is refused stays as it was. */
     if (!store_begin(store, err)) return false;
@@ -332,6 +335,9 @@ bool store_digest(Store *store, uint64_t *digest, Err *err) {
         "SELECT * FROM samples ORDER BY id",
         "SELECT sample_id, part, name, value, class, verdict, reason, detail FROM scores ORDER BY sample_id, part",
         "SELECT * FROM advantages ORDER BY run, step, sample_id",
+        "SELECT * FROM step_summary ORDER BY run, step",
+        "SELECT * FROM problem_summary ORDER BY problem_id",
+        "SELECT run, step, name, class, verdict, n, value FROM step_verdicts ORDER BY rowid",
         "SELECT run, step, name, n, accuracy, ci_low, ci_high, mean_length FROM evals ORDER BY run, step, name",
         "SELECT * FROM eval_answers ORDER BY run, step, name, position",
     };

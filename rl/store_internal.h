@@ -7,7 +7,7 @@
 
 #include "rl/store.h"
 
-enum { STORE_VERSION = 2, STORE_APPLICATION = 2003330420, STORE_STATEMENTS = 48 };
+enum { STORE_VERSION = 2, STORE_APPLICATION = 2003330420, STORE_STATEMENTS = 48, STORE_BYTES_MAX = 1 << 30 };
 
 struct Store {
     sqlite3 *db;
@@ -30,7 +30,8 @@ bool store_damaged(Store *store, Err *err, const char *format, ...) FORMAT_LIKE(
 
 /* Runs one statement without rows. `sql` must be a literal. One letter of `kinds` for each parameter:
  *   i int   l int64_t   d double (NaN: NULL)   t text or NULL   s text or NULL and its size_t length, made UTF-8
- *   h uint64_t as 16 hexadecimal digits   b bytes and their size_t count, compressed */
+ *   h uint64_t as 16 hexadecimal digits   b bytes (NULL: NULL) and their size_t count, compressed
+ *   w array of int or real (NULL: NULL) and its size_t count, compressed as schema.sql says */
 bool store_put(Store *store, Err *err, const char *sql, const char *kinds, ...);
 
 /* A statement with rows: store_ask binds, store_row moves to the next row (1, or 0 at the end, -1 and err),
@@ -50,8 +51,11 @@ bool store_finish(Store *store, bool good, Err *err);
 const char *store_text(sqlite3_stmt *row, int column, size_t *n, Arena *arena);
 double store_double(sqlite3_stmt *row, int column); /* NULL: NaN */
 uint64_t store_hash(sqlite3_stmt *row, int column);
-/* Unpacks a blob of exactly `bytes` bytes. */
-bool store_blob(Store *store, sqlite3_stmt *row, int column, void *out, size_t bytes, Err *err);
+/* Unpacks an array of exactly n ints or reals. */
+bool store_words(Store *store, sqlite3_stmt *row, int column, void *out, size_t n, Err *err);
+/* Unpacks bytes, however many; NULL stays NULL. */
+bool store_bytes(Store *store, sqlite3_stmt *row, int column, unsigned char **out, size_t *n, Arena *arena,
+                 Err *err);
 bool store_class(Store *store, sqlite3_stmt *row, int column, ScoreClass *class, Err *err);
 bool store_finish_kind(Store *store, sqlite3_stmt *row, int column, Finish *finish, Err *err);
 

@@ -65,9 +65,13 @@ static bool arrays_read(Store *store, sqlite3_stmt *row, const StoreGroup *group
     sample->logp = arena_alloc(arena, n + 1, sizeof(real));
     sample->draw_logp = arena_alloc(arena, n + 1, sizeof(real));
     if (skip > 0) memcpy(sample->tok, group->prompt_tok, skip * sizeof(int));
-    return store_blob(store, row, 4, sample->tok + skip, (n - skip) * sizeof(int), err) &&
-           store_blob(store, row, 5, sample->logp + skip, (n - skip) * sizeof(real), err) &&
-           store_blob(store, row, 6, sample->draw_logp + skip, (n - skip) * sizeof(real), err);
+    n -= skip;
+    if (!store_words(store, row, 4, sample->tok + skip, n, err)) return false;
+    if (!store_words(store, row, 5, sample->logp + skip, n, err)) return false;
+    memcpy(sample->draw_logp + skip, sample->logp + skip, n * sizeof(real));
+    return (sqlite3_column_type(row, 6) == SQLITE_NULL ||
+            store_words(store, row, 6, sample->draw_logp + skip, n, err)) &&
+           store_bytes(store, row, 15, &sample->kept, &sample->kept_n, arena, err);
 }
 
 static bool scores_read(Store *store, const StoreStep *step, StoreSample *s, Arena *arena, Err *err) {
@@ -121,7 +125,7 @@ static bool samples_read(Store *store, int64_t run, StoreStep *step, StoreGroup 
         store_ask(store, err,
                   "SELECT s.id, s.number, s.n_prompt, s.n_tokens, s.tokens, s.logprobs, "
                   "s.draw_logprobs, s.segments, s.text, s.stage, s.parent_id, s.reward, a.advantage, "
-                  "s.finish, s.class FROM samples s LEFT JOIN advantages a "
+                  "s.finish, s.class, s.kept FROM samples s LEFT JOIN advantages a "
                   "ON a.sample_id = s.id AND a.run = ? AND a.step = ? "
                   "WHERE s.group_id = ? ORDER BY s.number",
                   "lll", run, (int64_t)step->step, group->id);
@@ -158,7 +162,7 @@ static bool group_read(Store *store, sqlite3_stmt *row, StoreGroup *g, Arena *ar
     if (!count_read(store, row, 15, MOST_TOKENS, &g->n_prompt, err)) return false;
     int *tok = arena_alloc(arena, (size_t)g->n_prompt + 1, sizeof(int));
     g->prompt_tok = tok;
-    return store_blob(store, row, 16, tok, (size_t)g->n_prompt * sizeof(int), err);
+    return store_words(store, row, 16, tok, (size_t)g->n_prompt, err);
 }
 
 static bool groups_read(Store *store, int64_t run, StoreStep *step, Err *err) {
@@ -243,9 +247,9 @@ static bool parts_read(Store *store, int64_t run, StoreStep *step, Err *err) {
 
 static bool guards_read(Store *store, int64_t run, StoreStep *step, Err *err) {
     StoreGuard *guards = NULL;
-    sqlite3_stmt *row = store_ask(store, err,
-                                  "SELECT name, line FROM step_guards WHERE run = ? AND step = ? ORDER BY name",
-                                  "ll", run, (int64_t)step->step);
+    sqlite3_stmt *row =
+        store_ask(store, err, "SELECT name, line FROM step_guards WHERE run = ? AND step = ? ORDER BY name", "ll",
+                  run, (int64_t)step->step);
     int got = row ? 1 : -1;
     while (got == 1 && (got = store_row(store, row, err)) == 1) {
         StoreGuard *more = arena_alloc(&step->arena, (size_t)step->n_guards + 1, sizeof *more);
@@ -261,8 +265,8 @@ static bool guards_read(Store *store, int64_t run, StoreStep *step, Err *err) {
 static bool step_read(Store *store, int64_t run, StoreStep *step, Err *err) {
     int64_t number = step->step;
     sqlite3_stmt *row =
-        store_ask(store, err, "SELECT version, weight_hash, moment_hash FROM steps WHERE run = ? AND step = ?", "ll",
-                  run, number);
+        store_ask(store, err, "SELECT version, weight_hash, moment_hash FROM steps WHERE run = ? AND step = ?",
+                  "ll", run, number);
     int got = row ? store_row(store, row, err) : -1;
     if (got < 0) return false;
     if (got == 0) return store_damaged(store, err, "the step is not there");

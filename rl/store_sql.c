@@ -84,13 +84,26 @@ static sqlite3_stmt *prepare(Store *store, const char *sql, Err *err) {
     return store->statements[i].statement;
 }
 
-/* Blobs are zlib streams. */
+/* Bytes are zlib streams. */
 static int bind_packed(sqlite3_stmt *statement, int at, const void *bytes, size_t n) {
+    if (!bytes) return sqlite3_bind_null(statement, at);
     uLongf packed_n = compressBound((uLong)n);
     unsigned char *packed = MEM_ARRAY(unsigned char, packed_n);
-    int code = compress2(packed, &packed_n, n > 0 ? bytes : "", (uLong)n, 6);
+    int code = compress2(packed, &packed_n, bytes, (uLong)n, 6);
     CHECK(code == Z_OK, "zlib's compress2 returned %d", code);
     return sqlite3_bind_blob64(statement, at, packed, packed_n, free);
+}
+
+/* Arrays are cut into planes first, the lowest bytes, then the second ones, ...: the high bytes of token ids and
+ * of log-probabilities are alike, the low ones are not. */
+static int bind_words(sqlite3_stmt *statement, int at, const void *words, size_t n) {
+    enum { SIZE = sizeof(int) };
+    if (!words) return sqlite3_bind_null(statement, at);
+    unsigned char *planes = MEM_ARRAY(unsigned char, n *SIZE + 1);
+    for (size_t i = 0; i < n * SIZE; i++) planes[i % SIZE * n + i / SIZE] = ((const unsigned char *)words)[i];
+    int code = bind_packed(statement, at, planes, n * SIZE);
+    free(planes);
+    return code;
 }
 
 /* Bytes of a model may stop inside a character; what reads the database may insist on UTF-8. */
@@ -121,6 +134,9 @@ static int bind_one(sqlite3_stmt *statement, int at, char kind, va_list *args) {
     case 'b':
         bytes = va_arg(*args, const void *);
         return bind_packed(statement, at, bytes, va_arg(*args, size_t));
+    case 'w':
+        bytes = va_arg(*args, const void *);
+        return bind_words(statement, at, bytes, va_arg(*args, size_t));
     case 'h':
         snprintf(hash, sizeof hash, "%016llx", (unsigned long long)va_arg(*args, uint64_t));
         return sqlite3_bind_text(statement, at, hash, 16, SQLITE_TRANSIENT);
@@ -213,14 +229,36 @@ uint64_t store_hash(sqlite3_stmt *row, int column) {
     return text ? strtoull((const char *)text, NULL, 16) : 0;
 }
 
-bool store_blob(Store *store, sqlite3_stmt *row, int column, void *out, size_t bytes, Err *err) {
-    uLongf n = (uLongf)bytes;
-    unsigned char none;
+bool store_words(Store *store, sqlite3_stmt *row, int column, void *out, size_t n, Err *err) {
+    enum { SIZE = sizeof(int) };
+    uLongf bytes = (uLongf)(n * SIZE);
     const void *packed = sqlite3_column_blob(row, column);
     uLong packed_n = (uLong)sqlite3_column_bytes(row, column);
-    int code = packed ? uncompress(bytes > 0 ? out : &none, &n, packed, packed_n) : Z_DATA_ERROR;
-    if (code == Z_OK && n == bytes) return true;
-    return store_damaged(store, err, "%s does not unpack to %zu bytes", sqlite3_column_name(row, column), bytes);
+    unsigned char *planes = MEM_ARRAY(unsigned char, bytes + 1);
+    int code = packed ? uncompress(planes, &bytes, packed, packed_n) : Z_DATA_ERROR;
+    bool good = code == Z_OK && bytes == n * SIZE;
+    for (size_t i = 0; good && i < n * SIZE; i++) ((unsigned char *)out)[i] = planes[i % SIZE * n + i / SIZE];
+    free(planes);
+    return good ||
+           store_damaged(store, err, "%s does not unpack to %zu numbers", sqlite3_column_name(row, column), n);
+}
+
+bool store_bytes(Store *store, sqlite3_stmt *row, int column, unsigned char **out, size_t *n, Arena *arena,
+                 Err *err) {
+    const void *packed = sqlite3_column_blob(row, column);
+    uLong packed_n = (uLong)sqlite3_column_bytes(row, column);
+    *out = NULL, *n = 0;
+    if (!packed) return true;
+    unsigned char *bytes = NULL;
+    int code = Z_BUF_ERROR;
+    uLongf got = 0;
+    for (size_t room = 4 * packed_n + 64; code == Z_BUF_ERROR && room <= STORE_BYTES_MAX; room *= 4) {
+        bytes = mem_grow(bytes, got = room, 1);
+        code = uncompress(bytes, &got, packed, packed_n);
+    }
+    if (code == Z_OK) *out = memcpy(arena_alloc(arena, got + 1, 1), bytes, *n = got);
+    free(bytes);
+    return code == Z_OK || store_damaged(store, err, "%s does not unpack", sqlite3_column_name(row, column));
 }
 
 bool store_class(Store *store, sqlite3_stmt *row, int column, ScoreClass *class, Err *err) {

@@ -109,7 +109,25 @@ typedef struct {
     Arena arena;
 } Slice;
 
-static Slice slice_of(Trainer *t, Round round) {
+/* A stored sample as the learner sees it. */
+static bool batch_sample(const Trainer *t, BatchSample *to, const StoreSample *from, Arena *arena, Err *err) {
+    const Sample *s = &from->sample;
+    int n = s->n - s->n_prompt;
+    real *numbers = arena_alloc(arena, 3 * (size_t)n, sizeof(real));
+    *to = (BatchSample){
+        .n = n, .tok = s->tok + s->n_prompt, .logp = numbers, .entropy = numbers + n, .coef = numbers + 2 * n};
+    if (!s->kept) return true;
+    size_t *at = arena_alloc(arena, (size_t)n, sizeof *at);
+    to->kept = s->kept, to->kept_n = s->kept_n, to->kept_at = at;
+    return kept_index(at, s->kept, s->kept_n, n, t->model.policy->conf.vocab) ||
+           err_set(err, "%s: damaged: the kept ids of a sample are none", t->store_path);
+}
+
+/* The log-probabilities that it was drawn with, inside what top_k, top_p and min_p kept. */
+static const real *drawn_logp(const Sample *s) { return (s->kept ? s->draw_logp : s->logp) + s->n_prompt; }
+
+static bool slice_of(Trainer *t, Round round, Slice *out, Err *err) {
+    bool good = true;
     int n = t->n_groups / round.slices;
     Slice slice = {.n = n, .group0 = round.slice * n};
     slice.groups = arena_alloc(&slice.arena, (size_t)n, sizeof *slice.groups);
@@ -123,19 +141,18 @@ static Slice slice_of(Trainer *t, Round round) {
         for (int i = 0; i < from->n_samples; i++) {
             const StoreSample *s = &from->samples[i];
             int count = s->sample.n - s->sample.n_prompt;
-            real *numbers = arena_alloc(&slice.arena, 4 * (size_t)count, sizeof(real));
-            slice.groups[g].samples[i] = (BatchSample){count, s->sample.tok + s->sample.n_prompt, numbers,
-                                                       numbers + count, numbers + 2 * count};
+            good = good && batch_sample(t, &slice.groups[g].samples[i], s, &slice.arena, err);
             LearnSample *x = &slice.extra[g][i];
             x->seq = (LossSeq){.n = count,
                                .advantage = t->advantages[(slice.group0 + g) * from->n_samples + i],
                                .truncated = s->sample.finish == FINISH_LENGTH,
                                .unjudged = s->class == SCORE_UNJUDGED};
-            x->old_logp = s->sample.logp + s->sample.n_prompt;
-            x->ref_logp = t->loss.beta != 0 ? numbers + 3 * count : NULL;
+            x->old_logp = drawn_logp(&s->sample);
+            if (t->loss.beta != 0) x->ref_logp = arena_alloc(&slice.arena, (size_t)count, sizeof(real));
         }
     }
-    return slice;
+    *out = slice;
+    return good;
 }
 
 /* The sampler's log-probabilities and the learner's are one computation: any difference is a bug, and a run that
@@ -272,11 +289,12 @@ static bool same_weights(Trainer *t, long step, Err *err) {
         report_note(t->report, "step %ld: other weights than stored, as the instruction set is another", step);
         return true;
     }
-    return err_set(err,
-                   "step %ld was learnt again and reached weights %016" PRIx64 " where the store has %016" PRIx64
-                   " (or other moments): the store or the checkpoint was changed; `whet replay %s --step %ld` says "
-                   "where; begin anew with --overwrite_output_dir",
-                   step, t->state.weight_hash, hash, t->recipe->output_dir, step);
+    return err_set(
+        err,
+        "step %ld was learnt again and reached weights %016" PRIx64 " where the store has %016" PRIx64
+        " (or other moments): the store or the checkpoint was changed; `whet replay %s --step %ld` says "
+        "where; begin anew with --overwrite_output_dir",
+        step, t->state.weight_hash, hash, t->recipe->output_dir, step);
 }
 
 /* ---- one step ---- */
@@ -309,13 +327,14 @@ static bool train_step(Trainer *t, long step, Err *err) {
     round_advantages(t, &advantage);
     if (step == t->round) t->state.num_tokens += round_tokens(t);
     if (!judged_enough(t, err)) return false;
-    Slice slice = slice_of(t, round);
+    Slice slice;
+    bool good = slice_of(t, round, &slice, err);
     double rate = r->learning_rate * schedule_factor(&t->schedule, step - 1);
     LearnReport learn;
     report_progress(t->report, "learning", 0, 0);
-    bool good =
-        learner_update(t->learner, slice.groups, slice.extra, slice.n, &t->loss, rate, step, &learn, err) &&
-        same_logp(t, &learn, step, err);
+    good = good &&
+           learner_update(t->learner, slice.groups, slice.extra, slice.n, &t->loss, rate, step, &learn, err) &&
+           same_logp(t, &learn, step, err);
     double t2 = clock_seconds();
     Numbers metrics = {0}, seconds = {0};
     if (good) {

@@ -50,6 +50,7 @@ typedef struct {
     Segment segments[SEGMENTS_MAX];
     int n_segments;
     Buf tail; /* the last bytes of the completion, when there are stop strings */
+    Buf kept; /* the sets of its tokens, when they are asked for and something is cut off */
 } Slot;
 
 struct Engine {
@@ -57,6 +58,7 @@ struct Engine {
     Dev *dev;
     const Tokenizer *tok;
     int n_slots, prompt_rows, max_tokens, seq_pages, vocab_used;
+    bool keep_sets;
     Work work;
     Kv kv;
     Pages pages;
@@ -64,6 +66,8 @@ struct Engine {
     Ten hidden, picked; /* [slots, dim] the head's inputs, compute type; before the norm */
     Ten ready;          /* [slots, dim] last hidden states of computed prompts */
     Ten logits;         /* [slots, vocab] */
+    Ten kept;           /* [slots, KEPT_WORDS(vocab)], where sets are asked for */
+    int32_t *kept_host; /* the same */
     int *ready_free, n_ready_free;
     Job *first, *last; /* the queue: jobs with samples that have not started */
     Slot *slots;
@@ -103,6 +107,7 @@ size_t engine_bytes(const Dev *dev, const Conf *conf, DType type, const EngineCo
     size_t page = k_kv_page_bytes(dev, conf->n_layers, conf->n_kv_heads, conf->head_dim, type, false);
     size_t row = (size_t)conf->dim * (2 * dtype_size(type) + dtype_size(K_REAL));
     row += (size_t)conf->vocab * dtype_size(K_REAL);
+    if (engine_conf->keep_sets) row += (size_t)KEPT_WORDS(conf->vocab) * dtype_size(K_I32);
     return work_bytes(conf, type, s.rows) + (size_t)s.pages * page + (size_t)s.slots * row;
 }
 
@@ -245,6 +250,7 @@ static bool sample_start(Engine *engine, int s, int *n_shares) {
     slot->segments[0] = (Segment){0, n, ROLE_PROMPT, false, job->version};
     slot->n_segments = 1;
     buf_clear(&slot->tail);
+    buf_clear(&slot->kept);
     for (int i = 0; i < full; i++) {
         table[i] = job->pages[i];
         if (!last) pages_hold(&engine->pages, table[i]);
@@ -311,6 +317,10 @@ static void sample_finish(Engine *engine, int s, Finish finish) {
     memcpy(sample->tok, slot->tok, (size_t)n * sizeof(int));
     memcpy(sample->logp + from, slot->logp + from, more * sizeof(real));
     memcpy(sample->draw_logp + from, slot->draw_logp + from, more * sizeof(real));
+    if (slot->kept.n) {
+        sample->kept = MEM_ARRAY(unsigned char, slot->kept.n), sample->kept_n = slot->kept.n;
+        memcpy(sample->kept, slot->kept.p, slot->kept.n);
+    }
     slot_release(engine, s);
 }
 
@@ -318,6 +328,7 @@ void sample_free(Sample *sample) {
     free(sample->tok);
     free(sample->logp);
     free(sample->draw_logp);
+    free(sample->kept);
     *sample = (Sample){0};
 }
 
@@ -436,6 +447,32 @@ static int hidden_compute(Engine *engine) {
     return n;
 }
 
+/* Whether something of the vocabulary is cut off before a token of this job is drawn. */
+static bool job_cuts(const Engine *engine, const Job *job) {
+    const Request *r = &job->request;
+    return r->temperature > 0 && ((r->top_k > 0 && r->top_k < engine->vocab_used) || r->top_p < 1 || r->min_p > 0);
+}
+
+/* Draws a token for each of the n rows; what was cut off is noted with the slots that ask for it. */
+static void draw(Engine *engine, Ten logits) {
+    int n = logits.rows, vocab = logits.cols;
+    bool cut = false;
+    for (int r = 0; r < n; r++) {
+        const Slot *slot = &engine->slots[engine->row_slot[r]];
+        engine->draws[r] = draw_of(slot);
+        cut = cut || job_cuts(engine, slot->job);
+    }
+    Ten kept = cut && engine->keep_sets ? ten_rows(engine->kept, 0, n) : TEN_NONE;
+    k_sample(engine->dev, engine->drawn, kept, logits, engine->draws, engine->vocab_used);
+    if (!ten_is(kept)) return;
+    k_get(engine->dev, engine->kept_host, kept);
+    for (int r = 0; r < n; r++) {
+        Slot *slot = &engine->slots[engine->row_slot[r]];
+        const int32_t *bits = engine->kept_host + (size_t)r * (size_t)KEPT_WORDS(vocab);
+        if (job_cuts(engine, slot->job)) kept_write(&slot->kept, bits, vocab);
+    }
+}
+
 /* One token for every busy slot. */
 static void decode(Engine *engine) {
     double began = clock_seconds();
@@ -446,8 +483,7 @@ static void decode(Engine *engine) {
     Ten logits = ten_rows(engine->logits, 0, n);
     k_matmul(engine->dev, logits, ten_rows(engine->hidden, 0, n), &engine->policy->head, TEN_NONE, TEN_NONE);
     if (engine->policy->conf.final_cap > 0) k_softcap(engine->dev, logits, (real)engine->policy->conf.final_cap);
-    for (int r = 0; r < n; r++) engine->draws[r] = draw_of(&engine->slots[engine->row_slot[r]]);
-    k_sample(engine->dev, engine->drawn, logits, engine->draws, engine->vocab_used);
+    draw(engine, logits);
     for (int r = 0; r < n; r++) token_take(engine, engine->row_slot[r], &engine->drawn[r]);
     stats->new_tokens += n;
     stats->decode_seconds += clock_seconds() - began;
@@ -501,6 +537,11 @@ static bool tensors_open(Engine *engine, const Sizes *s, Err *err) {
     if (engine->hidden.p) engine->picked = k_new(dev, s->slots, conf->dim, K_REAL, err);
     if (engine->picked.p) engine->ready = k_new(dev, s->slots, conf->dim, policy->type, err);
     if (engine->ready.p) engine->logits = k_new(dev, s->slots, conf->vocab, K_REAL, err);
+    if (engine->logits.p && engine->keep_sets) {
+        engine->kept = k_new(dev, s->slots, KEPT_WORDS(conf->vocab), K_I32, err);
+        engine->kept_host = MEM_ARRAY(int32_t, (size_t)s->slots * (size_t)KEPT_WORDS(conf->vocab));
+        if (!engine->kept.p) return false;
+    }
     return engine->logits.p && work_open(&engine->work, engine->policy, s->rows, err);
 }
 
@@ -541,6 +582,7 @@ Engine *engine_open(Policy *policy, const Tokenizer *tok, const EngineConf *conf
                        .prompt_rows = sizes.prompt_rows,
                        .max_tokens = sizes.max_tokens,
                        .seq_pages = sizes.seq_pages,
+                       .keep_sets = conf->keep_sets,
                        .vocab_used = policy->conf.vocab};
     if (tok && tokenizer_vocab(tok) < policy->conf.vocab) engine->vocab_used = tokenizer_vocab(tok);
     arrays_open(engine, &sizes);
@@ -562,14 +604,16 @@ void engine_close(Engine *engine) {
         free(slot->logp);
         free(slot->draw_logp);
         buf_free(&slot->tail);
+        buf_free(&slot->kept);
     }
     work_close(&engine->work, engine->policy);
     k_kv_free(engine->dev, &engine->kv);
-    Ten *tensors[] = {&engine->hidden, &engine->picked, &engine->ready, &engine->logits};
-    for (int i = 0; i < 4; i++) k_free(engine->dev, tensors[i]);
+    Ten *tensors[] = {&engine->hidden, &engine->picked, &engine->ready, &engine->logits, &engine->kept};
+    for (int i = 0; i < 5; i++) k_free(engine->dev, tensors[i]);
     pages_close(&engine->pages);
-    void *arrays[] = {engine->row_tok, engine->row_pos, engine->row_page,     engine->row_slot, engine->index,
-                      engine->spans,   engine->table,   engine->prompt_table, engine->shares,   engine->draws,
-                      engine->drawn,   engine->slots,   engine->ready_free,   engine->done,     engine};
+    void *arrays[] = {engine->row_tok,    engine->row_pos, engine->row_page,  engine->row_slot,
+                      engine->index,      engine->spans,   engine->table,     engine->prompt_table,
+                      engine->shares,     engine->draws,   engine->drawn,     engine->slots,
+                      engine->ready_free, engine->done,    engine->kept_host, engine};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(arrays[i]);
 }

@@ -41,7 +41,7 @@ typedef struct {
     int dim, hidden, n_layers, n_heads, n_kv_heads, head_dim, vocab;
     int max_positions;
     float norm_eps;
-    float final_cap; /* soft cap of the logits; 0: none */
+    float final_cap;  /* soft cap of the logits; 0: none */
     float *inv_freq;  /* head_dim/2 rotation speeds, rope scaling applied, float32 as transformers computes them */
     float rope_scale; /* factor on cos and sin (yarn); 1 otherwise */
     double rope_theta;           /* for saving */
@@ -197,9 +197,9 @@ struct Policy {
     Dev *dev;
     Params params;
     LayerWeights *layers;
-    Mat embed, head; /* head is a view of embed when tied */
+    Mat embed, head;   /* head is a view of embed when tied */
     bool adapters_off; /* forward leaves them out: the base model in the same memory */
-    Ten norm;        /* final norm */
+    Ten norm;          /* final norm */
     int p_embed, p_head, p_norm;
     Ten cos, sin;          /* [max_rows, head_dim/2] */
     Ten vectors;           /* [1, ...] float32: home of frozen vectors and of biases as the products want them */
@@ -300,6 +300,19 @@ void pages_hold(Pages *pages, int page); /* one more holder */
 void pages_drop(Pages *pages, int page); /* one fewer; free at none */
 void pages_close(Pages *pages);
 
+/* ---- sets of kept ids ----
+ * What top_k, top_p and min_p kept of the vocabulary for each token of a sample, as bytes: for each token the
+ * number of runs of ids, then for each run how many ids lie between it and the one before, and its length less 1;
+ * each number as 7 bits a byte, low bits first, the top bit set where more follow. As bits they are a row of
+ * k_logprob's kept. */
+
+void kept_write(Buf *out, const int32_t *bits, int vocab); /* appends one token's set */
+/* One token's set as bits[KEPT_WORDS(vocab)] (NULL: it is passed over). Returns what follows it, or NULL where the
+ * bytes are no set of ids below vocab. */
+const unsigned char *kept_read(const unsigned char *at, const unsigned char *end, int32_t *bits, int vocab);
+/* Where each of n tokens' sets begins in `kept`; false where the bytes are not n sets. */
+bool kept_index(size_t *at, const unsigned char *kept, size_t bytes, int n, int vocab);
+
 /* ---- the engine ---- */
 
 typedef enum { ROLE_PROMPT, ROLE_MODEL, ROLE_TOOL } Role;
@@ -321,6 +334,9 @@ typedef struct {
     real *logp; /* [n]: log-softmax of logits/temperature over the whole vocabulary, the one that the loss uses; 0
                    for the prompt */
     real *draw_logp; /* [n]: over the kept set */
+    unsigned char
+        *kept; /* the kept sets of tokens n_prompt .. n-1; NULL: nothing was cut off, or they were not asked for */
+    size_t kept_n; /* bytes */
     Segment segments[4];
     int n_segments;
     Finish finish;
@@ -347,6 +363,7 @@ typedef struct {
     int slots;       /* sequences decoded at once */
     int prompt_rows; /* rows of a prompt batch; 0: 512 */
     int max_tokens;  /* longest sequence, prompt included */
+    bool keep_sets;  /* samples carry their kept sets */
 } EngineConf;
 
 typedef struct Engine Engine;

@@ -1,6 +1,7 @@
 /* test_kernels_head.c: log-probabilities, entropies and their gradient against naive doubles, at vocabularies and
- * widths that fill no block; entropy's gradient also by finite differences (double variant). FMA paths give plain
- * C's bits, a row's bits depend neither on its batch nor on threads, and dW's not on where the rows are cut. */
+ * widths that fill no block, over all ids and over a kept set of each row; entropy's gradient also by finite
+ * differences (double variant). FMA paths give plain C's bits, a row's bits depend neither on its batch nor on
+ * threads, and dW's not on where the rows are cut. */
 #include "tests/kernels_help.h"
 
 typedef struct {
@@ -10,12 +11,13 @@ typedef struct {
     real inv_temp, cap;
     int *target;
     real *x, *w, *coef, *ent_coef, *start;
+    int32_t *kept; /* NULL: every id */
 } Case;
 
 static bool is_dot(const Dev *dev) { return strcmp(dev_path(dev), "avx512_bf16") == 0; }
 
 static Case case_make(int t, int vocab, int dim, DType type, bool entropy, double inv_temp, double cap) {
-    Case c = {t,    vocab, dim,  type, entropy, (real)inv_temp, (real)cap, MEM_ARRAY(int, t),
+    Case c = {t,    vocab, dim,  type, entropy, (real)inv_temp, (real)cap, MEM_ARRAY(int, t), NULL,
               NULL, NULL,  NULL, NULL, NULL};
     Rng rng = {17, 0};
     for (int i = 0; i < t; i++) c.target[i] = (int)rng_below(&rng, (uint64_t)vocab);
@@ -28,8 +30,35 @@ static Case case_make(int t, int vocab, int dim, DType type, bool entropy, doubl
     return c;
 }
 
+/* Each row keeps its own share of the ids, from few to nearly all, and its target; row 1 keeps nothing else. */
+static void case_cut(Case *c) {
+    size_t words = (size_t)KEPT_WORDS(c->vocab);
+    Rng rng = {23, 0};
+    c->kept = MEM_ARRAY(int32_t, (size_t)c->t * words);
+    for (int t = 0; t < c->t; t++) {
+        int32_t *row = c->kept + (size_t)t * words;
+        double share = rng_uniform(&rng);
+        for (int i = 0; i < c->vocab; i++)
+            if (i == c->target[t] || (t != 1 && rng_uniform(&rng) < share * share))
+                row[i / 32] |= (int32_t)(1u << i % 32);
+    }
+}
+
+static bool case_keeps(const Case *c, size_t t, size_t id) {
+    size_t words = (size_t)KEPT_WORDS(c->vocab);
+    return !c->kept || ((uint32_t)c->kept[t * words + id / 32] >> id % 32 & 1);
+}
+
+static Ten kept_of(Dev *dev, const Case *c) {
+    Err err = {0};
+    if (!c->kept) return TEN_NONE;
+    Ten kept = k_new(dev, c->t, KEPT_WORDS(c->vocab), K_I32, &err);
+    k_put(dev, kept, c->kept);
+    return kept;
+}
+
 static void case_free(Case *c) {
-    free(c->target), free(c->x), free(c->w), free(c->coef), free(c->ent_coef), free(c->start);
+    free(c->target), free(c->x), free(c->w), free(c->coef), free(c->ent_coef), free(c->start), free(c->kept);
 }
 
 static Mat mat_of(Dev *dev, const Case *c) {
@@ -48,16 +77,18 @@ static void run_cut(Dev *dev, const Case *c, int cut, Buf *out) {
     Ten x = ten_make(dev, c->t, c->dim, c->type, c->x), dx = ten_make(dev, c->t, c->dim, K_REAL, NULL);
     Ten logp = ten_make(dev, 1, c->t, K_REAL, NULL), lse = ten_make(dev, 1, c->t, K_REAL, NULL),
         entropy = ten_make(dev, 1, c->t, K_REAL, NULL), dw = ten_make(dev, c->vocab, c->dim, K_REAL, c->start);
-    k_logprob(dev, logp, lse, entropy, x, &mat, c->target, c->inv_temp, c->cap);
+    Ten kept = kept_of(dev, c);
+    k_logprob(dev, logp, lse, entropy, x, &mat, c->target, kept, c->inv_temp, c->cap);
     for (int at = 0, next = cut ? cut : c->t; at < c->t; at = next, next = c->t) {
         int n = next - at;
-        k_logprob_back(dev, ten_rows(dx, at, n), dw, ten_rows(x, at, n), &mat, c->target + at, c->coef + at,
+        k_logprob_back(dev, ten_rows(dx, at, n), dw, ten_rows(x, at, n), &mat, c->target + at,
+                       c->kept ? ten_rows(kept, at, n) : TEN_NONE, c->coef + at,
                        c->entropy ? c->ent_coef + at : NULL, ten_cols(lse, at, n), ten_cols(entropy, at, n),
                        c->inv_temp, c->cap);
     }
     Ten all[] = {logp, lse, entropy, dx, dw};
     for (int i = 0; i < 5; i++) ten_take(dev, all[i], out);
-    k_free(dev, &x), k_mat_free(dev, &mat);
+    k_free(dev, &x), k_free(dev, &kept), k_mat_free(dev, &mat);
 }
 
 /* ---- the naive reference ---- */
@@ -81,7 +112,7 @@ static Naive naive_run(const Case *c, const real *x) {
             for (size_t i = 0; i < d; i++) z[j] += (double)x[r * d + i] * (double)c->w[j * d + i];
             slope[j] = (double)c->inv_temp;
             if (cap > 0) slope[j] *= 1 - pow(tanh(z[j] / cap), 2), z[j] = cap * tanh(z[j] / cap);
-            z[j] *= (double)c->inv_temp;
+            z[j] = case_keeps(c, r, j) ? (double)c->inv_temp * z[j] : -1e30;
             max = fmax(max, z[j]);
         }
         for (size_t j = 0; j < v; j++) sum += exp(z[j] - max);
@@ -126,6 +157,7 @@ static void check(const Case *c, const real *got) {
         assert_true(off <= TOLERANCE(4e-6, 1e-13) * (1 + fabs(want.lse[r])));
     }
     double bound = c->type == K_BF16 ? 4e-3 : TOLERANCE(4e-6, 1e-13); /* bf16: dz has 8 bits, errors are random */
+    if (c->kept) bound *= 5; /* where few ids are kept, 1 - p is small beside its terms */
     double off[2] = {apart(dx, want.dx, t * d), apart(dw, want.dw, v * d)};
     if (!(off[0] < bound && off[1] < bound))
         fail_msg("%d x %d x %d, type %d: dx off by %.2g, dw by %.2g", c->t, c->vocab, c->dim, (int)c->type, off[0],
@@ -163,10 +195,11 @@ static void against_naive(void **state) {
     static const int vocabs[] = {1, 15, 17, 100, 512, 513, 1000, 2100}, dims[] = {1, 16, 33, 45},
                      rows[] = {1, 15, 16, 17, 31, 33, 70};
     for (int i = 0; i < 8; i++)
-        for (int kind = 0; kind < 4; kind++) {
+        for (int kind = 0; kind < 8; kind++) {
             Case c =
                 case_make(rows[(i + 2 * kind) % 7], vocabs[i], dims[(i + kind) % 4], kind % 2 ? K_BF16 : K_REAL,
-                          kind >= 2, kind == 3 ? 1.7 : 1, (i + kind) % 3 ? 0 : 2.5);
+                          kind % 4 >= 2, kind % 4 == 3 ? 1.7 : 1, (i + kind) % 3 ? 0 : 2.5);
+            if (kind >= 4) case_cut(&c);
             case_run(*state, &c);
             case_free(&c);
         }
@@ -224,9 +257,9 @@ static double value_of(Dev *dev, const Case *c, const real *x) {
     return sum;
 }
 
-static void finite_differences(void **state) {
-    Dev *dev = ((Devs *)*state)->dev[0];
+static void check_differences(Dev *dev, bool cut) {
     Case c = case_make(7, 530, 24, K_REAL, true, 1.3, 4);
+    if (cut) case_cut(&c);
     size_t n = (size_t)(c.t * c.dim);
     real *moved = MEM_ARRAY(real, n), *way = reals_random(99, n, 1, K_REAL);
     Buf out = {0};
@@ -244,6 +277,11 @@ static void finite_differences(void **state) {
     case_free(&c);
 }
 
+static void finite_differences(void **state) {
+    check_differences(((Devs *)*state)->dev[0], false);
+    check_differences(((Devs *)*state)->dev[0], true);
+}
+
 /* Without a gradient of the head (it is frozen), without entropies: the same dx and logp. */
 static void parts_left_out(void **state) {
     const Devs *devs = *state;
@@ -255,8 +293,9 @@ static void parts_left_out(void **state) {
         Mat mat = mat_of(dev, &c);
         Ten x = ten_make(dev, c.t, c.dim, c.type, c.x), dx = ten_make(dev, c.t, c.dim, K_REAL, NULL),
             logp = ten_make(dev, 1, c.t, K_REAL, NULL), lse = ten_make(dev, 1, c.t, K_REAL, NULL);
-        k_logprob(dev, logp, lse, TEN_NONE, x, &mat, c.target, c.inv_temp, c.cap);
-        k_logprob_back(dev, dx, TEN_NONE, x, &mat, c.target, c.coef, NULL, lse, TEN_NONE, c.inv_temp, c.cap);
+        k_logprob(dev, logp, lse, TEN_NONE, x, &mat, c.target, TEN_NONE, c.inv_temp, c.cap);
+        k_logprob_back(dev, dx, TEN_NONE, x, &mat, c.target, TEN_NONE, c.coef, NULL, lse, TEN_NONE, c.inv_temp,
+                       c.cap);
         ten_take(dev, logp, &part), ten_take(dev, lse, &part), ten_take(dev, dx, &part);
         size_t row = (size_t)c.t * sizeof(real);
         assert_memory_equal(part.p, whole.p, 2 * row);

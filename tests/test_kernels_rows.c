@@ -345,7 +345,7 @@ static void run_sample(Dev *dev, const void *self, Buf *out) {
     const Lot *lot = self;
     Ten logits = ten_make(dev, lot->rows, lot->vocab, K_REAL, lot->logits);
     Drawn *drawn = MEM_ARRAY(Drawn, lot->rows);
-    k_sample(dev, drawn, logits, lot->draws, lot->used);
+    k_sample(dev, drawn, TEN_NONE, logits, lot->draws, lot->used);
     for (int r = 0; r < lot->rows; r++) {
         real row[3] = {(real)drawn[r].tok, drawn[r].logp, drawn[r].draw_logp};
         buf_add(out, row, sizeof row);
@@ -480,10 +480,39 @@ static void sample_frequencies(void **state) {
     buf_free(&out);
 }
 
+/* Rows that are cut down: k_sample's kept set is the naive one, and replayed in k_logprob it gives draw_logp's
+ * bits. Other rows keep no set. */
+static void check_kept(Dev *dev, Ten x, const Mat *mat, Ten logits, Ten kept, const Draw *draws,
+                       const Drawn *drawn, real cap) {
+    int T = logits.rows, V = logits.cols, words = KEPT_WORDS(V);
+    Ten out = ten_make(dev, 2, T, K_REAL, NULL);
+    real *row = MEM_ARRAY(real, T * V), *logp = MEM_ARRAY(real, T);
+    int *target = MEM_ARRAY(int, T);
+    int32_t *sets = MEM_ARRAY(int32_t, T * words);
+    Ranked *list = MEM_ARRAY(Ranked, V);
+    k_get(dev, row, logits), k_get(dev, sets, kept);
+    for (int t = 0; t < T; t++) {
+        bool cut = draws[t].top_k || draws[t].top_p < 1 || draws[t].min_p > 0;
+        int n = cut ? naive_kept(list, row + t * V, V, &draws[t]) : 0, found = 0;
+        target[t] = cut ? drawn[t].tok : -1;
+        for (int i = 0; i < V; i++) found += (int)((uint32_t)sets[t * words + i / 32] >> i % 32 & 1);
+        for (int i = 0; i < n; i++)
+            assert_true((uint32_t)sets[t * words + list[i].id / 32] >> list[i].id % 32 & 1);
+        assert_int_equal(found, n);
+    }
+    k_logprob(dev, ten_rows(out, 0, 1), ten_rows(out, 1, 1), TEN_NONE, x, mat, target, kept, draws[0].inv_temp,
+              cap);
+    k_get(dev, logp, ten_rows(out, 0, 1));
+    for (int t = 0; t < T; t++)
+        if (target[t] >= 0) assert_memory_equal(&logp[t], &drawn[t].draw_logp, sizeof(real));
+    k_free(dev, &out);
+    free(row), free(logp), free(target), free(sets), free(list);
+}
+
 /* What is stored while sampling is what the learner computes: the same bits from k_matmul and k_sample as from
  * k_logprob. */
 static void sample_logp_is_the_learners(void **state) {
-    enum { V = 1100, D = 33, T = 9 };
+    enum { V = 1100, D = 33, T = 18 };
     const Devs *devs = *state;
     real *w = reals_random(17, V * D, 0.3, K_REAL), *x = reals_random(18, T * D, 1, K_REAL);
     for (int i = 0; i < devs->n; i++) {
@@ -501,13 +530,20 @@ static void sample_logp_is_the_learners(void **state) {
             Draw draws[T];
             Drawn drawn[T];
             int target[T];
-            for (int t = 0; t < T; t++) draws[t] = (Draw){inv_temp, t % 3 * 20, 1, 0, (t + 0.5) / T};
-            k_sample(dev, drawn, logits, draws, V);
+            for (int t = 0; t < T; t++) {
+                draws[t] = (Draw){inv_temp, t % 3 * 20, 1, 0, (t + 0.5) / T};
+                if (t % 4 == 2) draws[t].top_p = (real)0.8;
+                if (t % 5 == 2) draws[t].min_p = (real)0.1;
+            }
+            Ten kept = k_new(dev, T, KEPT_WORDS(V), K_I32, &err);
+            k_sample(dev, drawn, kept, logits, draws, V);
+            check_kept(dev, tx, &mat, logits, kept, draws, drawn, cap);
             for (int t = 0; t < T; t++) target[t] = drawn[t].tok;
-            k_logprob(dev, ten_rows(out, 0, 1), ten_rows(out, 1, 1), TEN_NONE, tx, &mat, target, inv_temp, cap);
+            k_logprob(dev, ten_rows(out, 0, 1), ten_rows(out, 1, 1), TEN_NONE, tx, &mat, target, TEN_NONE,
+                      inv_temp, cap);
             k_get(dev, logp, ten_rows(out, 0, 1));
             for (int t = 0; t < T; t++) assert_true(memcmp(&logp[t], &drawn[t].logp, sizeof(real)) == 0);
-            k_free(dev, &tw), k_free(dev, &tx), k_free(dev, &logits), k_free(dev, &out);
+            k_free(dev, &tw), k_free(dev, &tx), k_free(dev, &logits), k_free(dev, &out), k_free(dev, &kept);
             k_mat_free(dev, &mat);
         }
     }

@@ -134,7 +134,7 @@ static Evaluation eval_tiny(Model *model, const char *path, int slots, int max_t
     Reward *reward =
         source ? reward_open((const char *const[]){"math", "format"}, 2, &(RewardConf){0}, &err) : NULL;
     Engine *engine =
-        reward ? engine_open(model->policy, model->tok, &(EngineConf){slots, 0, max_tokens}, &err) : NULL;
+        reward ? engine_open(model->policy, model->tok, &(EngineConf){slots, 0, max_tokens, false}, &err) : NULL;
     if (!engine) fail_msg("%s", err.msg);
     EvalConf conf = {.name = path,
                      .source = source,

@@ -94,7 +94,12 @@ static void sample_make(StoreSample *s, const StoreGroup *group, int index, long
     for (int t = PROMPT; t < sample->n; t++) {
         sample->tok[t] = (int)rng_below(rng, 50000);
         sample->logp[t] = odd_number(rng);
-        sample->draw_logp[t] = odd_number(rng);
+        sample->draw_logp[t] = index % 2 ? sample->logp[t] : odd_number(rng);
+    }
+    if (index % 4 == 1 && own) {
+        sample->kept_n = 1 + (size_t)own * 300;
+        sample->kept = arena_alloc(arena, sample->kept_n, 1);
+        for (size_t i = 0; i < sample->kept_n; i++) sample->kept[i] = (unsigned char)rng_below(rng, index * 9);
     }
     sample->segments[0] = (Segment){0, PROMPT, ROLE_PROMPT, false, 0};
     sample->segments[1] = (Segment){PROMPT, own / 2, ROLE_MODEL, true, step};
@@ -157,7 +162,7 @@ static void step_make(StoreStep *step, long number) {
     step->n_metrics = 3;
     step->seconds = arena_alloc(arena, 2, sizeof(StoreNumber));
     step->seconds[0] = (StoreNumber){"sample", 1.5};
-    step->seconds[1] = (StoreNumber){"learn", 2.5};
+    step->seconds[1] = (StoreNumber){"step", 4.0};
     step->n_seconds = 2;
 }
 
@@ -200,6 +205,8 @@ static void sample_equal(const StoreSample *a, const StoreSample *b) {
     assert_memory_equal(x->tok, y->tok, (size_t)x->n * sizeof(int));
     assert_memory_equal(x->logp, y->logp, (size_t)x->n * sizeof(real));
     assert_memory_equal(x->draw_logp, y->draw_logp, (size_t)x->n * sizeof(real));
+    assert_true(x->kept_n == y->kept_n && (x->kept != NULL) == (y->kept != NULL));
+    if (x->kept) assert_memory_equal(x->kept, y->kept, x->kept_n);
     for (int i = 0; i < x->n_segments; i++) {
         const Segment *s = &x->segments[i], *t = &y->segments[i];
         assert_true(s->start == t->start && s->n == t->n && s->role == t->role && s->trained == t->trained);
@@ -405,6 +412,20 @@ static void views_answer(void **state) {
     assert_true(ask(place->db, "SELECT count(*) FROM samples WHERE reward IS NULL") == 4 * GROUPS);
     assert_true(ask(place->db, "SELECT count(*) FROM samples WHERE (reward IS NULL) <> (class = 'unjudged')") ==
                 0);
+    /* The summaries are what the rows add up to. */
+    static const char *const sums[] = {
+        "SELECT count(*) FROM step_summary y WHERE samples = (SELECT count(*) FROM answers a WHERE a.step = "
+        "y.step) "
+        "AND tokens = (SELECT sum(n_tokens) FROM answers a WHERE a.step = y.step) "
+        "AND clipped = (SELECT sum(finish = 'length') FROM answers a WHERE a.step = y.step) "
+        "AND abs(reward - (SELECT sum(reward) FROM answers a WHERE a.step = y.step)) < 1e-12",
+        "SELECT 4 * (count(*) = (SELECT count(DISTINCT problem_id) FROM groups)) FROM problem_summary y "
+        "WHERE asked = (SELECT count(reward) FROM answers a WHERE a.problem_id = y.problem_id) "
+        "AND n_right = (SELECT sum(class = 'right') FROM answers a WHERE a.problem_id = y.problem_id) "
+        "AND first_step = (SELECT min(step) FROM answers a WHERE a.problem_id = y.problem_id) "
+        "AND last_step = (SELECT max(step) FROM answers a WHERE a.problem_id = y.problem_id)",
+        "SELECT 4.0 * sum(n) / (SELECT count(*) FROM scores) FROM verdicts"};
+    for (int i = 0; i < 3; i++) assert_true(ask(place->db, sums[i]) == 4);
     double reward = ask(place->db, "SELECT reward FROM reward_by_step WHERE step = 3");
     assert_true(fabs(reward - (2.2 + 0.1 / 3) / 3) < 1e-12);
     assert_true(ask(place->db, "SELECT accuracy FROM reward_by_step WHERE step = 3") == 0.5);
@@ -558,7 +579,8 @@ static void killed_at_any_time(void **state) {
     store_fill(store, 0);
     store_close(store);
     Rng rng = {.key = 5};
-    long last = 0, longest = 30000; /* longer where the machine is so busy that no step was stored before the kill */
+    long last = 0,
+         longest = 30000; /* longer where the machine is so busy that no step was stored before the kill */
     for (int i = 0; i < 12; i++) {
         pid_t child = write_in_child(place->db, 1000000, 0);
         usleep((useconds_t)(3000 + rng_below(&rng, (uint64_t)longest)));
@@ -609,7 +631,7 @@ static void raise_limit(const char *path) {
 
 static int limited_file(const Place *place) {
     signal(SIGXFSZ, SIG_IGN);
-    setrlimit(RLIMIT_FSIZE, &(struct rlimit){400 * 1024, RLIM_INFINITY});
+    setrlimit(RLIMIT_FSIZE, &(struct rlimit){2 << 20, RLIM_INFINITY});
     return fill_disk(place->db, raise_limit);
 }
 
@@ -626,7 +648,7 @@ static void grow_disk(const char *path) {
 }
 
 static int small_disk(const Place *place) {
-    if (!mount_private(place->folder, 0, "size=512k")) return 77;
+    if (!mount_private(place->folder, 0, "size=3m")) return 77;
     return fill_disk(place->db, grow_disk);
 }
 
@@ -644,7 +666,7 @@ static void full_disk_loses_nothing(void **state) {
 static int read_only(const Place *place) {
     Err err = {0};
     if (geteuid() == 0) {
-        if (!mount_private(place->folder, 0, "size=1m")) return 77;
+        if (!mount_private(place->folder, 0, "size=4m")) return 77;
         store_close(must_open(place->db)); /* also with a store that was made before */
         if (mount(NULL, place->folder, NULL, MS_REMOUNT | MS_RDONLY, NULL) != 0) return 77;
     } else {
@@ -737,7 +759,8 @@ static void stores_are_read_while_they_are_written(void **state) {
         assert_int_equal(last, n);
         assert_true(step_write(store, run, n + 1, &err));
     }
-    assert_true(store_put(beside, &err, "INSERT INTO score_sets (run, rewards, version, made_at) VALUES (1, '', '', '')", ""));
+    assert_true(store_put(beside, &err,
+                          "INSERT INTO score_sets (run, rewards, version, made_at) VALUES (1, '', '', '')", ""));
     assert_false(store_put(reader, &err, "DELETE FROM score_sets", ""));
     store_close(beside);
     store_close(reader);

@@ -57,7 +57,7 @@ static Policy *open_policy(Dev *dev, DType type) {
 
 static Engine *open_engine(Policy *policy, const Tokenizer *tok, int slots, int prompt_rows, int max_tokens) {
     Err err = {0};
-    Engine *engine = engine_open(policy, tok, &(EngineConf){slots, prompt_rows, max_tokens}, &err);
+    Engine *engine = engine_open(policy, tok, &(EngineConf){slots, prompt_rows, max_tokens, true}, &err);
     if (!engine) fail_msg("%s", err.msg);
     return engine;
 }
@@ -132,6 +132,8 @@ static void assert_runs_equal(const Run *a, const Run *b) {
         assert_memory_equal(x->tok, y->tok, (size_t)x->n * sizeof(int));
         assert_memory_equal(x->logp, y->logp, (size_t)x->n * sizeof(real));
         assert_memory_equal(x->draw_logp, y->draw_logp, (size_t)x->n * sizeof(real));
+        assert_int_equal(x->kept_n, y->kept_n);
+        assert_memory_equal(x->kept, y->kept, x->kept_n);
     }
 }
 
@@ -214,8 +216,8 @@ static void packed_logp(Policy *policy, Packed *b, const int *index, const int *
     Ten logp = k_new(policy->dev, 1, n, K_REAL, &err), lse = k_new(policy->dev, 1, n, K_REAL, &err);
     Ten stream = forward(policy, &b->rows, &kv, tape, &work);
     forward_final(policy, y, TEN_NONE, picked, stream, index);
-    k_logprob(policy->dev, logp, lse, TEN_NONE, y, &policy->head, target, temperature > 0 ? 1 / temperature : 1,
-              (real)policy->conf.final_cap);
+    k_logprob(policy->dev, logp, lse, TEN_NONE, y, &policy->head, target, TEN_NONE,
+              temperature > 0 ? 1 / temperature : 1, (real)policy->conf.final_cap);
     k_get(policy->dev, out, logp);
     k_free(policy->dev, &y), k_free(policy->dev, &picked), k_free(policy->dev, &logp), k_free(policy->dev, &lse);
     k_kv_free(policy->dev, &kv);
@@ -485,7 +487,7 @@ static void test_memory_plan_and_errors(void **state) {
     (void)state;
     Dev *dev = open_dev("plain", 1);
     Policy *policy = open_policy(dev, K_BF16);
-    EngineConf conf = {5, 32, 64};
+    EngineConf conf = {5, 32, 64, true};
     Err err = {0};
     size_t before = dev_bytes(dev), plan = engine_bytes(dev, &policy->conf, K_BF16, &conf);
     Engine *engine = engine_open(policy, NULL, &conf, &err);
@@ -515,7 +517,7 @@ static void test_memory_plan_and_errors(void **state) {
     assert_null(engine_open(policy, NULL, &conf, &err));
     assert_int_equal(dev_bytes(dev), before);
     dev_limit(dev, 0);
-    assert_null(engine_open(policy, NULL, &(EngineConf){1, 0, POSITIONS + 1}, &err));
+    assert_null(engine_open(policy, NULL, &(EngineConf){1, 0, POSITIONS + 1, false}, &err));
     policy_close(policy);
     dev_close(dev);
 }
@@ -582,6 +584,17 @@ static Sample *draw_many(Policy *policy, const Request *settings) {
     return all;
 }
 
+/* The set that came with the sample's first token. */
+static void check_kept(const Sample *sample, const bool *kept, int n_kept) {
+    int32_t bits[KEPT_WORDS(VOCAB)];
+    if (n_kept == VOCAB) {
+        assert_null(sample->kept);
+        return;
+    }
+    assert_non_null(kept_read(sample->kept, sample->kept + sample->kept_n, bits, VOCAB));
+    for (int v = 0; v < VOCAB; v++) assert_int_equal((uint32_t)bits[v / 32] >> v % 32 & 1, kept[v]);
+}
+
 /* Draws fall on the kept tokens only, as often as their probabilities say (chi-square), and draw_logp is the
  * log-probability inside the kept set. */
 static void check_draws(Policy *policy, const Request *settings, const bool *kept, const double *logp) {
@@ -596,6 +609,7 @@ static void check_draws(Policy *policy, const Request *settings, const bool *kep
         counts[id]++;
         assert_true(fabs((double)all[i].logp[3] - logp[id]) < 1e-5);
         assert_true(fabs((double)all[i].draw_logp[3] - (logp[id] - log(mass))) < 1e-4);
+        check_kept(&all[i], kept, n_kept);
         sample_free(&all[i]);
     }
     for (int v = 0; v < VOCAB; v++)

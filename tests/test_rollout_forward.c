@@ -74,7 +74,7 @@ static void text_logp(Model *model, const int *ids, int n, int rows, real *logp)
         Ten stream = forward(policy, &batch, &kv, NULL, &work);
         forward_final(policy, ten_rows(y, 0, m), TEN_NONE, ten_rows(picked, 0, m), stream, index);
         k_logprob(model->dev, ten_cols(out, 0, m), ten_cols(lse, 0, m), TEN_NONE, ten_rows(y, 0, m), &policy->head,
-                  target, 1, (real)policy->conf.final_cap);
+                  target, TEN_NONE, 1, (real)policy->conf.final_cap);
         k_get(model->dev, logp + at, ten_cols(out, 0, m));
     }
     k_free(model->dev, &y), k_free(model->dev, &picked), k_free(model->dev, &out), k_free(model->dev, &lse);

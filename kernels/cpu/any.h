@@ -39,7 +39,7 @@ static inline void row_set(Row row, int i, int n, Vec a) {
  * head and sampler. */
 static inline Vec v_softcap(Vec x, real cap) { return v_mul(v_tanh(v_mul(x, v_set(1 / cap))), v_set(cap)); }
 static inline Vec v_softcap_slope(Vec y, real per) {
-    Vec t = v_mul(y, v_set(per));
+    Vec t = v_max(v_mul(y, v_set(per)), v_set(-1)); /* below it lie the logits of ids that are not kept */
     return v_fma(v_sub(v_set(0), t), t, v_set(1));
 }
 static inline real row_one(Row row, int i) { return row.f ? row.f[i] : bf16_widen(row.h[i]); }

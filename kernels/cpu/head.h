@@ -15,6 +15,7 @@ typedef struct {
     const Mat *w;
     int t, blocks, row_blocks;
     const int *target;
+    Ten kept;
     real inv_temp, cap;
     real *z;         /* a buffer [HEAD_ROWS, HEAD_BLOCK] for each thread */
     HeadPart *parts; /* forward: [t, blocks] */
@@ -24,7 +25,7 @@ typedef struct {
     const real *coef, *ent_coef;
 } HeadJob;
 
-/* z[rows, n] = inv_temp (x W^T, capped) for rows row0 .. of the columns of one block. */
+/* z[rows, n] = inv_temp (x W^T, capped) for rows row0 .. of the columns of one block, where kept. */
 static void head_logits(const HeadJob *job, real *z, int row0, int rows, int block, int n) {
     const Mat *w = job->w;
     size_t panel = (size_t)PAIRS(w->k) * 32;
@@ -44,6 +45,7 @@ static void head_logits(const HeadJob *job, real *z, int row0, int rows, int blo
             Vec one = row_get(row, i, n);
             row_set(row, i, n, v_mul(scale, job->cap > 0 ? v_softcap(one, job->cap) : one));
         }
+        if (ten_is(job->kept)) lse_keep(row.f, block * HEAD_BLOCK, n, kept_row(job->kept, row0 + r));
     }
 }
 
@@ -84,11 +86,12 @@ static void logprob_part(void *self, int item, int thread) {
     }
 }
 
-static HeadJob head_job(Dev *dev, Ten x, const Mat *w, const int *target, real inv_temp, real cap) {
+static HeadJob head_job(Dev *dev, Ten x, const Mat *w, const int *target, Ten kept, real inv_temp, real cap) {
     HeadJob job = {.w = w,
                    .t = x.rows,
                    .blocks = (w->n + HEAD_BLOCK - 1) / HEAD_BLOCK,
                    .target = target,
+                   .kept = kept,
                    .row_blocks = (x.rows + HEAD_ROWS - 1) / HEAD_ROWS,
                    .inv_temp = inv_temp,
                    .cap = cap};
@@ -97,9 +100,9 @@ static HeadJob head_job(Dev *dev, Ten x, const Mat *w, const int *target, real i
     return job;
 }
 
-static void op_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target,
+static void op_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target, Ten kept,
                        real inv_temp, real cap) {
-    HeadJob job = head_job(dev, x, w, target, inv_temp, cap);
+    HeadJob job = head_job(dev, x, w, target, kept, inv_temp, cap);
     job.parts = dev_scratch(dev, 3, (size_t)job.t * (size_t)job.blocks * sizeof *job.parts);
     job.logp = logp, job.entropy = entropy;
     pool_run(dev->pool, job.blocks * job.row_blocks, logprob_part, &job);
@@ -146,11 +149,12 @@ static void logprob_back_part(void *self, int item, int thread) {
     }
 }
 
-static void op_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, const real *coef,
-                            const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap) {
+static void op_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, Ten kept,
+                            const real *coef, const real *ent_coef, Ten lse, Ten entropy, real inv_temp,
+                            real cap) {
     int t = x.rows;
     /* Scratch 0 and 1 serve the products below; x's left operand must outlive them. */
-    HeadJob job = head_job(dev, x, w, target, inv_temp, cap);
+    HeadJob job = head_job(dev, x, w, target, kept, inv_temp, cap);
     size_t x_bytes = (size_t)t * job.x.stride * LEFT_SIZE(w->type);
     size_t dz_bytes = ((size_t)t * HEAD_SPAN * dtype_size(w->type) + 63) / 64 * 64;
     char *keep = dev_scratch(dev, 3, dz_bytes + x_bytes);

@@ -35,6 +35,17 @@ static inline Lse lse_merge(Lse a, Lse b) {
     return (Lse){max, a.sum * s_exp(a.max - max) + b.sum * s_exp(b.max - max)};
 }
 
+/* Takes the ids that are not kept out of z, the logits of columns from .. from+n-1: `from` is a multiple of 32. A
+ * block without any kept id merges into nothing. */
+static inline void lse_keep(real *z, int from, int n, const int32_t *kept) {
+    for (int i = 0; i < n; i++)
+        if (!((uint32_t)kept[(from + i) / 32] >> i % 32 & 1)) z[i] = LSE_LOW;
+}
+
+static inline int32_t *kept_row(Ten kept, int row) {
+    return (int32_t *)kept.p + (size_t)row * (size_t)kept.stride;
+}
+
 static inline real lse_value(Lse a) { return a.max + s_log(a.sum); }
 
 #endif

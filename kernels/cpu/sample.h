@@ -4,7 +4,8 @@
  * top_p or min_p the largest logits are sorted (logit descending, then id ascending) and filtered as transformers'
  * processors do, in their order: top_k keeps every token that ties with the k-th; top_p keeps a token if the
  * tokens before it have less than top_p of what top_k kept; min_p keeps a token with at least min_p of the largest
- * probability. Included by body.h after lse.h. Tested by tests/test_kernels_rows.c. */
+ * probability. The log-probability inside what is kept is summed in the order of k_logprob, not in this one.
+ * Included by body.h after lse.h. Tested by tests/test_kernels_rows.c. */
 #include "kernels/cpu/lse.h"
 
 #include <stdlib.h>
@@ -19,6 +20,7 @@ typedef struct {
     Ten logits;
     const Draw *draws;
     int used;        /* ids below it may be drawn */
+    Ten kept;        /* or TEN_NONE */
     Candidate *room; /* [threads][used + 1], for filtered rows */
 } SampleJob;
 
@@ -135,10 +137,26 @@ static int candidates_keep(const Candidate *list, int n, int used, const Draw *d
     return i == keep && open ? -1 : i;
 }
 
+/* Log-sum-exp of the kept ids, as k_logprob sums it. */
+static Lse kept_lse(Row logits, int cols, real inv_temp, const int32_t *kept) {
+    real z[HEAD_BLOCK];
+    Lse all = lse_none();
+    for (int from = 0; from < cols; from += HEAD_BLOCK) {
+        int n = least(HEAD_BLOCK, cols - from), words = KEPT_WORDS(n);
+        bool any = false;
+        for (int i = 0; i < words && !any; i++) any = kept[from / 32 + i] != 0;
+        if (!any) continue; /* merging it would change nothing */
+        scaled_block(z, logits, from, n, inv_temp);
+        lse_keep(z, from, n, kept);
+        all = lse_merge(all, lse_block(z, n));
+    }
+    return all;
+}
+
 /* The candidates are looked for ever deeper below the maximum, since the kept ones are few as a rule. What is kept
  * does not depend on the depths tried. */
 static int draw_filtered(Candidate *list, Row logits, int used, const Draw *draw, Lse all, const Lse *masses,
-                         real *draw_logp) {
+                         int32_t *kept) {
     static const real depths[] = {1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, -1};
     double mass = 0, before = 0, whole = (double)all.sum;
     int keep = -1, pick = 0;
@@ -153,7 +171,7 @@ static int draw_filtered(Candidate *list, Row logits, int used, const Draw *draw
         before += (double)s_exp(list[pick].z - list[0].z);
         if (before > target) break;
     }
-    *draw_logp = (list[pick].z - list[0].z) - s_log((real)mass);
+    for (int i = 0; i < keep; i++) kept[list[i].id / 32] |= (int32_t)(1u << list[i].id % 32);
     return list[pick].id;
 }
 
@@ -166,22 +184,27 @@ static void sample_item(void *self, int item, int thread) {
     real inv_temp = greedy ? 1 : draw->inv_temp, draw_logp = 0;
     int cols = job->logits.cols, used = job->used, tok;
     Lse *masses = MEM_ARRAY(Lse, ceil_div(cols, HEAD_BLOCK)), all = row_lse(logits, cols, inv_temp, masses);
-    Lse kept = used < cols ? row_lse(logits, used, inv_temp, masses) : all;
+    Lse drawable = used < cols ? row_lse(logits, used, inv_temp, masses) : all;
+    size_t set_bytes = (size_t)KEPT_WORDS(cols) * sizeof(int32_t);
+    int32_t *set = ten_is(job->kept)     ? memset(kept_row(job->kept, item), 0, set_bytes)
+                   : filtered && !greedy ? mem_alloc(1, set_bytes)
+                                         : NULL;
     if (greedy)
         tok = row_largest(logits, used, masses);
     else if (filtered)
-        tok = draw_filtered(job->room + (size_t)thread * (size_t)(used + 1), logits, used, draw, kept, masses,
-                            &draw_logp);
+        tok = draw_filtered(job->room + (size_t)thread * (size_t)(used + 1), logits, used, draw, drawable, masses,
+                            set);
     else
-        tok = draw_plain(logits, used, draw, kept, masses);
+        tok = draw_plain(logits, used, draw, drawable, masses);
     real z = inv_temp * row_one(logits, tok);
-    if (!greedy && !filtered) draw_logp = z - lse_value(kept);
+    if (!greedy) draw_logp = z - lse_value(filtered ? kept_lse(logits, cols, inv_temp, set) : drawable);
     job->drawn[item] = (Drawn){tok, z - lse_value(all), draw_logp};
     free(masses);
+    if (!ten_is(job->kept)) free(set);
 }
 
-static void op_sample(Dev *dev, Drawn *drawn, Ten logits, const Draw *draws, int vocab_used) {
-    SampleJob job = {drawn, logits, draws, vocab_used, NULL};
+static void op_sample(Dev *dev, Drawn *drawn, Ten kept, Ten logits, const Draw *draws, int vocab_used) {
+    SampleJob job = {drawn, logits, draws, vocab_used, kept, NULL};
     job.room = dev_scratch(dev, 1, (size_t)dev->threads * (size_t)(vocab_used + 1) * sizeof(Candidate));
     pool_run(dev->pool, logits.rows, sample_item, &job);
 }
