@@ -62,10 +62,11 @@ $(foreach room,$(ROOMS),$(eval $(call room_rule,$(room))))
 # The instruction sets of the CPU back: one file each, chosen at run time.
 $(BUILD)/kernels/cpu/avx2.o:   CFLAGS += -mavx2 -mfma
 $(BUILD)/kernels/cpu/avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
+$(BUILD)/kernels/cpu/amx.o:    CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma # tiles are assembly
 $(BUILD)/kernels/cpu/dot.o:    CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma
 
 ifeq ($(VARIANT),asan)
-$(BUILD)/kernels/cpu/plain.o:  CFLAGS += -O0 # gcc takes a minute for it with -O1 and the sanitizers
+$(BUILD)/kernels/cpu/plain.o $(BUILD)/kernels/cpu/amx_plain.o: CFLAGS += -O0 # gcc takes a minute for it with -O1 and the sanitizers
 endif
 
 # The Python that runs inside the sandbox is a part of the program (.incbin).

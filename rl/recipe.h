@@ -74,7 +74,7 @@ typedef struct {
     /* the machine */
     const char *dtype;       /* float32, bfloat16: what is computed in */
     const char *device;      /* cpu */
-    const char *cpu_path;    /* auto, plain, avx2, avx512, avx512_bf16 */
+    const char *cpu_path;    /* auto, plain, avx2, avx512, avx512_bf16, amx, amx_plain */
     long threads;            /* 0: as many as cores */
     long slots;              /* sequences decoded at once */
     long micro_batch_tokens; /* 0: as the memory plan says */

@@ -141,7 +141,7 @@ const RecipeKey recipe_keys[] = {
     TEXT(dtype, MODEL, "bfloat16", "float32|bfloat16",
          "what is computed in; the weights that learn are always float32"),
     TEXT(device, NULL, "cpu", "cpu", "where"),
-    TEXT(cpu_path, NULL, "auto", "auto|plain|avx2|avx512|avx512_bf16",
+    TEXT(cpu_path, NULL, "auto", "auto|plain|avx2|avx512|avx512_bf16|amx|amx_plain",
          "instruction set; results are the same only on one"),
     WHOLE(threads, NULL, "0", 0, 4096, "threads; 0: as many as cores. Changes no result"),
     WHOLE(slots, NULL, "64", 1, 65536,

@@ -121,24 +121,31 @@ UNUSED_HERE static void reals_agree(const Dev *dev, const Buf *mine, const Buf *
                      want->n / sizeof *a, (double)a[i], (double)b[i]);
 }
 
+/* Paths whose products of bf16 have the same bits: 0 those of fp32 FMA, 1 BF16 dot, 2 tiles. */
+enum { ARITHMETICS = 3 };
+UNUSED_HERE static int arithmetic_of(const Dev *dev) {
+    const char *path = dev_path(dev);
+    return strncmp(path, "amx", 3) == 0 ? 2 : strcmp(path, "avx512_bf16") == 0;
+}
+
 /* Runs on all paths, with one thread and with two; what they append must be the same bits, which are left in out.
- * Where products of bf16 take part (near > 0), BF16 dot is an arithmetic of its own: it must agree with itself bit
- * for bit, and with plain C within near. */
+ * Where products of bf16 take part (near > 0), each arithmetic must agree with itself bit for bit, and with plain C
+ * within near. */
 UNUSED_HERE static void on_all(const Devs *devs, Buf *out, void (*run)(Dev *dev, const void *self, Buf *out),
                                const void *self, double near) {
-    Buf dot = {0};
+    Buf others[ARITHMETICS] = {{0}};
     buf_clear(out);
     for (int i = 0; i < devs->n; i++) {
-        bool apart = near > 0 && strcmp(dev_path(devs->dev[i]), "avx512_bf16") == 0;
-        Buf mine = {0}, *first = apart ? &dot : out;
+        int kind = near > 0 ? arithmetic_of(devs->dev[i]) : 0;
+        Buf mine = {0}, *first = kind ? &others[kind] : out;
         run(devs->dev[i], self, first->n ? &mine : first);
-        if (apart && !mine.n)
-            reals_agree(devs->dev[i], &dot, out, near);
+        if (kind && !mine.n)
+            reals_agree(devs->dev[i], first, out, near);
         else if (mine.n)
             reals_agree(devs->dev[i], &mine, first, 0);
         buf_free(&mine);
     }
-    buf_free(&dot);
+    for (int i = 0; i < ARITHMETICS; i++) buf_free(&others[i]);
 }
 
 UNUSED_HERE static const real *reals_of(const Buf *buf) { return (const real *)(const void *)buf->p; }

@@ -14,8 +14,6 @@ typedef struct {
     int32_t *kept; /* NULL: every id */
 } Case;
 
-static bool is_dot(const Dev *dev) { return strcmp(dev_path(dev), "avx512_bf16") == 0; }
-
 static Case case_make(int t, int vocab, int dim, DType type, bool entropy, double inv_temp, double cap) {
     Case c = {t,    vocab, dim,  type, entropy, (real)inv_temp, (real)cap, MEM_ARRAY(int, t), NULL,
               NULL, NULL,  NULL, NULL, NULL};
@@ -166,9 +164,9 @@ static void check(const Case *c, const real *got) {
 }
 
 static void case_run(const Devs *devs, const Case *c) {
-    Buf plain = {0}, dot = {0}, one = {0};
+    Buf first[ARITHMETICS] = {{0}}, one = {0};
     for (int i = 0; i < devs->n; i++) {
-        Buf *want = is_dot(devs->dev[i]) && c->type == K_BF16 ? &dot : &plain;
+        Buf *want = &first[c->type == K_BF16 ? arithmetic_of(devs->dev[i]) : 0];
         buf_clear(&one);
         run_cut(devs->dev[i], c, 0, &one);
         if (!want->n) {
@@ -186,7 +184,8 @@ static void case_run(const Devs *devs, const Case *c) {
             buf_free(&two);
         }
     }
-    buf_free(&plain), buf_free(&dot), buf_free(&one);
+    for (int i = 0; i < ARITHMETICS; i++) buf_free(&first[i]);
+    buf_free(&one);
 }
 
 /* ---- tests ---- */

@@ -1,7 +1,7 @@
 /* test_kernels_matmul.c: the products, their packing and their gradients against naive sums in double, at ragged
- * sizes and in both types. Every path of fp32 FMA gives plain C's bits; BF16 dot stays within the same bound. A
- * row's bits do not depend on its batch, on threads, nor a gradient's on where the rows are cut (at multiples of
- * 32). */
+ * sizes and in both types. Every path of fp32 FMA gives plain C's bits, tiles those of their plain C; BF16 dot and
+ * tiles stay within the same bound. A row's bits do not depend on its batch, on threads, nor a gradient's on where
+ * the rows are cut (at multiples of 32). */
 #include "tests/kernels_help.h"
 
 #include <sys/wait.h>
@@ -15,8 +15,6 @@ typedef struct {
 
 /* The bound on a chain of k products: half of it would do for a chain in order; BF16 dot rounds in between. */
 #define ROUNDING (sizeof(real) == 4 ? 0x1p-24 : 0x1p-53)
-
-static bool is_dot(const Dev *dev) { return strcmp(dev_path(dev), "avx512_bf16") == 0; }
 
 static Case case_make(int m, int n, int k, DType type, DType out) {
     Case c = {m, n, k, type, out, NULL, NULL, NULL, NULL, NULL, NULL};
@@ -126,14 +124,14 @@ static void check_all(const Case *c, const real *got) {
     }
 }
 
-/* On every path: right, and on those of fp32 FMA the same bits as plain C with one thread. BF16 dot has its own
- * bits for bf16 operands, the same with any number of threads. */
+/* On every path: right, and on those of fp32 FMA the same bits as plain C with one thread. BF16 dot and tiles have
+ * bits of their own for bf16 operands, the same with any number of threads, and for tiles in plain C too. */
 static void case_run(const Devs *devs, const Case *c) {
-    Buf plain = {0}, dot = {0}, one = {0};
+    Buf first[ARITHMETICS] = {{0}}, one = {0};
     for (int i = 0; i < devs->n; i++) {
         buf_clear(&one);
         run_all(devs->dev[i], c, &one);
-        Buf *want = is_dot(devs->dev[i]) && c->type == K_BF16 ? &dot : &plain;
+        Buf *want = &first[c->type == K_BF16 ? arithmetic_of(devs->dev[i]) : 0];
         if (!want->n) {
             check_all(c, reals_of(&one));
             buf_add(want, one.p, one.n);
@@ -143,7 +141,8 @@ static void case_run(const Devs *devs, const Case *c) {
             fail_msg("%d x %d x %d, type %d: other bits on %s with %d threads", c->m, c->n, c->k, (int)c->type,
                      dev_path(devs->dev[i]), dev_threads(devs->dev[i]));
     }
-    buf_free(&plain), buf_free(&dot), buf_free(&one);
+    for (int i = 0; i < ARITHMETICS; i++) buf_free(&first[i]);
+    buf_free(&one);
 }
 
 /* ---- tests ---- */
@@ -169,6 +168,36 @@ static void products_large(void **state) {
     Case d = case_make(3, 33, 1500, K_REAL, K_REAL);
     case_run(*state, &d);
     case_free(&d);
+}
+
+/* Numbers at both ends of bf16's range, zeros and denormals among them: sums that vanish, underflow and overflow
+ * have the same bits on all paths of one arithmetic. */
+static void extremes(void **state) {
+    const Devs *devs = *state;
+    for (int round = 0; round < 6; round++) {
+        Case c = case_make(35, 50, 90, K_BF16, K_REAL);
+        real *all[] = {c.x, c.w, c.dy, c.start};
+        int sizes[] = {35 * 90, 50 * 90, 35 * 50, 50 * 90};
+        Rng rng = {(uint64_t)round, 0};
+        for (int a = 0; a < 4; a++)
+            for (int i = 0; i < sizes[a]; i++) {
+                double power =
+                    round < 4 ? -60 - 15 * (double)round - 25 * rng_uniform(&rng) : 50 + 25 * rng_uniform(&rng);
+                all[a][i] = rng_below(&rng, 9) ? (real)((double)all[a][i] * exp2(a == 3 ? 2 * power : power)) : 0;
+                if (a < 3) all[a][i] = stored(all[a][i], K_BF16);
+            }
+        Buf first[ARITHMETICS] = {{0}};
+        for (int i = 0; i < devs->n; i++) {
+            Buf one = {0}, *want = &first[arithmetic_of(devs->dev[i])];
+            run_all(devs->dev[i], &c, want->n ? &one : want);
+            if (one.n && memcmp(one.p, want->p, one.n) != 0)
+                fail_msg("round %d: other bits on %s with %d threads", round, dev_path(devs->dev[i]),
+                         dev_threads(devs->dev[i]));
+            buf_free(&one);
+        }
+        for (int i = 0; i < ARITHMETICS; i++) buf_free(&first[i]);
+        case_free(&c);
+    }
 }
 
 /* dw over more rows than one stretch of the sum. */
@@ -298,6 +327,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(products, devs_open, devs_close),
         cmocka_unit_test_setup_teardown(products_large, devs_open, devs_close),
+        cmocka_unit_test_setup_teardown(extremes, devs_open, devs_close),
         cmocka_unit_test_setup_teardown(gradient_of_many_rows, devs_open, devs_close),
         cmocka_unit_test(batches_and_threads),
         cmocka_unit_test(nan_trap),

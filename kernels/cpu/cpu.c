@@ -6,6 +6,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#ifdef __x86_64__
+#include <cpuid.h>
+#include <sys/syscall.h>
+#endif
 
 /* Big tensors are pages of their own: they come zeroed, are touched only when used, and ask to be huge, so that a
  * pass over weights misses the TLB 512 times less often. */
@@ -123,14 +127,26 @@ static bool has_avx512(void) {
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 static bool has_dot(void) { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+
+/* CPUID says whether there are tiles (leaf 7: bit 22 bf16, bit 24 tiles); the kernel lends them to a process that
+ * asks, since they make its switches dearer: arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA). */
+static bool has_amx(void) {
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 };
+    unsigned a, b, c, d;
+    if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    return (d >> 22 & 1) && (d >> 24 & 1) && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0;
+}
 #endif
 
+/* From the last to the first is the order of choice. */
 static const Path paths[] = {
     {&cpu_plain_ops, always},
 #ifndef WHET_DOUBLE
+    {&cpu_amx_plain_ops, always},
     {&cpu_avx2_ops, has_avx2},
     {&cpu_avx512_ops, has_avx512},
     {&cpu_dot_ops, has_dot},
+    {&cpu_amx_ops, has_amx},
 #endif
 };
 enum { N_PATHS = sizeof paths / sizeof paths[0] };
@@ -158,7 +174,7 @@ static const Ops *choose(const char *name, Err *err) {
             return NULL;
         }
     }
-    err_set(err, "cpu_path %s is not known; use auto, plain, avx2, avx512 or avx512_bf16", name);
+    err_set(err, "cpu_path %s is not known; use auto, plain, avx2, avx512, avx512_bf16, amx or amx_plain", name);
     return NULL;
 }
 

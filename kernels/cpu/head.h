@@ -36,7 +36,8 @@ static void head_logits(const HeadJob *job, real *z, int row0, int rows, int blo
                  .n = n,
                  .pairs = PAIRS(w->k),
                  .y = {z, rows, n, HEAD_BLOCK, K_REAL}};
-    g.a = (Left){(const char *)job->x.p + (size_t)row0 * job->x.stride * LEFT_SIZE(w->type), job->x.stride};
+    g.a = job->x;
+    g.a.p = (const char *)g.a.p + (size_t)row0 * g.a.stride * LEFT_SIZE(w->type);
     product_block(&g, 0, rows, 0, PANELS(n));
     Vec scale = v_set(job->inv_temp);
     for (int r = 0; r < rows; r++) {

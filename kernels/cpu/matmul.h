@@ -5,7 +5,7 @@
  * the way in and transposes dy. As every output is one chain, its bits do not depend on R, P, blocking or threads.
  */
 
-#ifdef BF16_DOT
+#if defined BF16_DOT || defined TILES
 #define LEFT_IS_BF16(type) ((type) == K_BF16)
 #else
 #define LEFT_IS_BF16(type) false
@@ -17,6 +17,7 @@
 typedef struct {
     const void *p;
     size_t stride; /* elements */
+    bool tiled;    /* TILES: not rows, but tiles of 16 rows x 32 numbers, along K and then down */
 } Left;
 
 typedef struct {
@@ -164,26 +165,20 @@ static void tile_edge(const Product *g, const void *a, const void *w, int rows, 
     }
 }
 
-/* Rows row .. row+rows-1 times panels panel .. panel+panels-1, from the start values to the stored result. */
-static void product_tile(const Product *g, int row, int rows, int panel, int panels) {
-    _Alignas(64) real c[TILE_MOST * 16];
-    int width = panels * 16, first = panel * 16, n = g->n - first < width ? g->n - first : width;
+/* The start values of rows row .. and columns first .. first+width-1: c[rows][width]. */
+static void product_in(const Product *g, int row, int rows, int first, int width, real *c) {
+    int n = g->n - first < width ? g->n - first : width;
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < width; j += 16) {
             Vec start = v_set(0);
             if (g->go_on && j < n) start = row_get(row_skip(row_at(g->y, row + r), first), j, n);
             v_store(c + r * width + j, start);
         }
-    const char *a = (const char *)g->a.p + (size_t)row * g->a.stride * LEFT_SIZE(g->w_type);
-    const char *w = (const char *)g->w + (size_t)panel * g->w_panel * dtype_size(g->w_type);
-    if (rows == 1)
-        tile_rows_1(g, a, w, panels, c);
-    else if (panels == TILE_PANELS)
-        tile_full(g, a, w, rows, c);
-    else if (panels == 1)
-        tile_edge(g, a, w, rows, c);
-    else
-        CHECK(false, "%d rows, %d panels", rows, panels);
+}
+
+/* The sums c to y, with what is to be added. */
+static void product_out(const Product *g, int row, int rows, int first, int width, const real *c) {
+    int n = g->n - first < width ? g->n - first : width;
     for (int r = 0; r < rows; r++) {
         Row y = row_skip(row_at(g->y, row + r), first);
         for (int j = 0; j < n; j += 16) {
@@ -194,6 +189,27 @@ static void product_tile(const Product *g, int row, int rows, int panel, int pan
         }
     }
 }
+
+/* Rows row .. row+rows-1 times panels panel .. panel+panels-1, from the start values to the stored result. */
+static void product_tile(const Product *g, int row, int rows, int panel, int panels) {
+    _Alignas(64) real c[TILE_MOST * 16];
+    product_in(g, row, rows, panel * 16, panels * 16, c);
+    const char *a = (const char *)g->a.p + (size_t)row * g->a.stride * LEFT_SIZE(g->w_type);
+    const char *w = (const char *)g->w + (size_t)panel * g->w_panel * dtype_size(g->w_type);
+    if (rows == 1)
+        tile_rows_1(g, a, w, panels, c);
+    else if (panels == TILE_PANELS)
+        tile_full(g, a, w, rows, c);
+    else if (panels == 1)
+        tile_edge(g, a, w, rows, c);
+    else
+        CHECK(false, "%d rows, %d panels", rows, panels);
+    product_out(g, row, rows, panel * 16, panels * 16, c);
+}
+
+#ifdef TILES
+#include "kernels/cpu/matmul_tiles.h"
+#endif
 
 /* ---- blocking and threads ----
  * An item is a block
@@ -208,6 +224,12 @@ typedef struct {
 
 /* Rows row0 .. row1-1 times panels panel0 .. panel1-1, on the calling thread. */
 static void product_block(const Product *g, int row0, int row1, int panel0, int panel1) {
+#ifdef TILES
+    if (g->w_type == K_BF16) {
+        tiles_block(g, row0, row1, panel0, panel1);
+        return;
+    }
+#endif
     if (g->m == 1) {
         for (int p = panel0; p < panel1; p += STREAM_PANELS)
             product_tile(g, 0, 1, p, panel1 - p < STREAM_PANELS ? panel1 - p : STREAM_PANELS);
@@ -256,8 +278,7 @@ typedef struct {
     Ten x;
     void *to;
     size_t stride;
-    DType type;  /* of the product */
-    bool across; /* transposed: row j of the result is column j of x */
+    DType type; /* of the product */
     int pairs;
 } LeftJob;
 
@@ -279,59 +300,78 @@ static void left_rows(void *self, int item, int thread) {
 /* The left operand out of x[M, K]: x itself where its type, width and stride fit. */
 static Left left_of(Dev *dev, Ten x, DType type, int pairs) {
     bool same = LEFT_IS_BF16(type) ? x.type == K_BF16 : x.type == K_REAL;
-    if (same && x.cols == 2 * pairs) return (Left){x.p, (size_t)x.stride};
+    if (same && x.cols == 2 * pairs) return (Left){x.p, (size_t)x.stride, false};
     size_t stride = 2 * (size_t)pairs, size = LEFT_SIZE(type);
-    LeftJob job = {x, dev_scratch(dev, 0, (size_t)x.rows * stride * size), stride, type, false, pairs};
+    LeftJob job = {x, dev_scratch(dev, 0, (size_t)x.rows * stride * size), stride, type, pairs};
     pool_run(dev->pool, (x.rows + COPY_ROWS - 1) / COPY_ROWS, left_rows, &job);
-    return (Left){job.to, stride};
+    return (Left){job.to, stride, false};
 }
 
-/* Sixteen rows of x^T: columns 16 item .. of x, padded with zeros. */
+/* Pairs of rows r, r + 1 of x's columns c0 .. c0+15, as bf16: sixteen words of the even row's number and the odd
+ * row's above it. What lies outside of x is zero. */
+static inline void pairs_at(uint32_t to[16], Ten x, int r, int c0) {
+    _Alignas(32) uint16_t h[2][16];
+    int wide = x.cols - c0;
+    if (wide >= 16 && x.type == K_BF16 && r + 1 < x.rows) {
+        v_zip_bf16(to, row_at(x, r).h + c0, row_at(x, r + 1).h + c0);
+        return;
+    }
+    for (int odd = 0; odd < 2; odd++)
+        row_set((Row){NULL, h[odd]}, 0, 16,
+                wide > 0 && r + odd < x.rows ? row_get(row_skip(row_at(x, r + odd), c0), 0, least(wide, 16))
+                                             : v_set(0));
+    v_zip_bf16(to, h[0], h[1]);
+}
+
+/* Sixteen rows of x^T: columns 16 item .. of x, padded with zeros; with TILES tile after tile. */
 static void left_across(void *self, int item, int thread) {
     (void)thread;
     LeftJob *job = self;
-    int c0 = item * 16, wide = job->x.cols - c0 < 16 ? job->x.cols - c0 : 16, m = job->x.rows;
-    for (int r0 = 0; r0 < (int)job->stride; r0 += 16) {
-        _Alignas(64) real block[16][16];
-        for (int r = 0; r < 16; r++)
-            v_store(block[r], r0 + r < m ? row_get(row_skip(row_at(job->x, r0 + r), c0), 0, wide) : v_set(0));
-        for (int c = 0; c < wide; c++) {
-            _Alignas(64) real column[16];
-            for (int r = 0; r < 16; r++) column[r] = block[r][c];
-            size_t at = (size_t)(c0 + c) * job->stride + (size_t)r0;
-            if (LEFT_IS_BF16(job->type))
-                v_store_bf16((uint16_t *)job->to + at, v_load(column));
-            else
-                v_store((real *)job->to + at, v_load(column));
+    int c0 = item * 16, wide = least(job->x.cols - c0, 16), m = job->x.rows;
+    for (int r0 = 0; r0 < (int)job->stride; r0 += 32) {
+        if (!LEFT_IS_BF16(job->type)) {
+            real *to = (real *)job->to + (size_t)c0 * job->stride + (size_t)r0;
+            for (int r = 0; r < 32; r++) {
+                real row[16];
+                v_store(row, r0 + r < m ? row_get(row_skip(row_at(job->x, r0 + r), c0), 0, wide) : v_set(0));
+                for (int c = 0; c < wide; c++) to[(size_t)c * job->stride + (size_t)r] = row[c];
+            }
+            continue;
         }
+        _Alignas(64) uint32_t across[16][16], down[16][16];
+        for (int i = 0; i < 16; i++) pairs_at(across[i], job->x, r0 + 2 * i, c0);
+        v_turn(down, across);
+#ifdef TILES
+        memcpy((uint16_t *)job->to + (size_t)c0 * job->stride + (size_t)r0 * 16, down, sizeof down);
+#else
+        for (int c = 0; c < wide; c++)
+            memcpy((uint16_t *)job->to + (size_t)(c0 + c) * job->stride + (size_t)r0, down[c], sizeof down[c]);
+#endif
     }
 }
 
-/* x[M, K] packed as the right operand of a product that sums over M: panel item holds columns 16 item .. of x. */
-static void right_panel(void *self, int item, int thread) {
+/* x[M, K] packed as the right operand of a product that sums over M: panels RIGHT_PANELS item .. of columns of x.
+ */
+enum { RIGHT_PANELS = 4 };
+static void right_panels(void *self, int item, int thread) {
     (void)thread;
     LeftJob *job = self;
-    int c0 = item * 16, wide = job->x.cols - c0 < 16 ? job->x.cols - c0 : 16, m = job->x.rows;
-    size_t at = (size_t)item * (size_t)job->pairs * 32;
-    for (int k = 0; k < job->pairs; k++, at += 32) {
-        for (int odd = 0; odd < 2; odd++) {
-            int r = 2 * k + odd;
-            if (job->type == K_BF16 && r < m && wide == 16) {
-                const uint16_t *from = row_at(job->x, r).h + c0;
-                uint16_t *to = (uint16_t *)job->to + at + odd;
-                for (int i = 0; i < 16; i++) to[2 * i] = from[i];
+    int panel1 = least((item + 1) * RIGHT_PANELS, PANELS(job->x.cols)), m = job->x.rows;
+    for (int k = 0; k < job->pairs; k++)
+        for (int panel = item * RIGHT_PANELS; panel < panel1; panel++) {
+            size_t at = ((size_t)panel * (size_t)job->pairs + (size_t)k) * 32;
+            int c0 = panel * 16, wide = least(job->x.cols - c0, 16);
+            if (job->type == K_BF16) {
+                pairs_at((uint32_t *)job->to + at / 2, job->x, 2 * k, c0);
                 continue;
             }
-            real one[16];
-            v_store(one, r < m ? row_get(row_skip(row_at(job->x, r), c0), 0, wide) : v_set(0));
-            for (int i = 0; i < 16; i++) {
-                if (job->type == K_BF16)
-                    ((uint16_t *)job->to)[at + 2 * (size_t)i + (size_t)odd] = bf16_round(one[i]);
-                else
-                    ((real *)job->to)[at + 2 * (size_t)i + (size_t)odd] = one[i];
+            for (int odd = 0; odd < 2; odd++) {
+                real one[16];
+                int r = 2 * k + odd;
+                v_store(one, r < m ? row_get(row_skip(row_at(job->x, r), c0), 0, wide) : v_set(0));
+                for (int i = 0; i < 16; i++) ((real *)job->to)[at + 2 * (size_t)i + (size_t)odd] = one[i];
             }
         }
-    }
 }
 
 /* ---- the ops ---- */
@@ -371,8 +411,8 @@ enum { SUM_ROWS = 2048 };
 static void *right_of(Dev *dev, Ten x, DType type) {
     int pairs = PAIRS(x.rows);
     size_t bytes = (size_t)PANELS(x.cols) * (size_t)pairs * 32 * dtype_size(type);
-    LeftJob job = {x, dev_scratch(dev, 1, bytes), 0, type, false, pairs};
-    pool_run(dev->pool, PANELS(x.cols), right_panel, &job);
+    LeftJob job = {x, dev_scratch(dev, 1, bytes), 0, type, pairs};
+    pool_run(dev->pool, ceil_div(PANELS(x.cols), RIGHT_PANELS), right_panels, &job);
     return job.to;
 }
 
@@ -380,9 +420,9 @@ static void *right_of(Dev *dev, Ten x, DType type) {
 static void product_dw(Dev *dev, Ten dw, Ten dy, const void *packed_x) {
     int pairs = PAIRS(dy.rows);
     size_t stride = 2 * (size_t)pairs, size = LEFT_SIZE(dy.type);
-    LeftJob job = {dy, dev_scratch(dev, 0, (size_t)dy.cols * stride * size), stride, dy.type, true, pairs};
+    LeftJob job = {dy, dev_scratch(dev, 0, (size_t)PANELS(dy.cols) * 16 * stride * size), stride, dy.type, pairs};
     pool_run(dev->pool, PANELS(dy.cols), left_across, &job);
-    Product g = {.a = {job.to, stride},
+    Product g = {.a = {job.to, stride, LEFT_IS_BF16(dy.type)},
                  .w = packed_x,
                  .w_panel = (size_t)pairs * 32,
                  .w_type = dy.type,

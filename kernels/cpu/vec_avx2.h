@@ -53,6 +53,17 @@ static inline void v_load_pairs(const real *p, Vec *even, Vec *odd) {
     *even = V2(unzip8(a.lo, a.hi, false), unzip8(b.lo, b.hi, false));
     *odd = V2(unzip8(a.lo, a.hi, true), unzip8(b.lo, b.hi, true));
 }
+static inline void v_zip_bf16(uint32_t to[16], const uint16_t *low, const uint16_t *high) {
+    for (int i = 0; i < 16; i += 8) {
+        __m256i a = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(low + i)));
+        __m256i b = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(high + i)));
+        _mm256_storeu_si256((__m256i *)(to + i), _mm256_or_si256(a, _mm256_slli_epi32(b, 16)));
+    }
+}
+static inline void v_turn(uint32_t to[16][16], uint32_t from[16][16]) {
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 16; j++) to[j][i] = from[i][j];
+}
 static inline Vec v_add(Vec a, Vec b) { return V2(_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)); }
 static inline Vec v_sub(Vec a, Vec b) { return V2(_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)); }
 static inline Vec v_mul(Vec a, Vec b) { return V2(_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)); }

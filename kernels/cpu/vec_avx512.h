@@ -34,6 +34,36 @@ static inline void v_load_pairs(const real *p, Vec *even, Vec *odd) {
     *even = _mm512_permutex2var_ps(a, e, b);
     *odd = _mm512_permutex2var_ps(a, _mm512_add_epi32(e, _mm512_set1_epi32(1)), b);
 }
+static inline void v_zip_bf16(uint32_t to[16], const uint16_t *low, const uint16_t *high) {
+    __m512i a = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)low));
+    __m512i b = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)high));
+    _mm512_storeu_si512(to, _mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
+}
+/* By words, double words and quarters of a register: sixteen 4 x 4 blocks of words, then the blocks. */
+static inline void v_turn(uint32_t to[16][16], uint32_t from[16][16]) {
+    __m512i a[16], b[16];
+    for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(from[i]);
+    for (int i = 0; i < 16; i += 2) {
+        b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+        a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+        a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+        a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+        a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+    }
+    for (int i = 0; i < 4; i++) {
+        __m512i even = _mm512_shuffle_i32x4(a[i], a[i + 4], 0x88),
+                odd = _mm512_shuffle_i32x4(a[i], a[i + 4], 0xdd);
+        __m512i even8 = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0x88);
+        __m512i odd8 = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0xdd);
+        _mm512_storeu_si512(to[i], _mm512_shuffle_i32x4(even, even8, 0x88));
+        _mm512_storeu_si512(to[i + 4], _mm512_shuffle_i32x4(odd, odd8, 0x88));
+        _mm512_storeu_si512(to[i + 8], _mm512_shuffle_i32x4(even, even8, 0xdd));
+        _mm512_storeu_si512(to[i + 12], _mm512_shuffle_i32x4(odd, odd8, 0xdd));
+    }
+}
 static inline Vec v_add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
 static inline Vec v_sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
 static inline Vec v_mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }

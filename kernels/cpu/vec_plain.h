@@ -51,6 +51,13 @@ static inline void v_load_pairs_bf16(const uint16_t *p, Vec *even, Vec *odd) {
 static inline void v_load_pairs(const real *p, Vec *even, Vec *odd) {
     LANES even->at[i] = p[2 * i], odd->at[i] = p[2 * i + 1];
 }
+/* Words of two numbers, the low one first. */
+static inline void v_zip_bf16(uint32_t to[16], const uint16_t *low, const uint16_t *high) {
+    LANES to[i] = (uint32_t)low[i] | (uint32_t)high[i] << 16;
+}
+static inline void v_turn(uint32_t to[16][16], uint32_t from[16][16]) { /* rows become columns */
+    LANES for (int j = 0; j < 16; j++) to[j][i] = from[i][j];
+}
 static inline Vec v_add(Vec a, Vec b) {
     LANES a.at[i] += b.at[i];
     return a;
