@@ -309,8 +309,11 @@ bool run_remove(const char *output_dir, Err *err) {
 
 /* ---- save ---- */
 
-static bool write_parts(const char *folder, const TrainState *state, const CheckpointParts *parts, Err *err) {
+/* The whole model, or the adapters where these alone learn. */
+static bool write_weights(const char *folder, const CheckpointParts *parts, Err *err) {
     const Params *params = &parts->policy->params;
+    if (parts->policy->conf.lora.r)
+        return adapter_save(folder, parts->policy, parts->tok, parts->chat_template, parts->prompt_template, err);
     TensorEntry *entries = MEM_ARRAY(TensorEntry, params->n);
     for (int i = 0; i < params->n; i++) {
         const Param *p = &params->items[i];
@@ -319,11 +322,15 @@ static bool write_parts(const char *folder, const TrainState *state, const Check
     bool good = model_save(folder, &parts->policy->conf, parts->tok, parts->chat_template, parts->prompt_template,
                            entries, params->n, false, policy_read, parts->policy, err);
     free(entries);
-    if (!good) return false;
+    return good;
+}
+
+static bool write_parts(const char *folder, const TrainState *state, const CheckpointParts *parts, Err *err) {
+    if (!write_weights(folder, parts, err)) return false;
     Moments all = moments_of(parts->policy, parts->learner);
     char *path = NULL;
     if (asprintf(&path, "%s/optimizer.safetensors", folder) < 0) die("out of memory");
-    good = safetensors_write(path, all.entries, all.n, false, moment_read, &all, NULL, err);
+    bool good = safetensors_write(path, all.entries, all.n, false, moment_read, &all, NULL, err);
     free(path);
     arena_free(&all.arena);
     return good && state_write(folder, state, err);

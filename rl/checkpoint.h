@@ -1,4 +1,4 @@
-/* checkpoint.h: OUTPUT_DIR/checkpoint-N/: the model in the Hugging Face layout, and beside it what going on needs.
+/* checkpoint.h: OUTPUT_DIR/checkpoint-N/: the model in the Hugging Face layout, or its adapters in PEFT's, and beside it what going on needs.
  *
  * Knows: the policy, its moments, the counters of a run. Must never know: samples, the store.
  * A checkpoint is written under a temporary name, synced and renamed: it is whole or not there.

@@ -14,7 +14,8 @@ static const char usage[] =
     "usage: whet export --model MODEL --format hf|gguf [--dtype TYPE] --output PATH\n\n"
     "Writes the model for other programs: a Hugging Face folder for transformers (dtype f32, f16 or bf16), or a "
     "GGUF\n"
-    "file for llama.cpp (also q8_0 and q4_0). MODEL is a folder (a checkpoint of whet is one) or a .gguf file.\n";
+    "file for llama.cpp (also q8_0 and q4_0). MODEL is a folder (a checkpoint of whet is one) or a .gguf file.\n"
+    "Adapters (LoRA) are merged into the weights: W + s B A, rounded once.\n";
 
 int cmd_export(int argc, char **argv) {
     const char *path = NULL, *format = NULL, *dtype = "bf16", *output = NULL;
@@ -34,6 +35,7 @@ int cmd_export(int argc, char **argv) {
     if (shard < 1) die("export: --shard_size must be a size above zero, such as 5G");
     Err err = {0};
     ModelFile *file = model_file_named(path, &err);
+    if (file) model_file_merge(file);
     Tokenizer *tok = file ? tokenizer_open(file, &err) : NULL;
     double begin = clock_seconds();
     if (!tok || !(gguf ? model_export_gguf(file, tok, dtype, output, &err)

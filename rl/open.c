@@ -53,13 +53,33 @@ static bool type_read(const char *dtype, DType *type, Err *err) {
     return err_set(err, "dtype %s is not known; use float32 or bfloat16", dtype);
 }
 
-ModelFile *model_file_named(const char *name, Err *err) {
+static ModelFile *file_named(const char *name, bool adapters, Err *err);
+
+/* A model's file or folder; or a folder of adapters: their base model, with them. */
+static ModelFile *file_at(const char *path, bool adapters, Err *err) {
+    char *base;
+    if (!adapter_base(path, &base, err)) return NULL;
+    if (!base) return model_file_open(path, err);
+    Err why = {0};
+    ModelFile *file = adapters ? file_named(base, false, &why) : NULL;
+    if (!adapters)
+        err_set(err, "%s: this folder holds adapters, no model", path);
+    else if (!file)
+        err_set(err, "%s: the base model that adapter_config.json names (base_model_name_or_path): %s", path,
+                why.msg);
+    free(base);
+    if (!file || model_file_adapt(file, path, err)) return file;
+    model_file_close(file);
+    return NULL;
+}
+
+static ModelFile *file_named(const char *name, bool adapters, Err *err) {
     struct stat st;
     bool there = stat(name, &st) == 0;
     char *cached = there ? NULL : cache_find(name);
     ModelFile *file = NULL;
     if (there || cached)
-        file = model_file_open(cached ? cached : name, err);
+        file = file_at(cached ? cached : name, adapters, err);
     else if (cache_name(name))
         err_set(
             err,
@@ -71,6 +91,8 @@ ModelFile *model_file_named(const char *name, Err *err) {
     free(cached);
     return file;
 }
+
+ModelFile *model_file_named(const char *name, Err *err) { return file_named(name, true, err); }
 
 bool model_open(Model *model, const OpenConf *conf, Err *err) {
     *model = (Model){0};

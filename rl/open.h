@@ -32,7 +32,8 @@ typedef struct {
 enum { OPEN_OPTIONS = 6 };
 void open_options(OpenConf *conf, Option options[OPEN_OPTIONS]);
 
-/* Opens a file or folder, or the model of that name which `whet pull` left in the cache. */
+/* Opens a file or folder, or the model of that name which `whet pull` left in the cache. A folder of adapters is its
+ * base model with these. */
 ModelFile *model_file_named(const char *name, Err *err);
 /* Opens device, file and tokenizer: headers are checked, no weight is read. On failure nothing stays open. */
 bool model_open(Model *model, const OpenConf *conf, Err *err);

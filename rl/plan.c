@@ -59,7 +59,8 @@ bool plan_make(Plan *p, const Recipe *r, const Model *model, Err *err) {
                 .engine = {.slots = (int)r->slots, .max_tokens = (int)longest, .keep_sets = cuts}};
     p->policy.frozen = r->frozen.n ? (const char *const *)r->frozen.at : NULL;
     p->policy_bytes = policy_bytes(model->dev, conf, &p->policy);
-    if (r->beta != 0) p->reference_bytes = policy_bytes(model->dev, conf, &p->reference);
+    /* Without its adapters the policy is the reference. */
+    if (r->beta != 0 && !r->use_peft) p->reference_bytes = policy_bytes(model->dev, conf, &p->reference);
     Params params = params_of(conf, &p->policy);
     bool fits = false;
     for (int slots = (int)r->slots; slots > 0 && !fits; slots /= 2) { /* changes no result */

@@ -37,6 +37,13 @@ typedef struct {
     bool shuffle_dataset;
     TextList frozen; /* patterns of names of parameters that are not trained */
 
+    /* adapters */
+    bool use_peft;
+    long lora_r;
+    double lora_alpha, lora_dropout; /* lora_dropout is 0 with use_peft */
+    TextList lora_target_modules;
+    bool use_rslora;
+
     /* how long, and how many samples at a time */
     long max_steps; /* -1: as long as num_train_epochs says */
     double num_train_epochs;

@@ -4,7 +4,7 @@
  * test compares with). Reading and checking is recipe.c's. Tested by tests/test_rl_recipe.c.
  *
  * Defaults are TRL's, but for these: dtype (TRL's is of the weights; whet's is what is computed in, and the
- * weights that learn are always float32), logging_steps, save_total_limit and eval_on_start (a run here is watched
+ * weights that learn are always float32), lora_dropout, logging_steps, save_total_limit and eval_on_start (a run here is watched
  * step by step, keeps its last checkpoints and the best, and compares with the untouched model).
  */
 #include "rl/recipe.h"
@@ -45,7 +45,7 @@
 #define ONE "whet runs as one process"
 #define HUB "whet talks to no hub; checkpoints lie in output_dir"
 #define NOT_TORCH "whet is no PyTorch program"
-#define NO_LORA "adapters do not exist here yet; all parameters are trained, or those that `frozen` leaves"
+#define NO_4BIT "quantised weights can't learn here yet"
 #define NO_LOSS "only loss_type grpo, dr_grpo and dapo exist here"
 #define NO_ENTROPY "the entropy terms do not exist here"
 #define NO_REF_SYNC "the reference stays as it is loaded"
@@ -73,6 +73,16 @@ const RecipeKey recipe_keys[] = {
     WHOLE(max_skipped, NULL, "100", 1, 1e9, "broken rows of a file that are skipped before the file is refused"),
     LIST(frozen, KEY_TEXTS, NULL, NULL,
          "patterns (*, ?) of names of parameters that are not trained, such as model.embed_tokens.*"),
+
+    HEADING("Low-rank adapters (LoRA)"),
+    SWITCH(use_peft, MODEL, "false",
+           "train low-rank adapters and leave the model as it is; checkpoints are folders that PEFT loads"),
+    WHOLE(lora_r, MODEL, "16", 1, 4096, "rank of the adapters"),
+    NUMBER(lora_alpha, MODEL, "32", DBL_MIN, 1e9, "the adapters' part is multiplied by lora_alpha / lora_r"),
+    LIST(lora_target_modules, KEY_TEXTS, MODEL, "q_proj,v_proj",
+         "linears that get one: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, or all-linear"),
+    SWITCH(use_rslora, MODEL, "false", "multiply by lora_alpha / sqrt(lora_r) instead"),
+    NUMBER(lora_dropout, MODEL, "0", 0, 1, "must be 0 (TRL: 0.05): what learns is what sampled"),
 
     HEADING("How long, and how many samples at a time"),
     WHOLE(max_steps, HF, "-1", -1, 1e9, "updates of the whole run; -1: as num_train_epochs says"),
@@ -195,7 +205,7 @@ const RecipeKey recipe_keys[] = {
     UNNEEDED("log_unique_prompts", GRPO, STORED),
     UNNEEDED("log_completions_hub_repo", GRPO, HUB),
     UNNEEDED("attn_implementation", MODEL, "there is one attention, exact"),
-    UNNEEDED("lora_task_type", MODEL, NO_LORA),
+    UNNEEDED("lora_task_type", MODEL, "there is one task: CAUSAL_LM"),
     UNNEEDED("dataset_streaming", SCRIPT, "data sets are files here"),
     UNNEEDED("ignore_bias_buffers", SCRIPT, NOT_TORCH),
     UNNEEDED("average_tokens_across_devices", HF, ONE),
@@ -298,23 +308,18 @@ const RecipeKey recipe_keys[] = {
     UNNEEDED("entropy_coef_delta", GRPO, NO_ENTROPY),
     UNNEEDED("entropy_target", GRPO, NO_ENTROPY),
     UNNEEDED("max_tool_calling_iterations", GRPO, "there are no tools"),
-    UNNEEDED("lora_r", MODEL, NO_LORA),
-    UNNEEDED("lora_alpha", MODEL, NO_LORA),
-    UNNEEDED("lora_dropout", MODEL, NO_LORA),
-    UNNEEDED("lora_target_modules", MODEL, NO_LORA),
-    UNNEEDED("lora_target_parameters", MODEL, NO_LORA),
-    UNNEEDED("lora_modules_to_save", MODEL, NO_LORA),
-    UNNEEDED("use_rslora", MODEL, NO_LORA),
-    UNNEEDED("use_dora", MODEL, NO_LORA),
-    UNNEEDED("bnb_4bit_quant_type", MODEL, NO_LORA),
-    UNNEEDED("use_bnb_nested_quant", MODEL, NO_LORA),
-    UNNEEDED("bnb_4bit_quant_storage", MODEL, NO_LORA),
+    UNNEEDED("bnb_4bit_quant_type", MODEL, NO_4BIT),
+    UNNEEDED("use_bnb_nested_quant", MODEL, NO_4BIT),
+    UNNEEDED("bnb_4bit_quant_storage", MODEL, NO_4BIT),
 
     HEADING("TRL's keys that would change the result, and the values that do not"),
     REFUSED("fp16", HF, "false", "say dtype: bfloat16 or dtype: float32"),
-    REFUSED("use_peft", MODEL, "false", NO_LORA),
-    REFUSED("load_in_8bit", MODEL, "false", "quantised weights can't learn here yet"),
-    REFUSED("load_in_4bit", MODEL, "false", "quantised weights can't learn here yet"),
+    REFUSED("lora_target_parameters", MODEL, NULL, "adapters are of linears: lora_target_modules"),
+    REFUSED("lora_modules_to_save", MODEL, NULL,
+            "with use_peft the adapters alone learn; to train some parameters of the model say frozen"),
+    REFUSED("use_dora", MODEL, "false", "adapters are plain here: use_rslora is the one variant"),
+    REFUSED("load_in_8bit", MODEL, "false", NO_4BIT),
+    REFUSED("load_in_4bit", MODEL, "false", NO_4BIT),
     REFUSED("model_revision", MODEL, "main", "models are folders here: name the folder of that revision"),
     REFUSED("model_init_kwargs", GRPO, NULL, "models have no hidden settings here"),
     REFUSED("router_aux_loss_coef", GRPO, "0", "models with experts do not exist here yet"),

@@ -141,6 +141,32 @@ static bool sampling_check(Recipe *r, Err *err) {
     return err_set(err, "prompt_template: %s", why.msg);
 }
 
+static bool adapters_check(Recipe *r, Err *err) {
+    static const char *const keys[] = {"lora_r", "lora_alpha", "lora_target_modules", "use_rslora",
+                                       "lora_dropout"};
+    for (size_t i = 0; !r->use_peft && i < sizeof keys / sizeof *keys; i++)
+        if (is_given(r, keys[i])) {
+            note_add(r, arena_format(&r->arena, "%s: not needed here: there are no adapters without use_peft",
+                                     keys[i]));
+            break;
+        }
+    if (!r->use_peft) return true;
+    if (r->lora_dropout > 0)
+        return err_set(
+            err,
+            "lora_dropout %g: with dropout the learner would compute another function than the one that "
+            "was sampled from; say lora_dropout: 0",
+            r->lora_dropout);
+    if (r->frozen.n)
+        return err_set(err,
+                       "frozen and use_peft contradict each other: with adapters, lora_target_modules says what "
+                       "learns");
+    if (!r->lora_target_modules.n)
+        return err_set(err, "lora_target_modules is empty: name linears, or all-linear");
+    if (!is_given(r, "lora_dropout")) note_add(r, "lora_dropout is 0 here (TRL's default is 0.05)");
+    return true;
+}
+
 static bool is_generator(const char *name) { return strncmp(name, "generate:", 9) == 0; }
 
 static bool eval_resolve(Recipe *r, Err *err) {
@@ -174,8 +200,8 @@ static bool resume_resolve(Recipe *r, Err *err) {
 bool recipe_resolve(Recipe *recipe, Err *err) {
     unneeded_note(recipe);
     return required_check(recipe, err) && batches_resolve(recipe, err) && schedule_check(recipe, err) &&
-           rewards_resolve(recipe, err) && sampling_check(recipe, err) && eval_resolve(recipe, err) &&
-           resume_resolve(recipe, err);
+           rewards_resolve(recipe, err) && sampling_check(recipe, err) && adapters_check(recipe, err) &&
+           eval_resolve(recipe, err) && resume_resolve(recipe, err);
 }
 
 long recipe_updates(const Recipe *recipe, long problems) {

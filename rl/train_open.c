@@ -44,6 +44,39 @@ static bool open_folder(Trainer *t, char **folder, Err *err) {
 
 /* ---- model, engine, learner ---- */
 
+/* Lays new adapters over the model, or sees that the checkpoint has those that the recipe wants. */
+static bool open_adapters(Trainer *t, const char *folder, Err *err) {
+    const Recipe *r = t->recipe;
+    ModelFile *file = t->model.file;
+    bool there = model_file_base(file) != NULL;
+    if (folder && there != r->use_peft)
+        return err_set(err,
+                       "%s holds %s adapters and the recipe says use_peft: %s: go on with the recipe that the run "
+                       "was begun with",
+                       folder, there ? "" : "no", r->use_peft ? "true" : "false");
+    if (!r->use_peft) model_file_merge(file); /* the whole model learns */
+    if (!r->use_peft || folder) return true;
+    if (there)
+        return err_set(err, "%s holds adapters already: write them into the model first (whet export --model %s)",
+                       r->model_name_or_path, r->model_name_or_path);
+    const Lora lora = {(int)r->lora_r, r->lora_alpha, r->use_rslora};
+    char *path = realpath(r->model_name_or_path, NULL); /* NULL: the name of a model in the cache */
+    bool good = model_file_adapt_new(file, &lora, r->lora_target_modules.at, path ? path : r->model_name_or_path,
+                                     (uint64_t)r->seed, err);
+    free(path);
+    return good;
+}
+
+static void print_adapters(const Trainer *t) {
+    const Params *params = &t->model.policy->params;
+    int64_t trained = 0;
+    for (int i = 0; i < params->n; i++)
+        if (params->items[i].trained) trained += (int64_t)params->items[i].rows * params->items[i].cols;
+    if (t->recipe->use_peft)
+        fprintf(t->out, "adapters: %.2f of %.2f million parameters learn (%.2f %%)\n", (double)trained * 1e-6,
+                (double)params->n_all * 1e-6, 100 * (double)trained / (double)params->n_all);
+}
+
 static bool open_model(Trainer *t, const char *folder, Err *err) {
     const Recipe *r = t->recipe;
     OpenConf conf = {.model = folder ? folder : r->model_name_or_path,
@@ -52,7 +85,9 @@ static bool open_model(Trainer *t, const char *folder, Err *err) {
                      .cpu_path = r->cpu_path,
                      .threads = r->threads,
                      .max_memory = r->max_memory};
-    if (!model_open(&t->model, &conf, err) || !plan_make(&t->plan, r, &t->model, err)) return false;
+    if (!model_open(&t->model, &conf, err) || !open_adapters(t, folder, err) ||
+        !plan_make(&t->plan, r, &t->model, err))
+        return false;
     Buf line = {0};
     plan_print(&t->plan, &line);
     fprintf(t->out, "device: %s, %s, %d threads\n%s\n", r->device, dev_path(t->model.dev),
@@ -62,14 +97,19 @@ static bool open_model(Trainer *t, const char *folder, Err *err) {
     size_t more = t->plan.total - t->plan.policy_bytes;
     if (!model_load(&t->model, &t->plan.policy, more, err)) return false;
     t->model.policy->version = t->state.version;
-    if (r->beta != 0) {
+    print_adapters(t);
+    Policy *reference = r->use_peft ? t->model.policy : NULL; /* without its adapters */
+    if (r->beta != 0 && !reference) {
         t->reference_file = model_file_named(r->model_name_or_path, err);
-        if (t->reference_file)
+        if (t->reference_file) {
+            model_file_merge(t->reference_file);
             t->reference = policy_load(t->model.dev, t->reference_file, &t->plan.reference, err);
+        }
         if (!t->reference) return false;
+        reference = t->reference;
     }
     t->engine = engine_open(t->model.policy, t->model.tok, &t->plan.engine, err);
-    if (t->engine) t->learner = learner_open(t->model.policy, t->reference, &t->plan.learn, err);
+    if (t->engine) t->learner = learner_open(t->model.policy, reference, &t->plan.learn, err);
     if (!t->learner) return false;
     return !folder || checkpoint_moments(folder, t->model.policy, t->learner, err);
 }

@@ -12,7 +12,7 @@ struct Trainer {
     FILE *out;
     Model model;
     ModelFile *reference_file;
-    Policy *reference; /* NULL without a KL term */
+    Policy *reference; /* NULL without a KL term, and with adapters */
     Plan plan;
     Engine *engine;
     Learner *learner;

@@ -18,9 +18,9 @@ static const struct {
     const char *name;
     int product;
 } LINEARS[] = {
-    {"self_attn.q_proj", 0}, {"self_attn.k_proj", 0},    {"self_attn.v_proj", 0},
-    {"self_attn.o_proj", 1}, {"mlp.gate_proj", 2},       {"mlp.up_proj", 2},
-    {"mlp.down_proj", 3},    {"self_attn.qkv_proj", 0},  {"mlp.gate_up_proj", 2},
+    {"self_attn.q_proj", 0}, {"self_attn.k_proj", 0},   {"self_attn.v_proj", 0},
+    {"self_attn.o_proj", 1}, {"mlp.gate_proj", 2},      {"mlp.up_proj", 2},
+    {"mlp.down_proj", 3},    {"self_attn.qkv_proj", 0}, {"mlp.gate_up_proj", 2},
 };
 
 unsigned lora_bit(const char *linear) {
@@ -151,7 +151,8 @@ bool adapter_base(const char *folder, char **base, Err *err) {
     bool good = name && *name;
     if (good) *base = mem_text(name);
     if (!good)
-        err_set(err, "%s/adapter_config.json: base_model_name_or_path is missing: write the base model's path there",
+        err_set(err,
+                "%s/adapter_config.json: base_model_name_or_path is missing: write the base model's path there",
                 folder);
     json_decref(config);
     return good;
@@ -159,15 +160,27 @@ bool adapter_base(const char *folder, char **base, Err *err) {
 
 static bool is_empty(const json_t *value) {
     return !value || json_is_null(value) || json_is_false(value) ||
-           (json_is_object(value) && !json_object_size(value)) || (json_is_array(value) && !json_array_size(value));
+           (json_is_object(value) && !json_object_size(value)) ||
+           (json_is_array(value) && !json_array_size(value));
 }
 
 /* PEFT's other kinds of adapters, and its settings that make another function of the same tensors. */
 static bool config_check(const json_t *config, Lora *lora, const char *folder, Err *err) {
-    static const char *const others[] = {
-        "use_dora",         "fan_in_fan_out",    "lora_bias",   "modules_to_save",         "rank_pattern",
-        "alpha_pattern",    "layer_replication", "use_qalora",  "trainable_token_indices", "target_parameters",
-        "alora_invocation_tokens", "use_bdlora", "arrow_config", "velora_config",          "kasa_config"};
+    static const char *const others[] = {"use_dora",
+                                         "fan_in_fan_out",
+                                         "lora_bias",
+                                         "modules_to_save",
+                                         "rank_pattern",
+                                         "alpha_pattern",
+                                         "layer_replication",
+                                         "use_qalora",
+                                         "trainable_token_indices",
+                                         "target_parameters",
+                                         "alora_invocation_tokens",
+                                         "use_bdlora",
+                                         "arrow_config",
+                                         "velora_config",
+                                         "kasa_config"};
     /* These ways of beginning change the base's weights too. */
     static const char *const begins[] = {"pissa", "olora", "corda", "loftq", "lora_ga"};
     const char *type = json_string_value(json_object_get(config, "peft_type")),
@@ -175,15 +188,16 @@ static bool config_check(const json_t *config, Lora *lora, const char *folder, E
                *init = json_string_value(json_object_get(config, "init_lora_weights"));
     const json_t *r = json_object_get(config, "r"), *alpha = json_object_get(config, "lora_alpha");
     if (!type || strcmp(type, "LORA") != 0)
-        return err_set(err, "%s/adapter_config.json: adapters of the type %.40s are not supported (LORA is)", folder,
-                       type ? type : "?");
+        return err_set(err, "%s/adapter_config.json: adapters of the type %.40s are not supported (LORA is)",
+                       folder, type ? type : "?");
     for (int i = 0; i < LENGTH(others); i++)
         if (!is_empty(json_object_get(config, others[i])))
             return err_set(err, "%s/adapter_config.json: %s is not supported: merge the adapter with PEFT first",
                            folder, others[i]);
     if (bias && strcmp(bias, "none") != 0)
-        return err_set(err, "%s/adapter_config.json: bias \"%.40s\" is not supported: merge the adapter with PEFT first",
-                       folder, bias);
+        return err_set(
+            err, "%s/adapter_config.json: bias \"%.40s\" is not supported: merge the adapter with PEFT first",
+            folder, bias);
     for (int i = 0; init && i < LENGTH(begins); i++)
         if (strncmp(init, begins[i], strlen(begins[i])) == 0)
             return err_set(err,
@@ -219,8 +233,8 @@ static bool tensor_take(const Conf *conf, const Lora *lora, const TensorSpec *sp
                        folder, t->name);
     int rows = is_a ? lora->r : specs[at].rows, cols = is_a ? specs[at].cols : lora->r;
     if (t->rows != rows || t->cols != cols || t->type == STORED_OTHER)
-        return err_set(err, "%s: the tensor %.100s is %d x %d %s, expected %d x %d: the base model is another", folder,
-                       t->name, t->rows, t->cols, t->type_name, rows, cols);
+        return err_set(err, "%s: the tensor %.100s is %d x %d %s, expected %d x %d: the base model is another",
+                       folder, t->name, t->rows, t->cols, t->type_name, rows, cols);
     (is_a ? has_a : has_b)[layer] |= bit;
     return true;
 }
@@ -235,7 +249,8 @@ static bool tensors_take(Adapter *adapter, Conf *conf, const char *folder, Err *
         good = tensor_take(conf, &adapter->lora, specs, n, &tensors[i], has_a, has_b, folder, err);
     for (int l = 0; good && l < conf->n_layers; l++) {
         if (has_a[l] != has_b[l])
-            good = err_set(err, "%s: layer %d has a lora_A without its lora_B, or the other way round: fetch it again",
+            good = err_set(err,
+                           "%s: layer %d has a lora_A without its lora_B, or the other way round: fetch it again",
                            folder, l);
         conf->layers[l].adapted = has_a[l];
     }
@@ -251,8 +266,7 @@ Adapter *adapter_open(Conf *conf, const char *folder, Err *err) {
     bool good = config && config_check(config, &adapter->lora, folder, err);
     const char *base = json_string_value(json_object_get(config, "base_model_name_or_path"));
     adapter->base = mem_text(base ? base : "");
-    if (good)
-        adapter->file = safetensors_open(arena_format(&arena, "%s/adapter_model.safetensors", folder), err);
+    if (good) adapter->file = safetensors_open(arena_format(&arena, "%s/adapter_model.safetensors", folder), err);
     good = good && adapter->file && tensors_take(adapter, conf, folder, err);
     json_decref(config);
     arena_free(&arena);
@@ -335,12 +349,12 @@ static bool config_write(const char *folder, const Conf *conf, const char *base,
     const Lora *lora = &conf->lora;
     json_t *alpha = lora->alpha == floor(lora->alpha) && lora->alpha < 1e15 ? json_integer((json_int_t)lora->alpha)
                                                                             : json_real(lora->alpha);
-    json_t *config = json_pack(
-        "{s:s, s:s, s:s, s:n, s:i, s:o, s:f, s:o, s:s, s:b, s:b, s:b, s:b, s:b, s:n, s:{}, s:{}}", "peft_type",
-        "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path", base, "revision", "r", lora->r, "lora_alpha",
-        alpha, "lora_dropout", 0.0, "target_modules", targets_json(conf), "bias", "none", "fan_in_fan_out", 0,
-        "inference_mode", 1, "init_lora_weights", 1, "use_rslora", (int)lora->rslora, "use_dora", 0,
-        "modules_to_save", "rank_pattern", "alpha_pattern");
+    json_t *config =
+        json_pack("{s:s, s:s, s:s, s:n, s:i, s:o, s:f, s:o, s:s, s:b, s:b, s:b, s:b, s:b, s:n, s:{}, s:{}}",
+                  "peft_type", "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path", base, "revision", "r",
+                  lora->r, "lora_alpha", alpha, "lora_dropout", 0.0, "target_modules", targets_json(conf), "bias",
+                  "none", "fan_in_fan_out", 0, "inference_mode", 1, "init_lora_weights", 1, "use_rslora",
+                  (int)lora->rslora, "use_dora", 0, "modules_to_save", "rank_pattern", "alpha_pattern");
     CHECK(config, "adapter_config.json of %s can't be made", base);
     Arena arena = {0};
     bool good = json_write(arena_format(&arena, "%s/adapter_config.json", folder), config, err);
