@@ -79,8 +79,9 @@ const RecipeKey recipe_keys[] = {
            "train low-rank adapters and leave the model as it is; checkpoints are folders that PEFT loads"),
     WHOLE(lora_r, MODEL, "16", 1, 4096, "rank of the adapters"),
     NUMBER(lora_alpha, MODEL, "32", DBL_MIN, 1e9, "the adapters' part is multiplied by lora_alpha / lora_r"),
-    LIST(lora_target_modules, KEY_TEXTS, MODEL, "q_proj,v_proj",
-         "linears that get one: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, or all-linear"),
+    LIST(lora_target_modules, KEY_TEXTS, MODEL, NULL,
+         "linears that get one: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, or all-linear; "
+         "default: q_proj, v_proj, as in PEFT"),
     SWITCH(use_rslora, MODEL, "false", "multiply by lora_alpha / sqrt(lora_r) instead"),
     NUMBER(lora_dropout, MODEL, "0", 0, 1, "must be 0 (TRL: 0.05): what learns is what sampled"),
 

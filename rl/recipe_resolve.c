@@ -161,8 +161,13 @@ static bool adapters_check(Recipe *r, Err *err) {
         return err_set(err,
                        "frozen and use_peft contradict each other: with adapters, lora_target_modules says what "
                        "learns");
-    if (!r->lora_target_modules.n)
+    if (!r->lora_target_modules.n && is_given(r, "lora_target_modules"))
         return err_set(err, "lora_target_modules is empty: name linears, or all-linear");
+    if (!r->lora_target_modules.n) { /* PEFT's */
+        const char **both = arena_alloc(&r->arena, 3, sizeof *both);
+        both[0] = "q_proj", both[1] = "v_proj";
+        r->lora_target_modules = (TextList){both, 2};
+    }
     if (!is_given(r, "lora_dropout")) note_add(r, "lora_dropout is 0 here (TRL's default is 0.05)");
     return true;
 }

@@ -193,7 +193,10 @@ static void test_contradictions(void **state) {
     refused("prompt_template: solve this\n", NULL, "prompt_template: the prompt template has no {problem}");
     refused("stop_strings: ['']\n", NULL, "stop_strings has an empty text");
     refused("resume_from_checkpoint: true\noverwrite_output_dir: true\n", NULL, "contradict each other");
-    refused("use_peft: true\n", NULL, "use_peft: true would change the result and is not to be had here");
+    refused("use_peft: true\nlora_dropout: 0.05\n", NULL, "lora_dropout 0.05: with dropout");
+    refused("use_peft: true\nfrozen: '*.mlp.*'\n", NULL, "frozen and use_peft contradict each other");
+    refused("use_peft: true\nlora_target_modules: []\n", NULL, "lora_target_modules is empty");
+    refused("use_dora: true\n", NULL, "use_dora: true would change the result and is not to be had here");
     refused("generation_kwargs: {top_k: 3}\n", NULL, "generation_kwargs: {...} would change the result");
     refused("entropy_coef: 0.01\n", NULL, "entropy_coef: 0.01 would change the result");
     refused(NULL, "--load_in_4bit", "load_in_4bit: true would change the result");
@@ -234,6 +237,15 @@ static void test_what_follows(void **state) {
     recipe_free(&r);
     r = load_good(NULL, "--dataset_name generate:sums:held=7,3,4 --eval_dataset_name=");
     assert_null(r.eval_dataset_name);
+    recipe_free(&r);
+    r = load_good("use_peft: true\n", NULL);
+    assert_int_equal(r.lora_target_modules.n, 2);
+    assert_string_equal(r.lora_target_modules.at[1], "v_proj");
+    assert_non_null(strstr(r.notes.at[0], "lora_dropout is 0 here"));
+    recipe_free(&r);
+    r = load_good("lora_r: 8\nlora_target_modules: all-linear\nlora_dropout: 0.05\n", NULL); /* means nothing */
+    assert_int_equal(r.notes.n, 1);
+    assert_non_null(strstr(r.notes.at[0], "there are no adapters without use_peft"));
     recipe_free(&r);
     r = load_good("eval_dataset_name: d.jsonl\n", NULL);
     assert_false(r.eval_held_out);
@@ -316,9 +328,9 @@ static void test_help(void **state) {
 static void test_trl_keys(void **state) {
     (void)state;
     static const char *const other_defaults[] = {
-        "dtype",      "logging_steps",         "save_total_limit",     "eval_on_start",
-        "min_p",      "reward_funcs",          "num_generations_eval", "metric_for_best_model",
-        "eval_steps", "use_bias_correction_kl"};
+        "dtype",      "logging_steps",          "save_total_limit",     "eval_on_start",
+        "min_p",      "reward_funcs",           "num_generations_eval", "metric_for_best_model",
+        "eval_steps", "use_bias_correction_kl", "lora_dropout"};
     Err err = {0};
     Lines *lines = lines_open("tests/goldens/trl_keys.txt", &err);
     if (!lines) print_error("%s (run from the root of the repository)\n", err.msg);
