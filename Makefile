@@ -81,6 +81,27 @@ $(BUILD)/rl/schema.inc: rl/schema.sql
 	@sed 's/[\\"]/\\&/g; s/.*/"&\\n"/' $< > $@
 $(BUILD)/rl/store.o: $(BUILD)/rl/schema.inc
 $(BUILD)/rl/store.o: CFLAGS += -I$(BUILD)
+# tests/ptx: an interpreter of PTX, and stand-ins for cudart (in place of libcudart_static.a) and for cuBLASLt; parts
+# of the tests alone. See tests/ptx/ptx.h and standin.h.
+CUDA_HOME ?= /usr/local/cuda
+NVCC      ?= $(CUDA_HOME)/bin/nvcc
+NVCCFLAGS ?= -std=c++17 -lineinfo -fmad=false -I.
+STANDIN_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %/cublaslt.c,$(wildcard tests/ptx/*.c)))
+STANDIN         := $(BUILD)/libstandin.a $(BUILD)/libcublasLt.so.13 $(patsubst kernels/cuda/%.cu,build/ptx/%.ptx,$(wildcard kernels/cuda/*.cu))
+# How a program is linked with the stand-ins: the library whole, and visible to the stand-in for cuBLASLt.
+STANDIN_LINK    := -Wl,--whole-archive $(BUILD)/libstandin.a -Wl,--no-whole-archive -rdynamic
+STANDIN_CFLAGS  := -O2 -fno-strict-aliasing -mavx2 -mfma -mf16c -isystem $(CUDA_HOME)/include \
+                   -DSTANDIN_PTX='"$(CURDIR)/build/ptx"' -DSTANDIN_CUBLASLT='"$(CURDIR)/$(BUILD)/libcublasLt.so.13"'
+$(STANDIN_OBJECTS) $(BUILD)/tests/ptx/cublaslt.o: CFLAGS += $(STANDIN_CFLAGS)
+$(BUILD)/tests/ptx/cublaslt.o: CFLAGS += -fPIC
+$(BUILD)/libstandin.a: $(STANDIN_OBJECTS)
+	@rm -f $@ && ar rcs $@ $^
+$(BUILD)/libcublasLt.so.13: $(BUILD)/tests/ptx/cublaslt.o
+	$(call say,LD $@)$(CC) $(LDFLAGS) -shared -Wl,-soname,$(@F) -o $@ $<
+build/ptx/%.ptx: kernels/cuda/%.cu $(wildcard kernels/cuda/*.h kernels/*.h)
+	@mkdir -p $(@D)
+	$(call say,PTX $@)$(NVCC) $(NVCCFLAGS) -arch=compute_80 -ptx -o $@ $<
+
 # tests/test_ROOM_*.c links ROOM and what lies below it, and nothing else.
 USES_kernels  := kernels
 USES_datasets := datasets kernels
@@ -94,7 +115,7 @@ $(BUILD)/tests/test_$(1)_%: tests/test_$(1)_%.c $(USES_$(1):%=$(BUILD)/lib%.a)
 endef
 $(foreach room,$(ROOMS),$(eval $(call test_rule,$(room))))
 tests-built: $(TESTS)
--include $(OBJECTS:.o=.d) $(TESTS:=.d)
+-include $(OBJECTS:.o=.d) $(TESTS:=.d) $(STANDIN_OBJECTS:.o=.d) $(BUILD)/tests/ptx/cublaslt.d
 
 deps:
 	@tests/deps.sh

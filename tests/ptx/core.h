@@ -1,6 +1,6 @@
-/* core.h: what the files of the interpreter share. Rows: a register of 32 lanes lies as 32 values side by side, 2, 4
- * or 8 bytes each; a predicate is one 32-bit mask. A function's registers have fixed rows in the frame of the warp
- * (there is no recursion), so lanes that are at different places can share a frame. */
+/* core.h: what the files of the interpreter share. Rows: a register of 32 lanes lies as 32 values side by side, 2,
+ * 4 or 8 bytes each; a predicate is one 32-bit mask. A function's registers have fixed rows in the frame of the
+ * warp (there is no recursion), so lanes that are at different places can share a frame. */
 #ifndef TESTS_PTX_CORE_H
 #define TESTS_PTX_CORE_H
 
@@ -69,10 +69,12 @@ typedef struct Func {
     int first, end; /* instructions */
     Param *params, *rets;
     int n_params, n_rets;
-    int param_bytes;               /* entry: of the buffer; function: of the lane */
-    int shared;                    /* bytes of its own static shared memory, gaps included */
-    int shared_used;               /* without the gaps */
-    struct { int off, size; } *vars; /* its shared variables */
+    int param_bytes; /* entry: of the buffer; function: of the lane */
+    int shared;      /* bytes of its own static shared memory, gaps included */
+    int shared_used; /* without the gaps */
+    struct {
+        int off, size;
+    } * vars; /* its shared variables */
     int n_vars;
     int max_threads, req[3];
     PtxCounts counts;
@@ -93,15 +95,25 @@ struct PtxModule {
     int n_files;
     char *konst; /* rows of constants */
     size_t n_konst;
-    struct { uint64_t value; uint32_t off; int width; } *konsts;
+    struct {
+        uint64_t value;
+        uint32_t off;
+        int width;
+    } * konsts;
     int n_konsts;
-    uint32_t frame; /* bytes of a warp's registers */
-    int local, lane_param; /* bytes of a lane */
+    uint32_t frame;          /* bytes of a warp's registers */
+    int local, lane_param;   /* bytes of a lane */
     int shared, shared_used; /* of the module's static variables: below those of any kernel */
-    struct { int off, size; } *vars;
+    struct {
+        int off, size;
+    } * vars;
     int n_vars;
     int dyn; /* where extern .shared begins, in each kernel */
-    struct { char *name; uint64_t address; size_t size; } *globals;
+    struct {
+        char *name;
+        uint64_t address;
+        size_t size;
+    } * globals;
     int n_globals;
     void *arena;
 };
@@ -201,12 +213,13 @@ static inline void pred_put(Warp *w, uint32_t off, uint32_t v, uint32_t m) {
     *d = (*d & ~m) | (v & m);
 }
 /* Writes the lanes of m of a row of T from t. */
-#define PUT(T, d, t, m)                                                                                               \
-    do {                                                                                                              \
-        T *d_ = (T *)(d);                                                                                             \
-        if ((m) == FULL) memcpy(d_, (t), 32 * sizeof(T));                                                             \
-        else                                                                                                          \
-            for (int l_ = 0; l_ < 32; l_++) d_[l_] = ((m) >> l_ & 1) ? (t)[l_] : d_[l_];                              \
+#define PUT(T, d, t, m)                                                                                           \
+    do {                                                                                                          \
+        T *d_ = (T *)(d);                                                                                         \
+        if ((m) == FULL)                                                                                          \
+            memcpy(d_, (t), 32 * sizeof(T));                                                                      \
+        else                                                                                                      \
+            for (int l_ = 0; l_ < 32; l_++) d_[l_] = ((m) >> l_ & 1) ? (t)[l_] : d_[l_];                          \
     } while (0)
 #define LANES for (int l = 0; l < 32; l++)
 #define ON(m) if ((m) >> l & 1)
@@ -261,8 +274,29 @@ void exec_nothing(Warp *w, const Ins *in, uint32_t m);
 
 /* Types, in this order in the table of names (decode.c). */
 typedef enum {
-    T_NONE, T_PRED, T_B8, T_U8, T_S8, T_B16, T_U16, T_S16, T_F16, T_BF16, T_B32, T_U32, T_S32, T_F32, T_F16X2, T_BF16X2,
-    T_TF32, T_B64, T_U64, T_S64, T_F64, T_B128, T_COUNT
+    T_NONE,
+    T_PRED,
+    T_B8,
+    T_U8,
+    T_S8,
+    T_B16,
+    T_U16,
+    T_S16,
+    T_F16,
+    T_BF16,
+    T_B32,
+    T_U32,
+    T_S32,
+    T_F32,
+    T_F16X2,
+    T_BF16X2,
+    T_TF32,
+    T_B64,
+    T_U64,
+    T_S64,
+    T_F64,
+    T_B128,
+    T_COUNT
 } Type;
 int type_bytes(Type t);
 Type type_named(const char *s);

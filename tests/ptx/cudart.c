@@ -1,4 +1,5 @@
-/* cudart.c: see standin.h. Sources: CUDA Runtime API 13.0, "API synchronization behavior" and "Stream management". */
+/* cudart.c: see standin.h. Sources: CUDA Runtime API 13.0, "API synchronization behavior" and "Stream management".
+ */
 #include <cuda_runtime_api.h>
 #include <dirent.h>
 #include <dlfcn.h>
@@ -13,6 +14,9 @@
 
 #ifndef STANDIN_PTX
 #define STANDIN_PTX "build/ptx"
+#endif
+#ifndef STANDIN_CUBLASLT
+#define STANDIN_CUBLASLT "build/plain/libcublasLt.so.13"
 #endif
 
 void (*standin_on_error)(const char *message);
@@ -33,7 +37,7 @@ void standin_stop(const char *format, ...) {
 
 typedef struct Op {
     struct Op *next;
-    long id;                   /* in its stream, from 1 */
+    long id;                     /* in its stream, from 1 */
     struct CUstream_st *wait[2]; /* may run when these have done so much */
     long wait_id[2];
     void (*run)(void *payload);
@@ -76,7 +80,9 @@ static struct CUstream_st *stream_of(cudaStream_t s) {
 static Op *pending_on(const void *p, size_t n) {
     for (struct CUstream_st *s = streams; s; s = s->next)
         for (Op *o = s->head; o; o = o->next)
-            if (o->host && (const char *)o->host < (const char *)p + n && (const char *)p < (const char *)o->host + o->host_bytes) return o;
+            if (o->host && (const char *)o->host < (const char *)p + n &&
+                (const char *)p < (const char *)o->host + o->host_bytes)
+                return o;
     return NULL;
 }
 
@@ -87,8 +93,10 @@ static Op *queue(struct CUstream_st *s, void (*run)(void *), const void *payload
     if (bytes) memcpy(o->payload, payload, bytes);
     o->id = ++s->queued;
     if (s->blocking) o->wait[0] = &null_stream, o->wait_id[0] = null_stream.queued;
-    if (s->tail) s->tail->next = o;
-    else s->head = o;
+    if (s->tail)
+        s->tail->next = o;
+    else
+        s->head = o;
     s->tail = o;
     return o;
 }
@@ -114,7 +122,8 @@ static bool ready(const struct CUstream_st *s) {
 static void step(struct CUstream_st *s) {
     Op *o = s->head;
     if (o->host_hash && hash(o->host, o->host_bytes) != o->host_hash)
-        standin_stop("pending: the host changed %zu bytes at %p while a copy from there was under way", o->host_bytes, o->host);
+        standin_stop("pending: the host changed %zu bytes at %p while a copy from there was under way",
+                     o->host_bytes, o->host);
     if (o->run) o->run(o->payload);
     s->head = o->next;
     if (!s->head) s->tail = NULL;
@@ -129,7 +138,8 @@ static void run_until(struct CUstream_st *s, long id) {
         for (struct CUstream_st *p = streams; p && n < 64; p = p->next)
             if (ready(p)) can[n++] = p;
         if (n == 0) standin_stop("deadlock: a stream waits for what never runs");
-        if (standin_seed() == 0 && ready(s)) pick = s;
+        if (standin_seed() == 0 && ready(s))
+            pick = s;
         else {
             rng = rng * 6364136223846793005ull + 1442695040888963407ull;
             pick = can[(rng >> 33) % (uint64_t)n];
@@ -153,7 +163,7 @@ static struct {
     const char *name;
     PtxKernel *kernel;
     size_t max_dynamic;
-} *functions;
+} * functions;
 static int n_functions;
 static struct {
     const void *host;
@@ -166,10 +176,17 @@ static cudaError_t last;
 
 uint64_t standin_seed(void) { return ptx_options.seed; }
 
+/* The program's dlopen of libcublasLt.so.13 finds the library of that name that is loaded already. */
+static void library_load(void) {
+    const char *path = getenv("STANDIN_CUBLASLT") ? getenv("STANDIN_CUBLASLT") : STANDIN_CUBLASLT;
+    if (access(path, R_OK) == 0 && !dlopen(path, RTLD_NOW | RTLD_GLOBAL)) standin_stop("cublas: %s", dlerror());
+}
+
 void standin_open(void) {
     static bool open;
     if (open) return;
     open = true;
+    library_load();
     const char *s;
     if ((s = getenv("STANDIN_SEED"))) ptx_options.seed = strtoull(s, NULL, 0);
     if ((s = getenv("STANDIN_BYTES"))) ptx_device_bytes = strtoull(s, NULL, 0);
@@ -221,11 +238,11 @@ void standin_counts_print(const char *path) {
     for (int i = 0; i < n_functions; i++) {
         if (!functions[i].kernel) continue;
         const PtxCounts *c = ptx_counts(functions[i].kernel);
-        fprintf(f, "%s launches %ld blocks %ld threads %d shared %zu lanes %lld", functions[i].name, c->launches, c->blocks, c->threads,
-                c->shared, c->lanes);
+        fprintf(f, "%s launches %ld blocks %ld threads %d shared %zu lanes %lld", functions[i].name, c->launches,
+                c->blocks, c->threads, c->shared, c->lanes);
         for (int k = 0; k < PTX_CLASSES; k++) fprintf(f, " %s %lld", ptx_class_name((PtxClass)k), c->warp[k]);
-        fprintf(f, " requests %lld sectors %lld bytes %lld shared_requests %lld wavefronts %lld flops %lld\n", c->requests, c->sectors,
-                c->bytes, c->shared_requests, c->wavefronts, c->flops);
+        fprintf(f, " requests %lld sectors %lld bytes %lld shared_requests %lld wavefronts %lld flops %lld\n",
+                c->requests, c->sectors, c->bytes, c->shared_requests, c->wavefronts, c->flops);
     }
     fclose(f);
 }
@@ -252,24 +269,32 @@ void *standin_device(const void *p, size_t bytes, const char *what, int read) {
     void *host = ptx_memory(a, bytes, &why);
     if (!host) standin_stop("%s: %s, %zu bytes at %s", why, what, bytes, ptx_describe(a));
     size_t first;
-    if (read && !ptx_written(a, bytes, &first)) standin_stop("uninit-global: %s reads %s, which nobody wrote", what, ptx_describe(a + first));
+    if (read && !ptx_written(a, bytes, &first))
+        standin_stop("uninit-global: %s reads %s, which nobody wrote", what, ptx_describe(a + first));
     return host;
 }
 
-/* ---- what nvcc's host code calls (private to nvcc: a new release may want others, and a link error names them) ---- */
+void standin_mark(const void *p, size_t bytes) { ptx_mark((uint64_t)(uintptr_t)p, bytes, true); }
+bool standin_is_device(const void *p) { return ptx_is_device(p); }
+
+/* ---- what nvcc's host code calls (private to nvcc: a new release may want others, and a link error names them)
+ * ---- */
 
 void **__cudaRegisterFatBinary(void *image);
 void __cudaRegisterFatBinaryEnd(void **handle);
 void __cudaUnregisterFatBinary(void **handle);
 char __cudaInitModule(void **handle);
-void __cudaRegisterFunction(void **handle, const char *host, char *name, const char *device, int limit, void *tid, void *bid, void *block,
-                            void *grid, int *size);
-void __cudaRegisterVar(void **handle, char *host, char *name, const char *device, int external, size_t size, int constant, int global);
+void __cudaRegisterFunction(void **handle, const char *host, char *name, const char *device, int limit, void *tid,
+                            void *bid, void *block, void *grid, int *size);
+void __cudaRegisterVar(void **handle, char *host, char *name, const char *device, int external, size_t size,
+                       int constant, int global);
 unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared, struct CUstream_st *stream);
 cudaError_t __cudaPopCallConfiguration(dim3 *grid, dim3 *block, size_t *shared, void *stream);
 cudaError_t __cudaGetKernel(cudaKernel_t *kernel, const void *host);
-cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void **args, size_t shared, cudaStream_t stream);
-cudaError_t __cudaLaunchKernel_ptsz(cudaKernel_t kernel, dim3 grid, dim3 block, void **args, size_t shared, cudaStream_t stream);
+cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void **args, size_t shared,
+                               cudaStream_t stream);
+cudaError_t __cudaLaunchKernel_ptsz(cudaKernel_t kernel, dim3 grid, dim3 block, void **args, size_t shared,
+                                    cudaStream_t stream);
 
 void **__cudaRegisterFatBinary(void *image) {
     static void *handle;
@@ -279,8 +304,8 @@ void **__cudaRegisterFatBinary(void *image) {
 void __cudaRegisterFatBinaryEnd(void **handle) { (void)handle; }
 void __cudaUnregisterFatBinary(void **handle) { (void)handle; }
 char __cudaInitModule(void **handle) { return (void)handle, 0; }
-void __cudaRegisterFunction(void **handle, const char *host, char *name, const char *device, int limit, void *tid, void *bid, void *block,
-                            void *grid, int *size) {
+void __cudaRegisterFunction(void **handle, const char *host, char *name, const char *device, int limit, void *tid,
+                            void *bid, void *block, void *grid, int *size) {
     (void)handle, (void)name, (void)limit, (void)tid, (void)bid, (void)block, (void)grid, (void)size;
     functions = realloc(functions, sizeof *functions * (size_t)(n_functions + 1));
     if (!functions) abort();
@@ -289,7 +314,8 @@ void __cudaRegisterFunction(void **handle, const char *host, char *name, const c
     functions[n_functions].max_dynamic = 48 * 1024;
     functions[n_functions++].name = device;
 }
-void __cudaRegisterVar(void **handle, char *host, char *name, const char *device, int external, size_t size, int constant, int global) {
+void __cudaRegisterVar(void **handle, char *host, char *name, const char *device, int external, size_t size,
+                       int constant, int global) {
     (void)handle, (void)name, (void)external, (void)size, (void)constant, (void)global;
     if (n_variables == 256) abort();
     variables[n_variables].host = host;
@@ -335,7 +361,8 @@ static void run_launch(void *payload) {
     if (why) standin_stop("%s", why);
 }
 
-static cudaError_t launch(const void *host, dim3 grid, dim3 block, void **args, size_t shared, cudaStream_t stream) {
+static cudaError_t launch(const void *host, dim3 grid, dim3 block, void **args, size_t shared,
+                          cudaStream_t stream) {
     int f = function_of(host);
     const PtxKernel *k = functions[f].kernel;
     int n = ptx_params(k), offset = 0, size = 0;
@@ -343,11 +370,12 @@ static cudaError_t launch(const void *host, dim3 grid, dim3 block, void **args, 
     if (offset + size > 4096) standin_stop("limit: %s: more than 4096 bytes of parameters", functions[f].name);
     size_t bytes = sizeof(Launching) + (size_t)(offset + size);
     if (shared + ptx_static_shared(k) > functions[f].max_dynamic)
-        standin_stop("limit: %s: %zu bytes of dynamic shared memory, but cudaFuncSetAttribute allowed %zu", functions[f].name, shared,
-                     functions[f].max_dynamic);
+        standin_stop("limit: %s: %zu bytes of dynamic shared memory, but cudaFuncSetAttribute allowed %zu",
+                     functions[f].name, shared, functions[f].max_dynamic);
     Launching *l = calloc(1, bytes);
     if (!l) abort();
-    *l = (Launching){.function = f, .grid = {grid.x, grid.y, grid.z}, .block = {block.x, block.y, block.z}, .shared = shared};
+    *l = (Launching){
+        .function = f, .grid = {grid.x, grid.y, grid.z}, .block = {block.x, block.y, block.z}, .shared = shared};
     for (int i = 0; i < n; i++) {
         ptx_param(k, i, &offset, &size);
         memcpy(l->params + offset, args[i], (size_t)size);
@@ -356,16 +384,19 @@ static cudaError_t launch(const void *host, dim3 grid, dim3 block, void **args, 
     free(l);
     return cudaSuccess;
 }
-cudaError_t cudaLaunchKernel(const void *f, dim3 grid, dim3 block, void **args, size_t shared, cudaStream_t stream) {
+cudaError_t cudaLaunchKernel(const void *f, dim3 grid, dim3 block, void **args, size_t shared,
+                             cudaStream_t stream) {
     return launch(f, grid, block, args, shared, stream);
 }
-cudaError_t __cudaLaunchKernel(cudaKernel_t f, dim3 grid, dim3 block, void **args, size_t shared, cudaStream_t stream) {
+cudaError_t __cudaLaunchKernel(cudaKernel_t f, dim3 grid, dim3 block, void **args, size_t shared,
+                               cudaStream_t stream) {
     return launch((const void *)f, grid, block, args, shared, stream);
 }
 cudaError_t cudaFuncSetAttribute(const void *f, enum cudaFuncAttribute a, int value) {
     int i = function_of(f);
     if (a != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
-    if (value < 0 || (size_t)value + ptx_static_shared(functions[i].kernel) > 99 * 1024) return fail(cudaErrorInvalidValue);
+    if (value < 0 || (size_t)value + ptx_static_shared(functions[i].kernel) > 99 * 1024)
+        return fail(cudaErrorInvalidValue);
     functions[i].max_dynamic = (size_t)value + ptx_static_shared(functions[i].kernel);
     return cudaSuccess;
 }
@@ -388,7 +419,8 @@ static int n_pinned;
 
 static bool is_pinned(const void *p, size_t bytes) {
     for (int i = 0; i < n_pinned; i++)
-        if ((const char *)p >= pinned[i].p && (const char *)p + bytes <= pinned[i].p + pinned[i].bytes) return true;
+        if ((const char *)p >= pinned[i].p && (const char *)p + bytes <= pinned[i].p + pinned[i].bytes)
+            return true;
     return false;
 }
 
@@ -453,10 +485,13 @@ static void run_copy(void *payload) {
         void *d = (char *)c->dst + r * c->dpitch;
         const void *s = src + r * spitch;
         void *to = c->to_device ? standin_device(d, c->width, "a copy to the device", 0) : d;
-        const void *from = c->from_device ? standin_device(s, c->width, "a copy from the device", !c->to_device) : s;
+        const void *from =
+            c->from_device ? standin_device(s, c->width, "a copy from the device", !c->to_device) : s;
         memmove(to, from, c->width);
-        if (c->to_device && c->from_device) ptx_copy_marks((uint64_t)(uintptr_t)d, (uint64_t)(uintptr_t)s, c->width);
-        else if (c->to_device) ptx_mark((uint64_t)(uintptr_t)d, c->width, true);
+        if (c->to_device && c->from_device)
+            ptx_copy_marks((uint64_t)(uintptr_t)d, (uint64_t)(uintptr_t)s, c->width);
+        else if (c->to_device)
+            ptx_mark((uint64_t)(uintptr_t)d, c->width, true);
     }
 }
 static void run_set(void *payload) {
@@ -468,8 +503,8 @@ static void run_set(void *payload) {
     }
 }
 
-static cudaError_t copy(void *dst, size_t dpitch, const void *src, size_t spitch, size_t width, size_t height, enum cudaMemcpyKind kind,
-                        cudaStream_t stream, bool async) {
+static cudaError_t copy(void *dst, size_t dpitch, const void *src, size_t spitch, size_t width, size_t height,
+                        enum cudaMemcpyKind kind, cudaStream_t stream, bool async) {
     standin_open();
     bool to = ptx_is_device(dst), from = ptx_is_device(src);
     if (width == 0 || height == 0) return cudaSuccess;
@@ -477,8 +512,8 @@ static cudaError_t copy(void *dst, size_t dpitch, const void *src, size_t spitch
     bool want_to = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
     bool want_from = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
     if (kind != cudaMemcpyDefault && (to != want_to || from != want_from))
-        standin_stop("host-memory: a copy of kind %d, but the destination is %s and the source %s", kind, to ? "device" : "host",
-                     from ? "device" : "host");
+        standin_stop("host-memory: a copy of kind %d, but the destination is %s and the source %s", kind,
+                     to ? "device" : "host", from ? "device" : "host");
     struct CUstream_st *s = stream_of(stream);
     const void *host = to ? (from ? NULL : src) : dst;
     size_t pitch = to ? spitch : dpitch, span = (height - 1) * pitch + width;
@@ -488,7 +523,8 @@ static cudaError_t copy(void *dst, size_t dpitch, const void *src, size_t spitch
     Copying *c = calloc(1, bytes);
     if (!c) abort();
     *c = (Copying){dst, staged ? NULL : src, dpitch, spitch, width, height, to, from, 0};
-    for (size_t r = 0; staged && r < height; r++) memcpy(c->staged + r * width, (const char *)src + r * spitch, width);
+    for (size_t r = 0; staged && r < height; r++)
+        memcpy(c->staged + r * width, (const char *)src + r * spitch, width);
     bool busy = async && host && !staged && pending_on(host, span);
     standin_queue(s, run_copy, c, bytes);
     free(c);
@@ -502,14 +538,18 @@ static cudaError_t copy(void *dst, size_t dpitch, const void *src, size_t spitch
     if (!async || (pageable && !to)) run_until(s, s->queued);
     return cudaSuccess;
 }
-cudaError_t cudaMemcpy(void *d, const void *s, size_t n, enum cudaMemcpyKind kind) { return copy(d, n, s, n, n, 1, kind, NULL, false); }
+cudaError_t cudaMemcpy(void *d, const void *s, size_t n, enum cudaMemcpyKind kind) {
+    return copy(d, n, s, n, n, 1, kind, NULL, false);
+}
 cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, enum cudaMemcpyKind kind, cudaStream_t stream) {
     return copy(d, n, s, n, n, 1, kind, stream, true);
 }
-cudaError_t cudaMemcpy2D(void *d, size_t dp, const void *s, size_t sp, size_t w, size_t h, enum cudaMemcpyKind kind) {
+cudaError_t cudaMemcpy2D(void *d, size_t dp, const void *s, size_t sp, size_t w, size_t h,
+                         enum cudaMemcpyKind kind) {
     return copy(d, dp, s, sp, w, h, kind, NULL, false);
 }
-cudaError_t cudaMemcpy2DAsync(void *d, size_t dp, const void *s, size_t sp, size_t w, size_t h, enum cudaMemcpyKind kind, cudaStream_t stream) {
+cudaError_t cudaMemcpy2DAsync(void *d, size_t dp, const void *s, size_t sp, size_t w, size_t h,
+                              enum cudaMemcpyKind kind, cudaStream_t stream) {
     return copy(d, dp, s, sp, w, h, kind, stream, true);
 }
 
@@ -522,8 +562,12 @@ static cudaError_t set(void *d, size_t pitch, int value, size_t width, size_t he
 }
 cudaError_t cudaMemset(void *d, int value, size_t n) { return set(d, n, value, n, 1, NULL); }
 cudaError_t cudaMemsetAsync(void *d, int value, size_t n, cudaStream_t s) { return set(d, n, value, n, 1, s); }
-cudaError_t cudaMemset2D(void *d, size_t pitch, int value, size_t w, size_t h) { return set(d, pitch, value, w, h, NULL); }
-cudaError_t cudaMemset2DAsync(void *d, size_t pitch, int value, size_t w, size_t h, cudaStream_t s) { return set(d, pitch, value, w, h, s); }
+cudaError_t cudaMemset2D(void *d, size_t pitch, int value, size_t w, size_t h) {
+    return set(d, pitch, value, w, h, NULL);
+}
+cudaError_t cudaMemset2DAsync(void *d, size_t pitch, int value, size_t w, size_t h, cudaStream_t s) {
+    return set(d, pitch, value, w, h, s);
+}
 
 static void *variable(const void *symbol, size_t offset, size_t n) {
     modules_load();
@@ -537,10 +581,12 @@ static void *variable(const void *symbol, size_t offset, size_t n) {
     }
     standin_stop("ptx: a symbol that is not known, or too small");
 }
-cudaError_t cudaMemcpyToSymbol(const void *symbol, const void *src, size_t n, size_t offset, enum cudaMemcpyKind kind) {
+cudaError_t cudaMemcpyToSymbol(const void *symbol, const void *src, size_t n, size_t offset,
+                               enum cudaMemcpyKind kind) {
     return cudaMemcpy(variable(symbol, offset, n), src, n, kind);
 }
-cudaError_t cudaMemcpyToSymbolAsync(const void *symbol, const void *src, size_t n, size_t offset, enum cudaMemcpyKind kind, cudaStream_t s) {
+cudaError_t cudaMemcpyToSymbolAsync(const void *symbol, const void *src, size_t n, size_t offset,
+                                    enum cudaMemcpyKind kind, cudaStream_t s) {
     return cudaMemcpyAsync(variable(symbol, offset, n), src, n, kind, s);
 }
 
@@ -661,11 +707,20 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr a, int device
     cudaError_t e = cudaGetDeviceProperties(&p, device);
     if (e) return e;
     switch (a) {
-        case cudaDevAttrMultiProcessorCount: *value = p.multiProcessorCount; break;
-        case cudaDevAttrComputeCapabilityMajor: *value = p.major; break;
-        case cudaDevAttrComputeCapabilityMinor: *value = p.minor; break;
-        case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = (int)p.sharedMemPerBlockOptin; break;
-        default: standin_stop("device: attribute %d is not known", (int)a);
+    case cudaDevAttrMultiProcessorCount:
+        *value = p.multiProcessorCount;
+        break;
+    case cudaDevAttrComputeCapabilityMajor:
+        *value = p.major;
+        break;
+    case cudaDevAttrComputeCapabilityMinor:
+        *value = p.minor;
+        break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+        *value = (int)p.sharedMemPerBlockOptin;
+        break;
+    default:
+        standin_stop("device: attribute %d is not known", (int)a);
     }
     return cudaSuccess;
 }
@@ -679,7 +734,8 @@ cudaError_t cudaGetLastError(void) {
 cudaError_t cudaPeekAtLastError(void) { return last; }
 const char *cudaGetErrorString(cudaError_t e) {
     static _Thread_local char text[64];
-    snprintf(text, sizeof text, "%s (stand-in, error %d)", e == cudaErrorMemoryAllocation ? "out of memory" : "error", (int)e);
+    snprintf(text, sizeof text, "%s (stand-in, error %d)",
+             e == cudaErrorMemoryAllocation ? "out of memory" : "error", (int)e);
     return text;
 }
 const char *cudaGetErrorName(cudaError_t e) { return e == cudaSuccess ? "cudaSuccess" : "cudaError"; }

@@ -9,8 +9,8 @@ static const struct {
     const char *name;
     int bytes;
 } types[T_COUNT] = {
-    {"", 0},     {"pred", 1}, {"b8", 1},  {"u8", 1},  {"s8", 1},  {"b16", 2},   {"u16", 2},    {"s16", 2},
-    {"f16", 2},  {"bf16", 2}, {"b32", 4}, {"u32", 4}, {"s32", 4}, {"f32", 4},   {"f16x2", 4},  {"bf16x2", 4},
+    {"", 0},     {"pred", 1}, {"b8", 1},  {"u8", 1},  {"s8", 1},  {"b16", 2},   {"u16", 2},   {"s16", 2},
+    {"f16", 2},  {"bf16", 2}, {"b32", 4}, {"u32", 4}, {"s32", 4}, {"f32", 4},   {"f16x2", 4}, {"bf16x2", 4},
     {"tf32", 4}, {"b64", 8},  {"u64", 8}, {"s64", 8}, {"f64", 8}, {"b128", 16},
 };
 int type_bytes(Type t) { return types[t].bytes; }
@@ -22,10 +22,14 @@ Type type_named(const char *s) {
 
 /* The rows of special registers; run.c fills them in this order. */
 static const char *const specials[] = {
-    "%tid.x",        "%tid.y",        "%tid.z",        "%ntid.x",       "%ntid.y",       "%ntid.z",
-    "%ctaid.x",      "%ctaid.y",      "%ctaid.z",      "%nctaid.x",     "%nctaid.y",     "%nctaid.z",
-    "%laneid",       "%warpid",       "%nwarpid",      "%lanemask_eq",  "%lanemask_le",  "%lanemask_lt",
-    "%lanemask_ge",  "%lanemask_gt",  "%dynamic_smem_size", "%total_smem_size",
+    "%tid.x",           "%tid.y",       "%tid.z",
+    "%ntid.x",          "%ntid.y",      "%ntid.z",
+    "%ctaid.x",         "%ctaid.y",     "%ctaid.z",
+    "%nctaid.x",        "%nctaid.y",    "%nctaid.z",
+    "%laneid",          "%warpid",      "%nwarpid",
+    "%lanemask_eq",     "%lanemask_le", "%lanemask_lt",
+    "%lanemask_ge",     "%lanemask_gt", "%dynamic_smem_size",
+    "%total_smem_size",
 };
 int special_register(const char *name) {
     if (name[0] != '%') return -1;
@@ -91,7 +95,8 @@ static void bind_row(Decoder *d, Opd *o, const Raw *r, int width) {
         if (width < 8) v &= (1ull << 8 * width) - 1;
         o->off = module_constant(d->p->m, v, width);
     } else if (r->kind == RAW_REG) {
-        if (width && r->width != width) parse_stop(d->p, "an operand has %d bits, not %d: %s", 8 * r->width, 8 * width, d->in->text);
+        if (width && r->width != width)
+            parse_stop(d->p, "an operand has %d bits, not %d: %s", 8 * r->width, 8 * width, d->in->text);
         *o = (Opd){.kind = OPD_ROW, .base = r->base, .width = r->width, .off = r->off};
     } else {
         unknown(d);
@@ -116,8 +121,10 @@ static void bind_vec(Decoder *d, Opd *o, const Raw *r, int n, int width) {
     *o = (Opd){.kind = OPD_VEC, .n = (uint8_t)n, .width = (uint8_t)width};
     o->vec = module_keep(d->p->m, sizeof *o->vec * (size_t)n);
     for (int i = 0; i < n; i++) {
-        if (r->vec[i].kind == RAW_SINK) o->vec[i] = (Opd){.kind = OPD_SINK, .width = (uint8_t)width};
-        else bind_row(d, &o->vec[i], &r->vec[i], width);
+        if (r->vec[i].kind == RAW_SINK)
+            o->vec[i] = (Opd){.kind = OPD_SINK, .width = (uint8_t)width};
+        else
+            bind_row(d, &o->vec[i], &r->vec[i], width);
     }
 }
 
@@ -136,7 +143,8 @@ static void bind_shape(Decoder *d, const char *shape) {
         if (i >= d->n || i >= MAX_OPERANDS) unknown(d);
         Raw *r = &d->raw[i];
         Opd *o = &in->o[i];
-        if (*shape == 'v') bind_vec(d, o, r, *++shape - '0', 4);
+        if (*shape == 'v')
+            bind_vec(d, o, r, *++shape - '0', 4);
         else if (*shape == 'p' || *shape == 'P') {
             bind_pred(d, o, r);
             if (*shape == 'p' && o->pair) unknown(d);
@@ -160,11 +168,12 @@ static bool has(const Decoder *d, const char *part) {
 
 static bool starts(const char *s, const char *with) { return strncmp(s, with, strlen(with)) == 0; }
 
-/* What ld, st, atom and red say beside space, vector and type, and that changes nothing here: caching, and the order
- * between blocks, which the rules for kernels exclude. */
+/* What ld, st, atom and red say beside space, vector and type, and that changes nothing here: caching, and the
+ * order between blocks, which the rules for kernels exclude. */
 static bool memory_hint(const char *s) {
-    static const char *const hints[] = {"ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "weak", "volatile", "relaxed",
-                                        "acquire", "release", "acq_rel", "gpu", "cta", "sys", "noftz"};
+    static const char *const hints[] = {"ca",      "cg",      "cs",   "lu",       "cv",      "wb",
+                                        "wt",      "nc",      "weak", "volatile", "relaxed", "acquire",
+                                        "release", "acq_rel", "gpu",  "cta",      "sys",     "noftz"};
     for (size_t i = 0; i < sizeof hints / sizeof *hints; i++)
         if (strcmp(s, hints[i]) == 0) return true;
     return starts(s, "L1::") || starts(s, "L2::");
@@ -197,11 +206,16 @@ static void decode_memory(Decoder *d) {
         const char *s = d->part[i];
         Type t = type_named(s);
         int space = space_named(s);
-        if (t != T_NONE) in->type = (uint8_t)t;
-        else if (space >= 0) in->space = (uint8_t)space;
-        else if (!atomic && strcmp(s, "v2") == 0) in->vec = 2;
-        else if (!atomic && strcmp(s, "v4") == 0) in->vec = 4;
-        else if (memory_hint(s)) continue;
+        if (t != T_NONE)
+            in->type = (uint8_t)t;
+        else if (space >= 0)
+            in->space = (uint8_t)space;
+        else if (!atomic && strcmp(s, "v2") == 0)
+            in->vec = 2;
+        else if (!atomic && strcmp(s, "v4") == 0)
+            in->vec = 4;
+        else if (memory_hint(s))
+            continue;
         else {
             for (int k = 0; atomic && k < 10; k++)
                 if (strcmp(s, atom_ops[k]) == 0) in->sub = (uint8_t)k;
@@ -216,9 +230,12 @@ static void decode_memory(Decoder *d) {
     if (atomic) {
         bool red = op[0] == 'r';
         int sources = in->sub == 9 ? 2 : 1;
-        if (in->sub == 255 || d->n != (red ? 1 : 2) + sources || in->width < 2 || in->space > SPACE_SHARED) unknown(d);
-        if (red) in->o[0] = (Opd){.kind = OPD_SINK, .width = (uint8_t)width};
-        else bind_row(d, &in->o[0], &d->raw[0], width);
+        if (in->sub == 255 || d->n != (red ? 1 : 2) + sources || in->width < 2 || in->space > SPACE_SHARED)
+            unknown(d);
+        if (red)
+            in->o[0] = (Opd){.kind = OPD_SINK, .width = (uint8_t)width};
+        else
+            bind_row(d, &in->o[0], &d->raw[0], width);
         bind_address(d, &in->o[1], &d->raw[red ? 0 : 1]);
         for (int i = 0; i < sources; i++) bind_row(d, &in->o[2 + i], &d->raw[(red ? 1 : 2) + i], width);
         in->n = (uint8_t)(2 + sources);
@@ -234,8 +251,10 @@ static void decode_memory(Decoder *d) {
     for (int i = 0; i < in->vec; i++) {
         const Raw *r = in->vec == 1 ? value : &value->vec[i];
         Opd *o = &in->o[0].vec[i];
-        if (r->kind == RAW_SINK && load) *o = (Opd){.kind = OPD_SINK};
-        else bind_row(d, o, r, r->kind == RAW_IMM ? width : 0);
+        if (r->kind == RAW_SINK && load)
+            *o = (Opd){.kind = OPD_SINK};
+        else
+            bind_row(d, o, r, r->kind == RAW_IMM ? width : 0);
         if (o->kind == OPD_ROW && o->width < in->width) unknown(d); /* wider registers are allowed, narrower not */
     }
     in->n = 2;
@@ -250,7 +269,8 @@ static void decode_cp_async(Decoder *d) {
     } else if (has(d, "wait_all") && d->n_part == 3 && d->n == 0) {
         in->fn = exec_cp_wait, in->sub = 0, in->cls = PTX_SYNC;
         in->type = 1; /* all, committed or not */
-    } else if (has(d, "wait_group") && d->n_part == 3 && d->n == 1 && d->raw[0].kind == RAW_IMM && d->raw[0].imm < 255) {
+    } else if (has(d, "wait_group") && d->n_part == 3 && d->n == 1 && d->raw[0].kind == RAW_IMM &&
+               d->raw[0].imm < 255) {
         in->fn = exec_cp_wait, in->sub = (uint8_t)d->raw[0].imm, in->cls = PTX_SYNC;
     } else if ((has(d, "ca") || has(d, "cg")) && has(d, "global") && (has(d, "shared") || has(d, "shared::cta")) &&
                (d->n == 3 || d->n == 4) && d->raw[2].kind == RAW_IMM) {
@@ -261,8 +281,10 @@ static void decode_cp_async(Decoder *d) {
         in->width = (uint8_t)d->raw[2].imm;
         if (in->width != 16 && (has(d, "cg") || (in->width != 4 && in->width != 8))) unknown(d);
         in->n = 2;
-        if (d->n == 4 && d->raw[3].kind == RAW_PRED) bind_pred(d, &in->o[2], &d->raw[3]), in->n = 3;
-        else if (d->n == 4) bind_row(d, &in->o[2], &d->raw[3], 4), in->n = 3;
+        if (d->n == 4 && d->raw[3].kind == RAW_PRED)
+            bind_pred(d, &in->o[2], &d->raw[3]), in->n = 3;
+        else if (d->n == 4)
+            bind_row(d, &in->o[2], &d->raw[3], 4), in->n = 3;
         in->fn = exec_cp_async;
     } else {
         unknown(d);
@@ -273,12 +295,18 @@ static void decode_ldmatrix(Decoder *d) {
     Ins *in = d->in;
     for (int i = 1; i < d->n_part; i++) {
         const char *s = d->part[i];
-        if (strcmp(s, "x1") == 0) in->vec = 1;
-        else if (strcmp(s, "x2") == 0) in->vec = 2;
-        else if (strcmp(s, "x4") == 0) in->vec = 4;
-        else if (strcmp(s, "trans") == 0) in->sub = 1;
-        else if (space_named(s) == SPACE_SHARED) in->space = SPACE_SHARED;
-        else if (strcmp(s, "sync") && strcmp(s, "aligned") && strcmp(s, "m8n8") && strcmp(s, "b16")) unknown(d);
+        if (strcmp(s, "x1") == 0)
+            in->vec = 1;
+        else if (strcmp(s, "x2") == 0)
+            in->vec = 2;
+        else if (strcmp(s, "x4") == 0)
+            in->vec = 4;
+        else if (strcmp(s, "trans") == 0)
+            in->sub = 1;
+        else if (space_named(s) == SPACE_SHARED)
+            in->space = SPACE_SHARED;
+        else if (strcmp(s, "sync") && strcmp(s, "aligned") && strcmp(s, "m8n8") && strcmp(s, "b16"))
+            unknown(d);
     }
     if (!in->vec || in->space != SPACE_SHARED || d->n != 2 || !has(d, "sync") || !has(d, "b16")) unknown(d);
     if (in->vec == 1 && d->raw[0].kind == RAW_REG) { /* both {r} and r are printed */
@@ -327,7 +355,8 @@ static bool decode_cvt(Decoder *d) {
     if (strcmp(key, d->key) != 0 || !cvt_known(to, from, in->rnd)) return false;
     in->type = (uint8_t)to, in->type2 = (uint8_t)from;
     bind_row(d, &in->o[0], &d->raw[0], 0);
-    bind_row(d, &in->o[1], &d->raw[1], d->raw[1].kind == RAW_IMM ? type_bytes(from) < 2 ? 2 : type_bytes(from) : 0);
+    bind_row(d, &in->o[1], &d->raw[1],
+             d->raw[1].kind == RAW_IMM ? type_bytes(from) < 2 ? 2 : type_bytes(from) : 0);
     if (in->o[0].width < type_bytes(to) || in->o[1].width < type_bytes(from)) unknown(d);
     in->n = 2;
     in->cls = PTX_INT;

@@ -1,5 +1,5 @@
-/* half.h: f16 and bf16, rounded once. A sum of two doubles that is rounded to odd keeps what a later rounding to 24
- * bits or fewer needs to know (Boldo and Melquiond 2008). */
+/* half.h: f16 and bf16, rounded once. A sum of two doubles that is rounded to odd keeps what a later rounding to
+ * 24 bits or fewer needs to know (Boldo and Melquiond 2008). */
 #ifndef TESTS_PTX_HALF_H
 #define TESTS_PTX_HALF_H
 

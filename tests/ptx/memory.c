@@ -1,13 +1,13 @@
 /* memory.c: the device's memory, and the shadow that remembers who touched what.
  *
- * Addresses come from a region that is reserved without access, so that a host that follows one faults; the bytes lie
- * elsewhere. An address is aligned to 256 bytes and to no more, and is never given twice.
+ * Addresses come from a region that is reserved without access, so that a host that follows one faults; the bytes
+ * lie elsewhere. An address is aligned to 256 bytes and to no more, and is never given twice.
  *
- * Two accesses to the same bytes, one of them a write, race unless something orders them: a barrier of the block, a
- * bar.warp.sync that both lanes took part in, or the end of the kernel. Two atomics do not race. The shadow holds for
- * each two bytes the last writer and enough of the last readers (see Cell) to find a race with any of them: the latest
- * reading warp with its lanes, the latest other warp of the same block, and the latest other block. Accesses of one
- * byte are not followed. */
+ * Two accesses to the same bytes, one of them a write, race unless something orders them: a barrier of the block,
+ * a bar.warp.sync that both lanes took part in, or the end of the kernel. Two atomics do not race. The shadow
+ * holds for each two bytes the last writer and enough of the last readers (see Cell) to find a race with any of
+ * them: the latest reading warp with its lanes, the latest other warp of the same block, and the latest other
+ * block. Accesses of one byte are not followed. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,7 +55,8 @@ uint64_t ptx_alloc(size_t bytes) {
     a->cells = calloc((bytes >> PAGE_BITS) + 2, sizeof *a->cells);
     if (!a->data || !a->written || !a->cells) abort();
     if (bytes < (64u << 20)) memset(a->data, 0xff, bytes); /* NaN, should anyone see it */
-    for (uint64_t at = used; at < used + span; at += 1 << PAGE_BITS) pages[at >> PAGE_BITS] = (uint32_t)n_allocs + 1;
+    for (uint64_t at = used; at < used + span; at += 1 << PAGE_BITS)
+        pages[at >> PAGE_BITS] = (uint32_t)n_allocs + 1;
     allocs[n_allocs++] = a;
     used += span;
     live += bytes;
@@ -95,7 +96,8 @@ static __attribute__((destructor)) void all_free(void) { /* for the leak checker
 
 void *ptx_memory(uint64_t address, size_t bytes, const char **why) {
     Alloc *a = alloc_find(address);
-    if (!a || address < a->address || address - a->address > a->bytes || bytes > a->bytes - (address - a->address)) {
+    if (!a || address < a->address || address - a->address > a->bytes ||
+        bytes > a->bytes - (address - a->address)) {
         *why = "bounds-global: outside of every allocation";
         return NULL;
     }
@@ -129,7 +131,8 @@ size_t ptx_allocated(void) { return live; }
 const char *ptx_describe(uint64_t address) {
     static _Thread_local char text[160];
     Alloc *a = alloc_find(address);
-    if (!a) snprintf(text, sizeof text, "0x%llx, which is near no allocation", (unsigned long long)address);
+    if (!a)
+        snprintf(text, sizeof text, "0x%llx, which is near no allocation", (unsigned long long)address);
     else
         snprintf(text, sizeof text, "byte %lld of the %llu of allocation %d%s", (long long)(address - a->address),
                  (unsigned long long)a->bytes, a->number, a->freed ? ", which is freed" : "");
@@ -188,10 +191,13 @@ static void note_write(const Warp *w, int lane, Cell *c, Access a) {
 static const char *access_cell(Warp *w, int lane, Cell *c, Access a) {
     uint32_t serial0 = w->b->l->serial0;
     const char *race = race_with_writer(w, lane, c, a, serial0);
-    if (!race && a != ACCESS_READ) race = a == ACCESS_ATOMIC && c->watomic ? NULL : race_with_reader(w, lane, c, serial0);
+    if (!race && a != ACCESS_READ)
+        race = a == ACCESS_ATOMIC && c->watomic ? NULL : race_with_reader(w, lane, c, serial0);
     if (race) return race;
-    if (a == ACCESS_READ) note_read(w, lane, c);
-    else note_write(w, lane, c, a);
+    if (a == ACCESS_READ)
+        note_read(w, lane, c);
+    else
+        note_write(w, lane, c, a);
     return NULL;
 }
 
@@ -210,13 +216,15 @@ void shadow_shared(Warp *w, int lane, uint32_t off, int bytes, Access a) {
     for (int i = 0; i + 1 < bytes || i == 0; i += 2) {
         Cell *c = shared_cell(w, off + (uint32_t)i);
         if (c->async)
-            ptx_stop(w, 1u << lane, "cp-async", "%s byte %u of shared memory, which a cp.async of warp %d still fills", verbs[a],
+            ptx_stop(w, 1u << lane, "cp-async",
+                     "%s byte %u of shared memory, which a cp.async of warp %d still fills", verbs[a],
                      off + (uint32_t)i, c->async - 1);
         if (bytes < 2) continue;
         const char *race = access_cell(w, lane, c, a);
         if (race)
-            ptx_stop(w, 1u << lane, "race-shared", "%s byte %u of shared memory, which %s, and nothing orders them", verbs[a],
-                     off + (uint32_t)i, race);
+            ptx_stop(w, 1u << lane, "race-shared",
+                     "%s byte %u of shared memory, which %s, and nothing orders them", verbs[a], off + (uint32_t)i,
+                     race);
     }
 }
 
@@ -226,10 +234,12 @@ void shadow_async(Warp *w, int lane, uint32_t off, int bytes, bool begins) {
         Cell *c = shared_cell(w, off + (uint32_t)i);
         if (begins) {
             if (c->async)
-                ptx_stop(w, 1u << lane, "cp-async", "two cp.async fill byte %u of shared memory", off + (uint32_t)i);
+                ptx_stop(w, 1u << lane, "cp-async", "two cp.async fill byte %u of shared memory",
+                         off + (uint32_t)i);
             const char *race = access_cell(w, lane, c, ACCESS_WRITE);
-            if (race) ptx_stop(w, 1u << lane, "race-shared", "a cp.async writes byte %u, which %s, and nothing orders them",
-                               off + (uint32_t)i, race);
+            if (race)
+                ptx_stop(w, 1u << lane, "race-shared",
+                         "a cp.async writes byte %u, which %s, and nothing orders them", off + (uint32_t)i, race);
             c->async = (uint8_t)(w->index + 1);
         } else {
             c->async = 0;
@@ -247,7 +257,8 @@ void shadow_global(Warp *w, int lane, Alloc *al, uint64_t off, int bytes, Access
     if (!*page) abort();
     const char *race = NULL;
     int i = 0;
-    for (; i < bytes && !race; i += 2) race = access_cell(w, lane, &(*page)[((off + (uint64_t)i) & ((1 << PAGE_BITS) - 1)) >> 1], a);
+    for (; i < bytes && !race; i += 2)
+        race = access_cell(w, lane, &(*page)[((off + (uint64_t)i) & ((1 << PAGE_BITS) - 1)) >> 1], a);
     if (shared) pthread_mutex_unlock(&cells_lock);
     if (race)
         ptx_stop(w, 1u << lane, "race-global", "%s %s, which %s in this launch", verbs[a],

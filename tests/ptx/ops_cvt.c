@@ -7,15 +7,32 @@
 typedef enum { KIND_NONE, KIND_UNSIGNED, KIND_SIGNED, KIND_FLOAT } Kind;
 static Kind kind_of(int t) {
     switch (t) {
-        case T_U8: case T_U16: case T_U32: case T_U64: case T_B8: case T_B16: case T_B32: case T_B64: return KIND_UNSIGNED;
-        case T_S8: case T_S16: case T_S32: case T_S64: return KIND_SIGNED;
-        case T_F16: case T_BF16: case T_F32: case T_F64: return KIND_FLOAT;
-        default: return KIND_NONE;
+    case T_U8:
+    case T_U16:
+    case T_U32:
+    case T_U64:
+    case T_B8:
+    case T_B16:
+    case T_B32:
+    case T_B64:
+        return KIND_UNSIGNED;
+    case T_S8:
+    case T_S16:
+    case T_S32:
+    case T_S64:
+        return KIND_SIGNED;
+    case T_F16:
+    case T_BF16:
+    case T_F32:
+    case T_F64:
+        return KIND_FLOAT;
+    default:
+        return KIND_NONE;
     }
 }
 
-/* Which are implemented: all between integers and floats, but 64-bit integers to 16-bit floats (two roundings), and
- * directed rounding to 16-bit floats other than towards zero. */
+/* Which are implemented: all between integers and floats, but 64-bit integers to 16-bit floats (two roundings),
+ * and directed rounding to 16-bit floats other than towards zero. */
 bool cvt_known(int to, int from, int rnd) {
     Kind k = kind_of(to), f = kind_of(from);
     if (k == KIND_NONE || f == KIND_NONE) return false;
@@ -32,20 +49,30 @@ bool cvt_known(int to, int from, int rnd) {
 static double value_of(int type, uint64_t bits) {
     double d;
     switch (type) {
-        case T_F16: return f16_value((uint16_t)bits);
-        case T_BF16: return bf16_value((uint16_t)bits);
-        case T_F32: return f32_of((uint32_t)bits);
-        default: memcpy(&d, &bits, 8); return d;
+    case T_F16:
+        return f16_value((uint16_t)bits);
+    case T_BF16:
+        return bf16_value((uint16_t)bits);
+    case T_F32:
+        return f32_of((uint32_t)bits);
+    default:
+        memcpy(&d, &bits, 8);
+        return d;
     }
 }
 
 static double to_integral(double x, int rnd) {
     switch (rnd) {
-        case RND_RNI: return nearbyint(x); /* the mode is nearest even */
-        case RND_RZI: return trunc(x);
-        case RND_RMI: return floor(x);
-        case RND_RPI: return ceil(x);
-        default: return x;
+    case RND_RNI:
+        return nearbyint(x); /* the mode is nearest even */
+    case RND_RZI:
+        return trunc(x);
+    case RND_RMI:
+        return floor(x);
+    case RND_RPI:
+        return ceil(x);
+    default:
+        return x;
     }
 }
 
@@ -67,10 +94,15 @@ static uint64_t float_to_bits(const Ins *in, double x) {
     uint64_t bits;
     if (in->sat) x = x > 0 ? x < 1 ? x : 1 : 0;
     switch (in->type) {
-        case T_F16: return in->rnd == RND_RZ ? f16_truncate(x) : f16_round(x);
-        case T_BF16: return in->rnd == RND_RZ ? bf16_truncate(x) : bf16_round(x);
-        case T_F32: return f32_bits(to_float_ftz(x, in));
-        default: memcpy(&bits, &x, 8); return bits;
+    case T_F16:
+        return in->rnd == RND_RZ ? f16_truncate(x) : f16_round(x);
+    case T_BF16:
+        return in->rnd == RND_RZ ? bf16_truncate(x) : bf16_round(x);
+    case T_F32:
+        return f32_bits(to_float_ftz(x, in));
+    default:
+        memcpy(&bits, &x, 8);
+        return bits;
     }
 }
 
@@ -80,7 +112,8 @@ static uint64_t float_to_integer(const Ins *in, double x) {
     if (x != x) return in->type2 != T_F64 && bits < 64 ? 0 : 1ull << (bits - 1);
     x = to_integral(x, in->rnd);
     double top = ldexp(1, sign ? bits - 1 : bits);
-    if (sign) return x >= top ? ((uint64_t)1 << (bits - 1)) - 1 : x < -top ? 1ull << (bits - 1) : (uint64_t)(int64_t)x;
+    if (sign)
+        return x >= top ? ((uint64_t)1 << (bits - 1)) - 1 : x < -top ? 1ull << (bits - 1) : (uint64_t)(int64_t)x;
     return x >= top ? ~0ull >> (64 - bits) : x < 0 ? 0 : (uint64_t)x;
 }
 
@@ -95,8 +128,10 @@ static uint64_t integer_to_integer(const Ins *in, uint64_t v) {
     if (in->sat && bits < 64) {
         bool sign = kind_of(in->type) == KIND_SIGNED, from = kind_of(in->type2) == KIND_SIGNED;
         int64_t low = sign ? -(1ll << (bits - 1)) : 0, high = sign ? (1ll << (bits - 1)) - 1 : (1ll << bits) - 1;
-        if (from && (int64_t)v < low) v = (uint64_t)low;
-        else if (from ? (int64_t)v > high : v > (uint64_t)high) v = (uint64_t)high;
+        if (from && (int64_t)v < low)
+            v = (uint64_t)low;
+        else if (from ? (int64_t)v > high : v > (uint64_t)high)
+            v = (uint64_t)high;
     }
     return extend(in->type, v);
 }
@@ -104,17 +139,24 @@ static uint64_t integer_to_integer(const Ins *in, uint64_t v) {
 static uint64_t integer_to_float(const Ins *in, uint64_t v) {
     bool sign = kind_of(in->type2) == KIND_SIGNED;
     int old = fegetround();
-    fesetround(in->rnd == RND_RZ ? FE_TOWARDZERO : in->rnd == RND_RM ? FE_DOWNWARD : in->rnd == RND_RP ? FE_UPWARD : FE_TONEAREST);
+    fesetround(in->rnd == RND_RZ   ? FE_TOWARDZERO
+               : in->rnd == RND_RM ? FE_DOWNWARD
+               : in->rnd == RND_RP ? FE_UPWARD
+                                   : FE_TONEAREST);
     volatile double d = 0;
     volatile float f = 0;
     volatile int64_t s = (int64_t)v; /* volatile: the conversion stays between the changes of the mode */
     volatile uint64_t u = v;
     if (in->type == T_F32) {
-        if (sign) f = (float)s;
-        else f = (float)u;
+        if (sign)
+            f = (float)s;
+        else
+            f = (float)u;
     } else {
-        if (sign) d = (double)s;
-        else d = (double)u;
+        if (sign)
+            d = (double)s;
+        else
+            d = (double)u;
     }
     fesetround(old);
     return in->type == T_F32 ? f32_bits(f) : float_to_bits(in, d);
@@ -128,8 +170,10 @@ static void cvt_any(Warp *w, const Ins *in, uint32_t m) {
         if (from == KIND_FLOAT) {
             double x = value_of(in->type2, v[l]);
             if (in->ftz && in->type2 == T_F32 && fabs(x) < 0x1p-126) x = copysign(0, x);
-            if (to != KIND_FLOAT) v[l] = extend(in->type, float_to_integer(in, x));
-            else v[l] = float_to_bits(in, in->rnd >= RND_RNI ? to_integral(x, in->rnd) : x);
+            if (to != KIND_FLOAT)
+                v[l] = extend(in->type, float_to_integer(in, x));
+            else
+                v[l] = float_to_bits(in, in->rnd >= RND_RNI ? to_integral(x, in->rnd) : x);
         } else {
             uint64_t x = extend(in->type2, v[l]);
             v[l] = to == KIND_FLOAT ? integer_to_float(in, x) : integer_to_integer(in, x);
@@ -139,15 +183,15 @@ static void cvt_any(Warp *w, const Ins *in, uint32_t m) {
 }
 
 /* The frequent ones, whole rows at once. */
-#define FAST(name, D, S, expr)                                                                                        \
-    static void name(Warp *w, const Ins *in, uint32_t m) {                                                            \
-        const S *pa = row(w, &in->o[1]);                                                                              \
-        D t[32];                                                                                                      \
-        LANES {                                                                                                       \
-            S a = pa[l];                                                                                              \
-            t[l] = (D)(expr);                                                                                         \
-        }                                                                                                             \
-        PUT(D, row_out(w, &in->o[0]), t, m);                                                                          \
+#define FAST(name, D, S, expr)                                                                                    \
+    static void name(Warp *w, const Ins *in, uint32_t m) {                                                        \
+        const S *pa = row(w, &in->o[1]);                                                                          \
+        D t[32];                                                                                                  \
+        LANES {                                                                                                   \
+            S a = pa[l];                                                                                          \
+            t[l] = (D)(expr);                                                                                     \
+        }                                                                                                         \
+        PUT(D, row_out(w, &in->o[0]), t, m);                                                                      \
     }
 static inline uint16_t bf16_of_float(float f) { /* as bf16_round, of a float */
     uint32_t b = f32_bits(f);
@@ -168,35 +212,38 @@ Exec cvt_handler(const Ins *in) {
         uint8_t to, from, rnd, d, s;
         Exec fn;
     } fast[] = {
-        {T_S64, T_S32, 0, 8, 4, s64_s32},       {T_U64, T_U32, 0, 8, 4, u64_u32},
-        {T_U32, T_U64, 0, 4, 8, u32_u64},       {T_S32, T_S64, 0, 4, 8, u32_u64},
-        {T_U32, T_U16, 0, 4, 2, u32_u16},       {T_U16, T_U32, 0, 2, 4, u16_u32},
-        {T_F32, T_S32, RND_RN, 4, 4, f32_s32},  {T_F32, T_U32, RND_RN, 4, 4, f32_u32},
+        {T_S64, T_S32, 0, 8, 4, s64_s32},        {T_U64, T_U32, 0, 8, 4, u64_u32},
+        {T_U32, T_U64, 0, 4, 8, u32_u64},        {T_S32, T_S64, 0, 4, 8, u32_u64},
+        {T_U32, T_U16, 0, 4, 2, u32_u16},        {T_U16, T_U32, 0, 2, 4, u16_u32},
+        {T_F32, T_S32, RND_RN, 4, 4, f32_s32},   {T_F32, T_U32, RND_RN, 4, 4, f32_u32},
         {T_BF16, T_F32, RND_RN, 2, 4, bf16_f32},
     };
     for (size_t i = 0; i < sizeof fast / sizeof *fast; i++)
-        if (fast[i].to == in->type && fast[i].from == in->type2 && fast[i].rnd == in->rnd && !in->sat && !in->ftz &&
-            in->o[0].width == fast[i].d && in->o[1].width == fast[i].s)
+        if (fast[i].to == in->type && fast[i].from == in->type2 && fast[i].rnd == in->rnd && !in->sat &&
+            !in->ftz && in->o[0].width == fast[i].d && in->o[1].width == fast[i].s)
             return fast[i].fn;
     return cvt_any;
 }
 
 /* d = {a in the upper half, b in the lower}. */
-#define PAIR(name, round)                                                                                             \
-    static void name(Warp *w, const Ins *in, uint32_t m) {                                                            \
-        const float *a = row(w, &in->o[1]), *b = row(w, &in->o[2]);                                                   \
-        uint32_t t[32];                                                                                               \
-        LANES t[l] = (uint32_t)round(a[l]) << 16 | round(b[l]);                                                       \
-        PUT(uint32_t, row_out(w, &in->o[0]), t, m);                                                                   \
+#define PAIR(name, round)                                                                                         \
+    static void name(Warp *w, const Ins *in, uint32_t m) {                                                        \
+        const float *a = row(w, &in->o[1]), *b = row(w, &in->o[2]);                                               \
+        uint32_t t[32];                                                                                           \
+        LANES t[l] = (uint32_t)round(a[l]) << 16 | round(b[l]);                                                   \
+        PUT(uint32_t, row_out(w, &in->o[0]), t, m);                                                               \
     }
-static uint16_t pair_bf16(float x, const Ins *in) { return in->rnd == RND_RZ ? bf16_truncate(x) : bf16_of_float(x); }
+static uint16_t pair_bf16(float x, const Ins *in) {
+    return in->rnd == RND_RZ ? bf16_truncate(x) : bf16_of_float(x);
+}
 static uint16_t pair_f16(float x, const Ins *in) { return in->rnd == RND_RZ ? f16_truncate(x) : f16_round(x); }
 #define ROUND_BF16(x) pair_bf16(x, in)
 #define ROUND_F16(x) pair_f16(x, in)
 PAIR(bf16x2_f32, ROUND_BF16)
 PAIR(f16x2_f32, ROUND_F16)
 
-static void tf32_f32(Warp *w, const Ins *in, uint32_t m) { /* rna: nearest, ties away from zero; 10 bits are kept */
+static void tf32_f32(Warp *w, const Ins *in,
+                     uint32_t m) { /* rna: nearest, ties away from zero; 10 bits are kept */
     const uint32_t *a = row(w, &in->o[1]);
     uint32_t t[32];
     LANES t[l] = (a[l] & 0x7fffffffu) > 0x7f800000u ? 0x7fffffffu : (a[l] + 0x1000u) & ~0x1fffu;

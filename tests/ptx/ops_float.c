@@ -1,6 +1,6 @@
-/* ops_float.c: float and double. NaN results are canonical (0x7fffffff). Approximate functions are computed in double
- * and rounded once; with ptx_options.perturb they err by a fixed function of the argument and the seed, up to what
- * the PTX manual (9.0, chapter 9.7.3) allows. */
+/* ops_float.c: float and double. NaN results are canonical (0x7fffffff). Approximate functions are computed in
+ * double and rounded once; with ptx_options.perturb they err by a fixed function of the argument and the seed, up
+ * to what the PTX manual (9.0, chapter 9.7.3) allows. */
 #include <fenv.h>
 #include <math.h>
 
@@ -18,40 +18,53 @@ static inline double saturate_d(double x) { return x > 0 ? x < 1 ? x : 1 : 0; }
 
 static int round_begin(int rnd) {
     int old = fegetround();
-    if (rnd == RND_RZ) fesetround(FE_TOWARDZERO);
-    else if (rnd == RND_RM) fesetround(FE_DOWNWARD);
-    else if (rnd == RND_RP) fesetround(FE_UPWARD);
+    if (rnd == RND_RZ)
+        fesetround(FE_TOWARDZERO);
+    else if (rnd == RND_RM)
+        fesetround(FE_DOWNWARD);
+    else if (rnd == RND_RP)
+        fesetround(FE_UPWARD);
     return old;
 }
-#define BARRIER(t) __asm__ volatile("" : : "r"(t) : "memory") /* nothing moves over a change of the rounding mode */
+#define BARRIER(t)                                                                                                \
+    __asm__ volatile("" : : "r"(t) : "memory") /* nothing moves over a change of the rounding mode */
 
 /* Up to three operands a, b, c of type T (suffix f or d). */
-#define ARITH(name, T, s, n, expr)                                                                                    \
-    HANDLER(name##_##s) {                                                                                             \
-        const T *pa = row(w, &in->o[1]), *pb = row(w, &in->o[n > 1 ? 2 : 1]), *pc = row(w, &in->o[n > 2 ? 3 : 1]);    \
-        T t[32];                                                                                                      \
-        bool directed = in->rnd == RND_RZ || in->rnd == RND_RM || in->rnd == RND_RP;                                  \
-        int old = directed ? round_begin(in->rnd) : 0;                                                                \
-        BARRIER(pa);                                                                                                  \
-        bool ftz = in->ftz;                                                                                           \
-        LANES {                                                                                                       \
-            T a = pa[l], b = pb[l], c = pc[l];                                                                        \
-            if (ftz) a = flush_##s(a), b = flush_##s(b), c = flush_##s(c);                                            \
-            (void)b, (void)c;                                                                                         \
-            T r = (expr);                                                                                             \
-            t[l] = canonical_##s(ftz ? flush_##s(r) : r);                                                             \
-        }                                                                                                             \
-        BARRIER(t);                                                                                                   \
-        if (directed) fesetround(old);                                                                                \
-        if (in->sat) LANES t[l] = saturate_##s(t[l]);                                                                 \
-        PUT(T, row_out(w, &in->o[0]), t, m);                                                                          \
+#define ARITH(name, T, s, n, expr)                                                                                \
+    HANDLER(name##_##s) {                                                                                         \
+        const T *pa = row(w, &in->o[1]), *pb = row(w, &in->o[n > 1 ? 2 : 1]),                                     \
+                *pc = row(w, &in->o[n > 2 ? 3 : 1]);                                                              \
+        T t[32];                                                                                                  \
+        bool directed = in->rnd == RND_RZ || in->rnd == RND_RM || in->rnd == RND_RP;                              \
+        int old = directed ? round_begin(in->rnd) : 0;                                                            \
+        BARRIER(pa);                                                                                              \
+        bool ftz = in->ftz;                                                                                       \
+        LANES {                                                                                                   \
+            T a = pa[l], b = pb[l], c = pc[l];                                                                    \
+            if (ftz) a = flush_##s(a), b = flush_##s(b), c = flush_##s(c);                                        \
+            (void)b, (void)c;                                                                                     \
+            T r = (expr);                                                                                         \
+            t[l] = canonical_##s(ftz ? flush_##s(r) : r);                                                         \
+        }                                                                                                         \
+        BARRIER(t);                                                                                               \
+        if (directed) fesetround(old);                                                                            \
+        if (in->sat) LANES t[l] = saturate_##s(t[l]);                                                             \
+        PUT(T, row_out(w, &in->o[0]), t, m);                                                                      \
     }
 
 /* -0 < +0; one NaN gives the other operand. */
-static inline float min_f_(float a, float b) { return a != a ? b : b != b ? a : a == b ? (signbit(a) ? a : b) : a < b ? a : b; }
-static inline float max_f_(float a, float b) { return a != a ? b : b != b ? a : a == b ? (signbit(a) ? b : a) : a > b ? a : b; }
-static inline double min_d_(double a, double b) { return a != a ? b : b != b ? a : a == b ? (signbit(a) ? a : b) : a < b ? a : b; }
-static inline double max_d_(double a, double b) { return a != a ? b : b != b ? a : a == b ? (signbit(a) ? b : a) : a > b ? a : b; }
+static inline float min_f_(float a, float b) {
+    return a != a ? b : b != b ? a : a == b ? (signbit(a) ? a : b) : a < b ? a : b;
+}
+static inline float max_f_(float a, float b) {
+    return a != a ? b : b != b ? a : a == b ? (signbit(a) ? b : a) : a > b ? a : b;
+}
+static inline double min_d_(double a, double b) {
+    return a != a ? b : b != b ? a : a == b ? (signbit(a) ? a : b) : a < b ? a : b;
+}
+static inline double max_d_(double a, double b) {
+    return a != a ? b : b != b ? a : a == b ? (signbit(a) ? b : a) : a > b ? a : b;
+}
 
 ARITH(add, float, f, 2, a + b)
 ARITH(sub, float, f, 2, a - b)
@@ -75,17 +88,17 @@ ARITH(min, double, d, 2, min_d_(a, b))
 ARITH(max, double, d, 2, max_d_(a, b))
 
 /* neg, abs and copysign touch the sign only. */
-#define BITS(name, U, n, expr)                                                                                        \
-    HANDLER(name) {                                                                                                   \
-        const U *pa = row(w, &in->o[1]), *pb = row(w, &in->o[n > 1 ? 2 : 1]);                                         \
-        U t[32], sign = (U)1 << (8 * sizeof(U) - 1);                                                                  \
-        LANES {                                                                                                       \
-            U a = pa[l], b = pb[l];                                                                                   \
-            (void)b;                                                                                                  \
-            t[l] = (U)(expr);                                                                                         \
-            if (sizeof(U) == 4 && in->ftz && (t[l] & 0x7f800000u) == 0) t[l] &= sign;                                 \
-        }                                                                                                             \
-        PUT(U, row_out(w, &in->o[0]), t, m);                                                                          \
+#define BITS(name, U, n, expr)                                                                                    \
+    HANDLER(name) {                                                                                               \
+        const U *pa = row(w, &in->o[1]), *pb = row(w, &in->o[n > 1 ? 2 : 1]);                                     \
+        U t[32], sign = (U)1 << (8 * sizeof(U) - 1);                                                              \
+        LANES {                                                                                                   \
+            U a = pa[l], b = pb[l];                                                                               \
+            (void)b;                                                                                              \
+            t[l] = (U)(expr);                                                                                     \
+            if (sizeof(U) == 4 && in->ftz && (t[l] & 0x7f800000u) == 0) t[l] &= sign;                             \
+        }                                                                                                         \
+        PUT(U, row_out(w, &in->o[0]), t, m);                                                                      \
     }
 BITS(neg_f, uint32_t, 1, a ^ sign)
 BITS(abs_f, uint32_t, 1, a & ~sign)
@@ -105,21 +118,22 @@ static float finish(double x, uint32_t argument, int function, double relative, 
     return (float)(x + 0.9 * u * bound); /* 0.9: the rounding that follows must stay within the bound */
 }
 
-#define APPROX(name, n, expr, relative, absolute)                                                                     \
-    HANDLER(name) {                                                                                                   \
-        const float *pa = row(w, &in->o[1]), *pb = row(w, &in->o[n > 1 ? 2 : 1]);                                     \
-        float t[32];                                                                                                  \
-        LANES {                                                                                                       \
-            ON(m) {                                                                                                   \
-                float a = pa[l], b = pb[l];                                                                           \
-                if (in->ftz) a = flush_f(a), b = flush_f(b);                                                          \
-                (void)b;                                                                                              \
-                float r = finish((expr), f32_bits(a) ^ 31 * f32_bits(n > 1 ? b : 0), __LINE__, relative, absolute);  \
-                t[l] = canonical_f(in->ftz ? flush_f(r) : r);                                                         \
-            }                                                                                                         \
-            else t[l] = 0;                                                                                            \
-        }                                                                                                             \
-        PUT(float, row_out(w, &in->o[0]), t, m);                                                                      \
+#define APPROX(name, n, expr, relative, absolute)                                                                 \
+    HANDLER(name) {                                                                                               \
+        const float *pa = row(w, &in->o[1]), *pb = row(w, &in->o[n > 1 ? 2 : 1]);                                 \
+        float t[32];                                                                                              \
+        LANES {                                                                                                   \
+            ON(m) {                                                                                               \
+                float a = pa[l], b = pb[l];                                                                       \
+                if (in->ftz) a = flush_f(a), b = flush_f(b);                                                      \
+                (void)b;                                                                                          \
+                float r =                                                                                         \
+                    finish((expr), f32_bits(a) ^ 31 * f32_bits(n > 1 ? b : 0), __LINE__, relative, absolute);     \
+                t[l] = canonical_f(in->ftz ? flush_f(r) : r);                                                     \
+            }                                                                                                     \
+            else t[l] = 0;                                                                                        \
+        }                                                                                                         \
+        PUT(float, row_out(w, &in->o[0]), t, m);                                                                  \
     }
 APPROX(rcp_approx, 1, 1.0 / a, 0x1p-23, 0)
 APPROX(sqrt_approx, 1, sqrt((double)a), 0x1p-23, 0)
@@ -129,19 +143,20 @@ APPROX(cos_approx, 1, cos((double)a), 0, 0x1.6ap-21)
 APPROX(lg2_approx, 1, log2((double)a), a > 0.5 && a < 2 ? 0 : 0x1p-22, a > 0.5 && a < 2 ? 0x1p-22 : 0)
 APPROX(ex2_approx, 1, exp2((double)a), 0x1p-22, 0)
 APPROX(tanh_approx, 1, tanh((double)a), 0x1p-11, 0)
-APPROX(div_approx, 2, fabsf(b) > 0x1p126f && !isinf(b) ? (isinf(a) ? NAN : copysign(0, a) * copysign(1, b)) : (double)a / b,
+APPROX(div_approx, 2,
+       fabsf(b) > 0x1p126f && !isinf(b) ? (isinf(a) ? NAN : copysign(0, a) * copysign(1, b)) : (double)a / b,
        0x1p-22, 0)
 APPROX(div_full, 2, (double)a / b, 0x1p-22, 0)
 
-#define TESTP(name, expr)                                                                                             \
-    HANDLER(testp_##name) {                                                                                           \
-        const float *pa = row(w, &in->o[1]);                                                                          \
-        uint32_t r = 0;                                                                                               \
-        LANES {                                                                                                       \
-            float a = pa[l];                                                                                          \
-            r |= (uint32_t)(expr) << l;                                                                               \
-        }                                                                                                             \
-        pred_put(w, in->o[0].off, r, m);                                                                              \
+#define TESTP(name, expr)                                                                                         \
+    HANDLER(testp_##name) {                                                                                       \
+        const float *pa = row(w, &in->o[1]);                                                                      \
+        uint32_t r = 0;                                                                                           \
+        LANES {                                                                                                   \
+            float a = pa[l];                                                                                      \
+            r |= (uint32_t)(expr) << l;                                                                           \
+        }                                                                                                         \
+        pred_put(w, in->o[0].off, r, m);                                                                          \
     }
 TESTP(finite, isfinite(a) != 0)
 TESTP(infinite, isinf(a) != 0)
@@ -150,8 +165,10 @@ TESTP(notanumber, a != a)
 TESTP(normal, isnormal(a) != 0)
 TESTP(subnormal, fpclassify(a) == FP_SUBNORMAL)
 
-#define E(key, fn, shape, allow) {key, fn, shape, PTX_FP, allow, 0}
-#define SFU(key, fn) {key, fn, "44", PTX_SFU, ALLOW_FTZ, 0}
+#define E(key, fn, shape, allow)                                                                                  \
+    { key, fn, shape, PTX_FP, allow, 0 }
+#define SFU(key, fn)                                                                                              \
+    { key, fn, "44", PTX_SFU, ALLOW_FTZ, 0 }
 #define RFS (ALLOW_RND | ALLOW_FTZ | ALLOW_SAT)
 #define RF (ALLOW_RND | ALLOW_FTZ)
 

@@ -2,41 +2,41 @@
 #include "tests/ptx/core.h"
 
 #define HANDLER(name) static void name(Warp *w, const Ins *in, uint32_t m)
-#define UNARY(name, D, A, expr)                                                                                       \
-    HANDLER(name) {                                                                                                   \
-        const A *pa = row(w, &in->o[1]);                                                                              \
-        D t[32];                                                                                                      \
-        LANES {                                                                                                       \
-            A a = pa[l];                                                                                              \
-            t[l] = (D)(expr);                                                                                         \
-        }                                                                                                             \
-        PUT(D, row_out(w, &in->o[0]), t, m);                                                                          \
+#define UNARY(name, D, A, expr)                                                                                   \
+    HANDLER(name) {                                                                                               \
+        const A *pa = row(w, &in->o[1]);                                                                          \
+        D t[32];                                                                                                  \
+        LANES {                                                                                                   \
+            A a = pa[l];                                                                                          \
+            t[l] = (D)(expr);                                                                                     \
+        }                                                                                                         \
+        PUT(D, row_out(w, &in->o[0]), t, m);                                                                      \
     }
-#define BINARY(name, D, A, B, expr)                                                                                   \
-    HANDLER(name) {                                                                                                   \
-        const A *pa = row(w, &in->o[1]);                                                                              \
-        const B *pb = row(w, &in->o[2]);                                                                              \
-        D t[32];                                                                                                      \
-        LANES {                                                                                                       \
-            A a = pa[l];                                                                                              \
-            B b = pb[l];                                                                                              \
-            t[l] = (D)(expr);                                                                                         \
-        }                                                                                                             \
-        PUT(D, row_out(w, &in->o[0]), t, m);                                                                          \
+#define BINARY(name, D, A, B, expr)                                                                               \
+    HANDLER(name) {                                                                                               \
+        const A *pa = row(w, &in->o[1]);                                                                          \
+        const B *pb = row(w, &in->o[2]);                                                                          \
+        D t[32];                                                                                                  \
+        LANES {                                                                                                   \
+            A a = pa[l];                                                                                          \
+            B b = pb[l];                                                                                          \
+            t[l] = (D)(expr);                                                                                     \
+        }                                                                                                         \
+        PUT(D, row_out(w, &in->o[0]), t, m);                                                                      \
     }
-#define TERNARY(name, D, A, B, C, expr)                                                                               \
-    HANDLER(name) {                                                                                                   \
-        const A *pa = row(w, &in->o[1]);                                                                              \
-        const B *pb = row(w, &in->o[2]);                                                                              \
-        const C *pc = row(w, &in->o[3]);                                                                              \
-        D t[32];                                                                                                      \
-        LANES {                                                                                                       \
-            A a = pa[l];                                                                                              \
-            B b = pb[l];                                                                                              \
-            C c = pc[l];                                                                                              \
-            t[l] = (D)(expr);                                                                                         \
-        }                                                                                                             \
-        PUT(D, row_out(w, &in->o[0]), t, m);                                                                          \
+#define TERNARY(name, D, A, B, C, expr)                                                                           \
+    HANDLER(name) {                                                                                               \
+        const A *pa = row(w, &in->o[1]);                                                                          \
+        const B *pb = row(w, &in->o[2]);                                                                          \
+        const C *pc = row(w, &in->o[3]);                                                                          \
+        D t[32];                                                                                                  \
+        LANES {                                                                                                   \
+            A a = pa[l];                                                                                          \
+            B b = pb[l];                                                                                          \
+            C c = pc[l];                                                                                          \
+            t[l] = (D)(expr);                                                                                     \
+        }                                                                                                         \
+        PUT(D, row_out(w, &in->o[0]), t, m);                                                                      \
     }
 
 typedef uint16_t u16;
@@ -48,39 +48,40 @@ typedef int64_t s64;
 typedef __int128 s128;
 typedef unsigned __int128 u128;
 
-/* One of each for the widths; W is a type as wide as an int at least, so that nothing overflows as a signed number. */
-#define WIDTH(U, S, W, bits)                                                                                          \
-    UNARY(mov_##U, U, U, a)                                                                                           \
-    BINARY(add_##U, U, U, U, (W)a + b)                                                                                \
-    BINARY(sub_##U, U, U, U, (W)a - b)                                                                                \
-    BINARY(mul_##U, U, U, U, (W)a *b)                                                                                 \
-    TERNARY(mad_##U, U, U, U, U, (W)a *b + c)                                                                         \
-    BINARY(div_##U, U, U, U, b ? a / b : (U)~0ull)                                                                    \
-    BINARY(rem_##U, U, U, U, b ? a % b : a)                                                                           \
-    BINARY(div_##S, S, S, S, b == 0 ? (S)-1 : b == -1 ? (S)(0 - (W)a) : (S)(a / b))                                   \
-    BINARY(rem_##S, S, S, S, b == 0 ? a : b == -1 ? 0 : (S)(a % b))                                                   \
-    BINARY(min_##U, U, U, U, a < b ? a : b)                                                                           \
-    BINARY(max_##U, U, U, U, a > b ? a : b)                                                                           \
-    BINARY(min_##S, S, S, S, a < b ? a : b)                                                                           \
-    BINARY(max_##S, S, S, S, a > b ? a : b)                                                                           \
-    UNARY(neg_##S, U, U, (W)0 - a)                                                                                    \
-    UNARY(abs_##S, U, U, (S)a < 0 ? (W)0 - a : a)                                                                     \
-    BINARY(and_##U, U, U, U, a & b)                                                                                   \
-    BINARY(or_##U, U, U, U, a | b)                                                                                    \
-    BINARY(xor_##U, U, U, U, a ^ b)                                                                                   \
-    UNARY(not_##U, U, U, ~a)                                                                                          \
-    UNARY(cnot_##U, U, U, a == 0)                                                                                     \
-    BINARY(shl_##U, U, U, u32, b < bits ? (W)a << (b % bits) : 0)                                                     \
-    BINARY(shr_##U, U, U, u32, b < bits ? a >> (b % bits) : 0)                                                        \
+/* One of each for the widths; W is a type as wide as an int at least, so that nothing overflows as a signed
+ * number. */
+#define WIDTH(U, S, W, bits)                                                                                      \
+    UNARY(mov_##U, U, U, a)                                                                                       \
+    BINARY(add_##U, U, U, U, (W)a + b)                                                                            \
+    BINARY(sub_##U, U, U, U, (W)a - b)                                                                            \
+    BINARY(mul_##U, U, U, U, (W)a *b)                                                                             \
+    TERNARY(mad_##U, U, U, U, U, (W)a *b + c)                                                                     \
+    BINARY(div_##U, U, U, U, b ? a / b : (U)~0ull)                                                                \
+    BINARY(rem_##U, U, U, U, b ? a % b : a)                                                                       \
+    BINARY(div_##S, S, S, S, b == 0 ? (S)-1 : b == -1 ? (S)(0 - (W)a) : (S)(a / b))                               \
+    BINARY(rem_##S, S, S, S, b == 0 ? a : b == -1 ? 0 : (S)(a % b))                                               \
+    BINARY(min_##U, U, U, U, a < b ? a : b)                                                                       \
+    BINARY(max_##U, U, U, U, a > b ? a : b)                                                                       \
+    BINARY(min_##S, S, S, S, a < b ? a : b)                                                                       \
+    BINARY(max_##S, S, S, S, a > b ? a : b)                                                                       \
+    UNARY(neg_##S, U, U, (W)0 - a)                                                                                \
+    UNARY(abs_##S, U, U, (S)a < 0 ? (W)0 - a : a)                                                                 \
+    BINARY(and_##U, U, U, U, a &b)                                                                                \
+    BINARY(or_##U, U, U, U, a | b)                                                                                \
+    BINARY(xor_##U, U, U, U, a ^ b)                                                                               \
+    UNARY(not_##U, U, U, ~a)                                                                                      \
+    UNARY(cnot_##U, U, U, a == 0)                                                                                 \
+    BINARY(shl_##U, U, U, u32, b < bits ? (W)a << (b % bits) : 0)                                                 \
+    BINARY(shr_##U, U, U, u32, b < bits ? a >> (b % bits) : 0)                                                    \
     BINARY(shr_##S, S, S, u32, a >> (b < bits ? b : bits - 1))
 WIDTH(u16, s16, u32, 16)
 WIDTH(u32, s32, u32, 32)
 WIDTH(u64, s64, u64, 64)
 
-#define WIDE(name, D, A, X)                                                                                           \
-    BINARY(mul_wide_##name, D, A, A, (X)a *b)                                                                         \
-    TERNARY(mad_wide_##name, D, A, A, D, (X)a *b + c)                                                                 \
-    BINARY(mul_hi_##name, A, A, A, (X)a *b >> (8 * sizeof(A)))                                                        \
+#define WIDE(name, D, A, X)                                                                                       \
+    BINARY(mul_wide_##name, D, A, A, (X)a *b)                                                                     \
+    TERNARY(mad_wide_##name, D, A, A, D, (X)a *b + c)                                                             \
+    BINARY(mul_hi_##name, A, A, A, (X)a *b >> (8 * sizeof(A)))                                                    \
     TERNARY(mad_hi_##name, A, A, A, A, ((X)a * b >> (8 * sizeof(A))) + (X)c)
 WIDE(u16, u32, u16, u32)
 WIDE(s16, u32, s16, s32)
@@ -179,13 +180,13 @@ HANDLER(lop3_b32) {
     PUT(u32, row_out(w, &in->o[0]), t, m);
 }
 
-#define SELECT(U)                                                                                                     \
-    HANDLER(selp_##U) {                                                                                               \
-        const U *a = row(w, &in->o[1]), *b = row(w, &in->o[2]);                                                       \
-        u32 p = pred_get(w, &in->o[3]);                                                                               \
-        U t[32];                                                                                                      \
-        LANES t[l] = p >> l & 1 ? a[l] : b[l];                                                                        \
-        PUT(U, row_out(w, &in->o[0]), t, m);                                                                          \
+#define SELECT(U)                                                                                                 \
+    HANDLER(selp_##U) {                                                                                           \
+        const U *a = row(w, &in->o[1]), *b = row(w, &in->o[2]);                                                   \
+        u32 p = pred_get(w, &in->o[3]);                                                                           \
+        U t[32];                                                                                                  \
+        LANES t[l] = p >> l & 1 ? a[l] : b[l];                                                                    \
+        PUT(U, row_out(w, &in->o[0]), t, m);                                                                      \
     }
 SELECT(u16)
 SELECT(u32)
@@ -225,19 +226,21 @@ UNARY(cvta_shared, u64, u64, a | SHARED_WINDOW)
 UNARY(cvta_local, u64, u64, a | LOCAL_WINDOW)
 UNARY(cvta_to_window, u64, u64, OFFSET(a))
 
-#define E(key, fn, shape) {key, fn, shape, PTX_INT, 0, 0}
-#define ALL_WIDTH(n, U, S, d1, d2, d3, sh)                                                                            \
-    E("mov.b" n, mov_##U, d1), E("mov.u" n, mov_##U, d1), E("mov.s" n, mov_##U, d1), E("add.u" n, add_##U, d2),       \
-        E("add.s" n, add_##U, d2), E("sub.u" n, sub_##U, d2), E("sub.s" n, sub_##U, d2),                              \
-        E("mul.lo.u" n, mul_##U, d2), E("mul.lo.s" n, mul_##U, d2), E("mad.lo.u" n, mad_##U, d3),                     \
-        E("mad.lo.s" n, mad_##U, d3), E("mul.hi.u" n, mul_hi_##U, d2), E("mul.hi.s" n, mul_hi_##S, d2),               \
-        E("mad.hi.u" n, mad_hi_##U, d3), E("mad.hi.s" n, mad_hi_##S, d3), E("div.u" n, div_##U, d2), E("div.s" n, div_##S, d2),                        \
-        E("rem.u" n, rem_##U, d2), E("rem.s" n, rem_##S, d2), E("min.u" n, min_##U, d2), E("min.s" n, min_##S, d2),   \
-        E("max.u" n, max_##U, d2), E("max.s" n, max_##S, d2), E("neg.s" n, neg_##S, d1), E("abs.s" n, abs_##S, d1),   \
-        E("and.b" n, and_##U, d2), E("or.b" n, or_##U, d2), E("xor.b" n, xor_##U, d2), E("not.b" n, not_##U, d1),     \
-        E("cnot.b" n, cnot_##U, d1), E("shl.b" n, shl_##U, sh), E("shr.b" n, shr_##U, sh), E("shr.u" n, shr_##U, sh), \
-        E("shr.s" n, shr_##S, sh), E("selp.b" n, selp_##U, d2 "p"), E("selp.u" n, selp_##U, d2 "p"),                  \
-        E("selp.s" n, selp_##U, d2 "p")
+#define E(key, fn, shape)                                                                                         \
+    { key, fn, shape, PTX_INT, 0, 0 }
+#define ALL_WIDTH(n, U, S, d1, d2, d3, sh)                                                                        \
+    E("mov.b" n, mov_##U, d1), E("mov.u" n, mov_##U, d1), E("mov.s" n, mov_##U, d1), E("add.u" n, add_##U, d2),   \
+        E("add.s" n, add_##U, d2), E("sub.u" n, sub_##U, d2), E("sub.s" n, sub_##U, d2),                          \
+        E("mul.lo.u" n, mul_##U, d2), E("mul.lo.s" n, mul_##U, d2), E("mad.lo.u" n, mad_##U, d3),                 \
+        E("mad.lo.s" n, mad_##U, d3), E("mul.hi.u" n, mul_hi_##U, d2), E("mul.hi.s" n, mul_hi_##S, d2),           \
+        E("mad.hi.u" n, mad_hi_##U, d3), E("mad.hi.s" n, mad_hi_##S, d3), E("div.u" n, div_##U, d2),              \
+        E("div.s" n, div_##S, d2), E("rem.u" n, rem_##U, d2), E("rem.s" n, rem_##S, d2),                          \
+        E("min.u" n, min_##U, d2), E("min.s" n, min_##S, d2), E("max.u" n, max_##U, d2),                          \
+        E("max.s" n, max_##S, d2), E("neg.s" n, neg_##S, d1), E("abs.s" n, abs_##S, d1),                          \
+        E("and.b" n, and_##U, d2), E("or.b" n, or_##U, d2), E("xor.b" n, xor_##U, d2), E("not.b" n, not_##U, d1), \
+        E("cnot.b" n, cnot_##U, d1), E("shl.b" n, shl_##U, sh), E("shr.b" n, shr_##U, sh),                        \
+        E("shr.u" n, shr_##U, sh), E("shr.s" n, shr_##S, sh), E("selp.b" n, selp_##U, d2 "p"),                    \
+        E("selp.u" n, selp_##U, d2 "p"), E("selp.s" n, selp_##U, d2 "p")
 
 const OpEntry ops_int[] = {
     ALL_WIDTH("16", u16, s16, "22", "222", "2222", "224"),
@@ -291,21 +294,29 @@ const OpEntry ops_int[] = {
     E("cvta.to.const.u64", cvta_same, "88"),
     E("cvta.to.shared.u64", cvta_to_window, "88"),
     E("cvta.to.local.u64", cvta_to_window, "88"),
-    E("sat add.s32", add_sat_s32, "444"), /* decode.c writes a modifier that an entry does not allow before the key */
+    E("sat add.s32", add_sat_s32,
+      "444"), /* decode.c writes a modifier that an entry does not allow before the key */
     E("sat sub.s32", sub_sat_s32, "444"),
     {NULL, NULL, NULL, 0, 0, 0},
 };
 
 void row_get(const Warp *w, const Opd *o, uint64_t v[32]) {
     const char *p = row(w, o);
-    if (o->width == 2) LANES v[l] = ((const uint16_t *)p)[l];
-    else if (o->width == 4) LANES v[l] = ((const uint32_t *)p)[l];
-    else memcpy(v, p, 256);
+    if (o->width == 2)
+        LANES v[l] = ((const uint16_t *)p)[l];
+    else if (o->width == 4)
+        LANES v[l] = ((const uint32_t *)p)[l];
+    else
+        memcpy(v, p, 256);
 }
 void row_put(Warp *w, const Opd *o, const uint64_t v[32], uint32_t m) {
     if (o->kind == OPD_SINK) return;
     char *p = row_out(w, o);
-    if (o->width == 2) LANES { ON(m)((uint16_t *)p)[l] = (uint16_t)v[l]; }
-    else if (o->width == 4) LANES { ON(m)((uint32_t *)p)[l] = (uint32_t)v[l]; }
-    else LANES { ON(m)((uint64_t *)p)[l] = v[l]; }
+    if (o->width == 2) LANES {
+            ON(m)((uint16_t *)p)[l] = (uint16_t)v[l];
+        }
+    else if (o->width == 4)
+        LANES { ON(m)((uint32_t *)p)[l] = (uint32_t)v[l]; }
+    else
+        LANES { ON(m)((uint64_t *)p)[l] = v[l]; }
 }

@@ -30,7 +30,8 @@ static void addresses(const Warp *w, const Opd *o, uint64_t a[32]) {
 
 static void find_global(Warp *w, Access32 *x, int l, bool store) {
     uint64_t a = x->address[l];
-    Alloc *al = l > 0 && x->alloc[l - 1] && a - x->alloc[l - 1]->address < x->alloc[l - 1]->bytes ? x->alloc[l - 1] : alloc_find(a);
+    Alloc *al = l > 0 && x->alloc[l - 1] && a - x->alloc[l - 1]->address < x->alloc[l - 1]->bytes ? x->alloc[l - 1]
+                                                                                                  : alloc_find(a);
     if (!al || a < al->address || a - al->address + (uint64_t)x->bytes > al->bytes)
         ptx_stop(w, 1u << l, "bounds-global", "%d bytes at %s", x->bytes, ptx_describe(a));
     if (al->freed) ptx_stop(w, 1u << l, "freed", "%d bytes at %s", x->bytes, ptx_describe(a));
@@ -46,8 +47,9 @@ static void find_shared(Warp *w, Access32 *x, int l) {
     bool inside = a < b->n_shared && (uint64_t)x->bytes <= b->n_shared - a;
     for (int i = 0; inside && i < x->bytes; i++) inside = b->state[a + (uint64_t)i] != 2;
     if (!inside)
-        ptx_stop(w, 1u << l, "bounds-shared", "%d bytes at 0x%llx: static shared memory has %d bytes, dynamic %zu from 0x%x on",
-                 x->bytes, (unsigned long long)a, b->l->f->shared_used + b->l->m->shared_used, b->l->dyn, b->l->m->dyn);
+        ptx_stop(w, 1u << l, "bounds-shared",
+                 "%d bytes at 0x%llx: static shared memory has %d bytes, dynamic %zu from 0x%x on", x->bytes,
+                 (unsigned long long)a, b->l->f->shared_used + b->l->m->shared_used, b->l->dyn, b->l->m->dyn);
     x->data[l] = b->shared + a;
     x->state[l] = b->state + a;
 }
@@ -58,7 +60,8 @@ static void find_lane(Warp *w, Access32 *x, int l, bool store) {
     static uint8_t always[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     if (x->space == SPACE_LOCAL) {
         if (a >= (uint64_t)m->local || (uint64_t)x->bytes > (uint64_t)m->local - a)
-            ptx_stop(w, 1u << l, "bounds-local", "%d bytes at %llu of %d", x->bytes, (unsigned long long)a, m->local);
+            ptx_stop(w, 1u << l, "bounds-local", "%d bytes at %llu of %d", x->bytes, (unsigned long long)a,
+                     m->local);
         x->data[l] = w->local + (size_t)l * (size_t)m->local + a;
         x->state[l] = w->local_state + (size_t)l * (size_t)m->local + a;
         return;
@@ -66,7 +69,8 @@ static void find_lane(Warp *w, Access32 *x, int l, bool store) {
     bool lane = WINDOW(a) == PARAM_WINDOW; /* of a function, else of the kernel */
     uint64_t off = OFFSET(a), size = lane ? (uint64_t)m->lane_param : (uint64_t)w->b->l->f->param_bytes;
     if (off >= size || (uint64_t)x->bytes > size - off || (store && !lane))
-        ptx_stop(w, 1u << l, "bounds-param", "%d bytes at %llu of %llu", x->bytes, (unsigned long long)off, (unsigned long long)size);
+        ptx_stop(w, 1u << l, "bounds-param", "%d bytes at %llu of %llu", x->bytes, (unsigned long long)off,
+                 (unsigned long long)size);
     x->data[l] = lane ? w->param + (size_t)l * size + off : (char *)(uintptr_t)(w->b->l->params + off);
     x->state[l] = always;
 }
@@ -96,7 +100,8 @@ static void count_shared(Warp *w, const Access32 *x) {
         int n[32] = {0}, most = 0;
         for (int l = first; l < first + group; l++) {
             if (!(x->m >> l & 1)) continue;
-            for (uint32_t a = (uint32_t)x->address[l] >> 2; a <= ((uint32_t)x->address[l] + (uint32_t)x->bytes - 1) >> 2; a++) {
+            for (uint32_t a = (uint32_t)x->address[l] >> 2;
+                 a <= ((uint32_t)x->address[l] + (uint32_t)x->bytes - 1) >> 2; a++) {
                 int bank = a & 31, k = 0;
                 while (k < n[bank] && word[bank][k] != a) k++;
                 if (k < n[bank]) continue;
@@ -125,7 +130,8 @@ static bool find_row(Access32 *x, bool store) {
     LANES wrong |= x->address[l] ^ (a + step * (uint64_t)l);
     if (wrong) return false;
     Alloc *al = alloc_find(a);
-    if (!al || al->freed || (store && al->constant) || a < al->address || a - al->address + 32 * step > al->bytes) return false;
+    if (!al || al->freed || (store && al->constant) || a < al->address || a - al->address + 32 * step > al->bytes)
+        return false;
     LANES {
         x->alloc[l] = al;
         x->data[l] = al->data + (x->address[l] - al->address);
@@ -138,16 +144,19 @@ static void check(Warp *w, Access32 *x, Access a) {
     bool store = a != ACCESS_READ;
     uint64_t odd = 0;
     LANES ON(x->m) odd |= x->address[l] & (uint64_t)(x->bytes - 1);
-    if (odd) LANES ON(x->m)
-        if (x->address[l] & (uint64_t)(x->bytes - 1))
-            ptx_stop(w, 1u << l, "misaligned", "%d bytes at address 0x%llx", x->bytes, (unsigned long long)x->address[l]);
+    if (odd)
+        LANES ON(x->m) if (x->address[l] & (uint64_t)(x->bytes - 1)) ptx_stop(
+            w, 1u << l, "misaligned", "%d bytes at address 0x%llx", x->bytes, (unsigned long long)x->address[l]);
     if (!find_row(x, store)) {
         LANES {
             x->alloc[l] = NULL;
             ON(x->m) {
-                if (x->space == SPACE_GLOBAL) find_global(w, x, l, store);
-                else if (x->space == SPACE_SHARED) find_shared(w, x, l);
-                else find_lane(w, x, l, store);
+                if (x->space == SPACE_GLOBAL)
+                    find_global(w, x, l, store);
+                else if (x->space == SPACE_SHARED)
+                    find_shared(w, x, l);
+                else
+                    find_lane(w, x, l, store);
             }
         }
     }
@@ -156,11 +165,11 @@ static void check(Warp *w, Access32 *x, Access a) {
     if (ptx_options.races && x->space == SPACE_GLOBAL)
         LANES ON(x->m) shadow_global(w, l, x->alloc[l], x->address[l] - x->alloc[l]->address, x->bytes, a);
     static const char *const names[] = {"", "uninit-global", "uninit-shared", "uninit-local", "", ""};
-    if (a != ACCESS_WRITE && ptx_options.uninit) LANES ON(x->m)
-        if (!written(x->state[l], x->bytes))
-            ptx_stop(w, 1u << l, names[x->space], "reads %d bytes that nobody wrote, at %s0x%llx%s%s", x->bytes,
-                     x->space == SPACE_GLOBAL ? "" : "offset ", (unsigned long long)x->address[l],
-                     x->space == SPACE_GLOBAL ? ": " : "", x->space == SPACE_GLOBAL ? ptx_describe(x->address[l]) : "");
+    if (a != ACCESS_WRITE && ptx_options.uninit)
+        LANES ON(x->m) if (!written(x->state[l], x->bytes)) ptx_stop(
+            w, 1u << l, names[x->space], "reads %d bytes that nobody wrote, at %s0x%llx%s%s", x->bytes,
+            x->space == SPACE_GLOBAL ? "" : "offset ", (unsigned long long)x->address[l],
+            x->space == SPACE_GLOBAL ? ": " : "", x->space == SPACE_GLOBAL ? ptx_describe(x->address[l]) : "");
     if (store && x->space != SPACE_PARAM) LANES ON(x->m) memset(x->state[l], 1, (size_t)x->bytes);
     if (!ptx_options.counters) return;
     if (x->space == SPACE_GLOBAL) count_global(w, x);
@@ -199,14 +208,19 @@ static void move_store(Warp *w, const Ins *in, const Access32 *x) {
     for (int i = 0; i < v->n; i++) {
         const char *r = row(w, &v->vec[i]);
         int step = v->vec[i].width;
-        if (in->width == 4) LANES { ON(x->m) memcpy(x->data[l] + 4 * i, r + l * step, 4); }
-        else if (in->width == 2) LANES { ON(x->m) memcpy(x->data[l] + 2 * i, r + l * step, 2); }
-        else LANES ON(x->m) memcpy(x->data[l] + in->width * i, r + l * step, in->width);
+        if (in->width == 4) LANES {
+                ON(x->m) memcpy(x->data[l] + 4 * i, r + l * step, 4);
+            }
+        else if (in->width == 2)
+            LANES { ON(x->m) memcpy(x->data[l] + 2 * i, r + l * step, 2); }
+        else
+            LANES ON(x->m) memcpy(x->data[l] + in->width * i, r + l * step, in->width);
     }
 }
 
 /* A generic address is sorted into the spaces. run is called for each that occurs. */
-static void by_space(Warp *w, const Ins *in, Access32 *x, uint32_t m, void (*run)(Warp *, const Ins *, Access32 *)) {
+static void by_space(Warp *w, const Ins *in, Access32 *x, uint32_t m,
+                     void (*run)(Warp *, const Ins *, Access32 *)) {
     x->m = m;
     x->space = in->space == SPACE_CONST ? SPACE_GLOBAL : (Space)in->space;
     if (in->space != SPACE_GENERIC) {
@@ -229,7 +243,9 @@ static void by_space(Warp *w, const Ins *in, Access32 *x, uint32_t m, void (*run
         x->space = windows[i].space;
         run(w, in, x);
     }
-    if (rest) ptx_stop(w, rest, "bounds-global", "a wild address: 0x%llx", (unsigned long long)generic[__builtin_ctz(rest)]);
+    if (rest)
+        ptx_stop(w, rest, "bounds-global", "a wild address: 0x%llx",
+                 (unsigned long long)generic[__builtin_ctz(rest)]);
 }
 
 static void run_load(Warp *w, const Ins *in, Access32 *x) {
@@ -244,7 +260,8 @@ static void run_store(Warp *w, const Ins *in, Access32 *x) {
 void exec_ld(Warp *w, const Ins *in, uint32_t m) {
     Access32 x = {.bytes = in->width * in->vec};
     addresses(w, &in->o[1], x.address);
-    if (in->space == SPACE_PARAM && in->o[1].fixed && WINDOW(x.address[0]) == 0 && in->vec == 1) { /* of the kernel */
+    if (in->space == SPACE_PARAM && in->o[1].fixed && WINDOW(x.address[0]) == 0 &&
+        in->vec == 1) { /* of the kernel */
         x.m = m, x.space = SPACE_PARAM;
         find_lane(w, &x, 0, false);
         uint64_t t[32], v = element(x.data[0], in->type, in->width);
@@ -268,16 +285,26 @@ static uint64_t atom_integer(const Ins *in, uint64_t old, uint64_t b, uint64_t c
     bool sign = in->type == T_S32 || in->type == T_S64;
     bool less = sign ? (int64_t)b < (int64_t)old : b < old;
     switch (in->sub) {
-        case 0: return old + b;
-        case 1: return less ? b : old;
-        case 2: return less ? old : b;
-        case 3: return old >= b ? 0 : old + 1;
-        case 4: return old == 0 || old > b ? b : old - 1;
-        case 5: return old & b;
-        case 6: return old | b;
-        case 7: return old ^ b;
-        case 8: return b;
-        default: return old == b ? c : old; /* cas */
+    case 0:
+        return old + b;
+    case 1:
+        return less ? b : old;
+    case 2:
+        return less ? old : b;
+    case 3:
+        return old >= b ? 0 : old + 1;
+    case 4:
+        return old == 0 || old > b ? b : old - 1;
+    case 5:
+        return old & b;
+    case 6:
+        return old | b;
+    case 7:
+        return old ^ b;
+    case 8:
+        return b;
+    default:
+        return old == b ? c : old; /* cas */
     }
 }
 
@@ -323,7 +350,8 @@ void exec_atom(Warp *w, const Ins *in, uint32_t m) {
 }
 
 /* ---- cp.async ----
- * The bytes arrive at the wait, or, for about half of them by the seed, at once; until the wait nobody may look. */
+ * The bytes arrive at the wait, or, for about half of them by the seed, at once; until the wait nobody may look.
+ */
 
 static void land(Warp *w, const Copy *c) {
     char *to = w->b->shared + c->dst;
@@ -334,23 +362,28 @@ static void land(Warp *w, const Copy *c) {
 }
 
 void exec_cp_async(Warp *w, const Ins *in, uint32_t m) {
-    Access32 to = {.bytes = in->width, .m = m, .space = SPACE_SHARED}, from = {.bytes = in->width, .m = m, .space = SPACE_GLOBAL};
+    Access32 to = {.bytes = in->width, .m = m, .space = SPACE_SHARED},
+             from = {.bytes = in->width, .m = m, .space = SPACE_GLOBAL};
     addresses(w, &in->o[0], to.address);
     addresses(w, &in->o[1], from.address);
     uint32_t take[32], ignore = 0;
     LANES take[l] = in->width;
-    if (in->n == 3 && in->o[2].kind == OPD_PRED) ignore = pred_get(w, &in->o[2]);
-    else if (in->n == 3) memcpy(take, row(w, &in->o[2]), sizeof take);
+    if (in->n == 3 && in->o[2].kind == OPD_PRED)
+        ignore = pred_get(w, &in->o[2]);
+    else if (in->n == 3)
+        memcpy(take, row(w, &in->o[2]), sizeof take);
     LANES ON(ignore) take[l] = 0;
     LANES ON(m) {
         if (take[l] > in->width) ptx_stop(w, 1u << l, "cp-async", "takes %u bytes of %d", take[l], in->width);
         if (take[l] == 0) from.m &= ~(1u << l); /* the address is not looked at */
         if (to.address[l] % in->width)
-            ptx_stop(w, 1u << l, "misaligned", "%d bytes at shared address 0x%llx", in->width, (unsigned long long)to.address[l]);
+            ptx_stop(w, 1u << l, "misaligned", "%d bytes at shared address 0x%llx", in->width,
+                     (unsigned long long)to.address[l]);
         find_shared(w, &to, l);
     }
     LANES ON(from.m) if (take[l] < in->width) { /* zero-filled tail: only the head is read */
-        if (from.address[l] % in->width) ptx_stop(w, 1u << l, "misaligned", "cp.async from 0x%llx", (unsigned long long)from.address[l]);
+        if (from.address[l] % in->width)
+            ptx_stop(w, 1u << l, "misaligned", "cp.async from 0x%llx", (unsigned long long)from.address[l]);
         Access32 part = {.bytes = (int)take[l], .m = 1u << l, .space = SPACE_GLOBAL};
         part.address[l] = from.address[l];
         find_global(w, &part, l, false);
@@ -365,7 +398,12 @@ void exec_cp_async(Warp *w, const Ins *in, uint32_t m) {
             w->copies = realloc(w->copies, sizeof *w->copies * (size_t)w->cap_copies);
             if (!w->copies) abort();
         }
-        Copy c = {.dst = (uint32_t)to.address[l], .src = from.address[l], .bytes = in->width, .take = (uint8_t)take[l], .lane = (uint8_t)l, .group = -1};
+        Copy c = {.dst = (uint32_t)to.address[l],
+                  .src = from.address[l],
+                  .bytes = in->width,
+                  .take = (uint8_t)take[l],
+                  .lane = (uint8_t)l,
+                  .group = -1};
         memset(to.state[l], 0, in->width);
         if (ptx_options.seed && rng_next(&w->b->rng) & 1) land(w, &c);
         w->copies[w->n_copies++] = c;
@@ -375,7 +413,8 @@ void exec_cp_async(Warp *w, const Ins *in, uint32_t m) {
 void exec_cp_commit(Warp *w, const Ins *in, uint32_t m) {
     (void)in;
     for (int i = 0; i < w->n_copies; i++)
-        if (w->copies[i].group < 0 && m >> w->copies[i].lane & 1) w->copies[i].group = w->groups[w->copies[i].lane];
+        if (w->copies[i].group < 0 && m >> w->copies[i].lane & 1)
+            w->copies[i].group = w->groups[w->copies[i].lane];
     LANES ON(m) w->groups[l]++;
 }
 

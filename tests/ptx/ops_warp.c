@@ -14,8 +14,10 @@ static void shuffle(Warp *w, const Ins *in, uint32_t m, int mode) {
         int last = (l & segment) | (clamp & ~segment), first = l & segment;
         int from = mode == 0 ? l - by : mode == 1 ? l + by : mode == 2 ? l ^ by : (first | (by & ~segment));
         bool ok = mode == 0 ? from >= last : from <= last;
-        if (!ok) from = l;
-        else inside |= 1u << l;
+        if (!ok)
+            from = l;
+        else
+            inside |= 1u << l;
         if (!(m >> from & 1)) ptx_stop(w, 1u << l, "divergent", "reads lane %d, which takes no part", from);
         t[l] = a[from];
     }
@@ -43,8 +45,7 @@ static void match(Warp *w, const Ins *in, uint32_t m, bool all) {
     uint64_t a[32];
     uint32_t t[32] = {0}, same = 0;
     row_get(w, &in->o[1], a);
-    LANES ON(m) for (int k = 0; k < 32; k++)
-        if (m >> k & 1 && a[k] == a[l]) t[l] |= 1u << k;
+    LANES ON(m) for (int k = 0; k < 32; k++) if (m >> k & 1 && a[k] == a[l]) t[l] |= 1u << k;
     if (all) {
         same = m && t[__builtin_ctz(m)] == m ? m : 0;
         LANES t[l] = same;
@@ -55,16 +56,16 @@ static void match(Warp *w, const Ins *in, uint32_t m, bool all) {
 HANDLER(match_any) { match(w, in, m, false); }
 HANDLER(match_all) { match(w, in, m, true); }
 
-#define REDUX(name, T, start, expr)                                                                                   \
-    HANDLER(redux_##name) {                                                                                           \
-        const T *pa = row(w, &in->o[1]);                                                                              \
-        T r = start, t[32];                                                                                           \
-        LANES ON(m) {                                                                                                 \
-            T a = pa[l];                                                                                              \
-            r = (expr);                                                                                               \
-        }                                                                                                             \
-        LANES t[l] = r;                                                                                               \
-        PUT(T, row_out(w, &in->o[0]), t, m);                                                                          \
+#define REDUX(name, T, start, expr)                                                                               \
+    HANDLER(redux_##name) {                                                                                       \
+        const T *pa = row(w, &in->o[1]);                                                                          \
+        T r = start, t[32];                                                                                       \
+        LANES ON(m) {                                                                                             \
+            T a = pa[l];                                                                                          \
+            r = (expr);                                                                                           \
+        }                                                                                                         \
+        LANES t[l] = r;                                                                                           \
+        PUT(T, row_out(w, &in->o[0]), t, m);                                                                      \
     }
 REDUX(add, uint32_t, 0, r + a)
 REDUX(and, uint32_t, FULL, r &a)
@@ -79,9 +80,10 @@ REDUX(max_s, int32_t, INT32_MIN, a > r ? a : r)
 HANDLER(bar_warp) {
     (void)in;
     w->b->clock++;
-    if (m == w->alive) w->sync_full = w->b->clock;
-    else LANES ON(m) for (int k = 0; k < 32; k++)
-        if (m >> k & 1) w->sync[l][k] = w->b->clock;
+    if (m == w->alive)
+        w->sync_full = w->b->clock;
+    else
+        LANES ON(m) for (int k = 0; k < 32; k++) if (m >> k & 1) w->sync[l][k] = w->b->clock;
 }
 
 HANDLER(trap) {
@@ -93,14 +95,15 @@ HANDLER(trap) {
 
 typedef enum { MMA_BF16, MMA_F16, MMA_TF32 } MmaType;
 
-static float mma_element(const uint32_t *const reg[4], MmaType type, int i, int lane) { /* element i of a fragment */
+static float mma_element(const uint32_t *const reg[4], MmaType type, int i,
+                         int lane) { /* element i of a fragment */
     if (type == MMA_TF32) return f32_of(reg[i][lane] & ~0x1fffu);
     uint16_t h = (uint16_t)(reg[i / 2][lane] >> (16 * (i & 1)));
     return (float)(type == MMA_BF16 ? bf16_value(h) : f16_value(h));
 }
 
-/* D[16, 8] = A[16, K] B[K, 8] + C. The order of the sum over k, and when C joins it, follow from the seed: hardware
- * does not say, so nothing may depend on it. */
+/* D[16, 8] = A[16, K] B[K, 8] + C. The order of the sum over k, and when C joins it, follow from the seed:
+ * hardware does not say, so nothing may depend on it. */
 static void mma(Warp *w, const Ins *in, uint32_t m, MmaType type, int K) {
     if (m != FULL) ptx_stop(w, m, "divergent", "mma.sync with some lanes missing");
     const uint32_t *ra[4] = {0}, *rb[4] = {0};
@@ -127,8 +130,10 @@ static void mma(Warp *w, const Ins *in, uint32_t m, MmaType type, int K) {
         order[k] = order[j], order[j] = swap;
     }
     bool last = seed & 1; /* C joins at the end */
-    if (last) memset(D, 0, sizeof D);
-    else memcpy(D, C, sizeof D);
+    if (last)
+        memset(D, 0, sizeof D);
+    else
+        memcpy(D, C, sizeof D);
     for (int k = 0; k < K; k++)
         for (int i = 0; i < 16; i++)
             for (int j = 0; j < 8; j++) D[i][j] += A[i][order[k]] * B[order[k]][j];
@@ -148,8 +153,10 @@ HANDLER(mma_f16_8) { mma(w, in, m, MMA_F16, 8); }
 HANDLER(mma_tf32_8) { mma(w, in, m, MMA_TF32, 8); }
 
 /* The last number is 1 + the operand that holds the mask of lanes. */
-#define E(key, fn, shape, member) {key, fn, shape, PTX_SYNC, 0, member}
-#define M(key, fn, shape) {"mma.sync.aligned." key, fn, shape, PTX_MMA, 0, 0}
+#define E(key, fn, shape, member)                                                                                 \
+    { key, fn, shape, PTX_SYNC, 0, member }
+#define M(key, fn, shape)                                                                                         \
+    { "mma.sync.aligned." key, fn, shape, PTX_MMA, 0, 0 }
 
 const OpEntry ops_warp[] = {
     E("shfl.sync.up.b32", shfl_up, "44444", 5),

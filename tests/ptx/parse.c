@@ -123,13 +123,13 @@ static uint64_t number(Parser *p) {
 
 /* ---- names ---- */
 
-#define GROW(array, n, cap)                                                                                           \
-    do {                                                                                                              \
-        if ((n) == (cap)) {                                                                                           \
-            (cap) = (cap) ? 2 * (cap) : 64;                                                                           \
-            (array) = realloc((array), (size_t)(cap) * sizeof *(array));                                              \
-            if (!(array)) abort();                                                                                    \
-        }                                                                                                             \
+#define GROW(array, n, cap)                                                                                       \
+    do {                                                                                                          \
+        if ((n) == (cap)) {                                                                                       \
+            (cap) = (cap) ? 2 * (cap) : 64;                                                                       \
+            (array) = realloc((array), (size_t)(cap) * sizeof *(array));                                          \
+            if (!(array)) abort();                                                                                \
+        }                                                                                                         \
     } while (0)
 
 static Sym *symbol_add(Parser *p, const char *name, SymKind kind) {
@@ -173,15 +173,22 @@ static Type declarator(Parser *p, int *align, int *size, bool *sized) {
     *align = 0;
     for (;;) {
         const char *t = next(p);
-        if (strcmp(t, ".align") == 0) *align = (int)number(p);
-        else if (strcmp(t, ".v2") == 0) vec = 2;
-        else if (strcmp(t, ".v4") == 0) vec = 4;
+        if (strcmp(t, ".align") == 0)
+            *align = (int)number(p);
+        else if (strcmp(t, ".v2") == 0)
+            vec = 2;
+        else if (strcmp(t, ".v4") == 0)
+            vec = 4;
         else if (strcmp(t, ".ptr") == 0) { /* of a parameter: says where it points */
-            while (take_word(p, ".global") || take_word(p, ".shared") || take_word(p, ".const") || take_word(p, ".local")) {}
+            while (take_word(p, ".global") || take_word(p, ".shared") || take_word(p, ".const") ||
+                   take_word(p, ".local")) {
+            }
             if (take_word(p, ".align")) number(p);
         } else if (t[0] == '.' && (type = type_named(t + 1)) != T_NONE) {
-        } else if (t[0] != '.') break;
-        else parse_stop(p, "'%s' in a declaration is not known", t);
+        } else if (t[0] != '.')
+            break;
+        else
+            parse_stop(p, "'%s' in a declaration is not known", t);
     }
     if (type == T_NONE) parse_stop(p, "a declaration of '%s' without a type", p->token);
     char name[256];
@@ -189,8 +196,10 @@ static Type declarator(Parser *p, int *align, int *size, bool *sized) {
     long count = 1;
     *sized = true;
     while (take(p, '[')) {
-        if (peek(p, ']')) *sized = false;
-        else count *= (long)number(p);
+        if (peek(p, ']'))
+            *sized = false;
+        else
+            count *= (long)number(p);
         want(p, ']');
     }
     *size = type_bytes(type) * vec * (int)count;
@@ -211,7 +220,8 @@ static void initial_values(Parser *p, Type type, char *to, int size) {
         if (peek(p, '}')) break;
         skip_space(p);
         uint64_t v;
-        if (isdigit((unsigned char)*p->at) || *p->at == '-') v = number(p);
+        if (isdigit((unsigned char)*p->at) || *p->at == '-')
+            v = number(p);
         else {
             int index;
             bool generic = take_word(p, "generic");
@@ -364,8 +374,10 @@ static void operand(Parser *p, Raw *r) {
         if (r->kind == RAW_IMM) r->fixed = true;
         r->kind = RAW_ADDR;
         if (!r->fixed) r->imm = 0;
-        if (take(p, '+')) r->imm += number(p);
-        else if (peek(p, '-')) r->imm += number(p);
+        if (take(p, '+'))
+            r->imm += number(p);
+        else if (peek(p, '-'))
+            r->imm += number(p);
         want(p, ']');
     } else if (take(p, '!')) {
         operand(p, r);
@@ -376,8 +388,10 @@ static void operand(Parser *p, Raw *r) {
     } else {
         char name[256];
         strcpy(name, next(p));
-        if (strcmp(name, "_") == 0) *r = (Raw){.kind = RAW_SINK};
-        else operand_name(p, r, name);
+        if (strcmp(name, "_") == 0)
+            *r = (Raw){.kind = RAW_SINK};
+        else
+            operand_name(p, r, name);
         if (take(p, '|')) {
             Raw q;
             operand(p, &q);
@@ -468,16 +482,22 @@ static void skip_line(Parser *p) { p->at += strcspn(p->at, "\n"); }
 
 static void body_directive(Parser *p) {
     const char *t = p->token;
-    if (strcmp(t, ".reg") == 0) registers(p);
-    else if (strcmp(t, ".local") == 0) variable_lane(p, SPACE_LOCAL);
-    else if (strcmp(t, ".param") == 0) variable_lane(p, SPACE_PARAM);
-    else if (strcmp(t, ".shared") == 0) variable_shared(p, false);
+    if (strcmp(t, ".reg") == 0)
+        registers(p);
+    else if (strcmp(t, ".local") == 0)
+        variable_lane(p, SPACE_LOCAL);
+    else if (strcmp(t, ".param") == 0)
+        variable_lane(p, SPACE_PARAM);
+    else if (strcmp(t, ".shared") == 0)
+        variable_shared(p, false);
     else if (strcmp(t, ".loc") == 0) {
         p->file = (int)number(p);
         p->source = (int)number(p);
         skip_line(p);
-    } else if (strcmp(t, ".pragma") == 0) skip_line(p);
-    else parse_stop(p, "directive '%s' is not known", t);
+    } else if (strcmp(t, ".pragma") == 0)
+        skip_line(p);
+    else
+        parse_stop(p, "directive '%s' is not known", t);
 }
 
 static void body(Parser *p) {
@@ -518,7 +538,8 @@ static void body(Parser *p) {
 
 /* ---- functions and modules ---- */
 
-/* The list of parameters after '('. Those of an entry lie in one buffer, those of a function in the lane's memory. */
+/* The list of parameters after '('. Those of an entry lie in one buffer, those of a function in the lane's memory.
+ */
 static Param *parameters(Parser *p, bool entry, int *n, int *bytes) {
     Param params[256];
     *n = 0;
@@ -578,11 +599,15 @@ static void function(Parser *p, bool entry) {
     f->rets = rets, f->n_rets = n_rets;
     f->param_bytes = bytes;
     for (;;) {
-        if (take_word(p, ".maxntid")) f->max_threads = product3(p, three);
-        else if (take_word(p, ".reqntid")) f->max_threads = product3(p, f->req);
-        else if (take_word(p, ".minnctapersm") || take_word(p, ".maxnreg")) number(p);
+        if (take_word(p, ".maxntid"))
+            f->max_threads = product3(p, three);
+        else if (take_word(p, ".reqntid"))
+            f->max_threads = product3(p, f->req);
+        else if (take_word(p, ".minnctapersm") || take_word(p, ".maxnreg"))
+            number(p);
         else if (take_word(p, ".noreturn")) {
-        } else break;
+        } else
+            break;
     }
     if (take(p, '{')) {
         f->first = m->n_code;
@@ -600,22 +625,28 @@ static void function(Parser *p, bool entry) {
 }
 
 static void skip_braces(Parser *p) {
-    while (*next(p) && strcmp(p->token, "{") != 0) {}
-    while (*next(p) && strcmp(p->token, "}") != 0) {}
+    while (*next(p) && strcmp(p->token, "{") != 0) {
+    }
+    while (*next(p) && strcmp(p->token, "}") != 0) {
+    }
 }
 
 static void module(Parser *p) {
     bool external = false;
     while (*next(p)) {
         const char *t = p->token;
-        if (strcmp(t, ".version") == 0 || strcmp(t, ".target") == 0 || strcmp(t, ".address_size") == 0) skip_line(p);
+        if (strcmp(t, ".version") == 0 || strcmp(t, ".target") == 0 || strcmp(t, ".address_size") == 0)
+            skip_line(p);
         else if (strcmp(t, ".visible") == 0 || strcmp(t, ".weak") == 0 || strcmp(t, ".common") == 0) {
-        } else if (strcmp(t, ".extern") == 0) external = true;
+        } else if (strcmp(t, ".extern") == 0)
+            external = true;
         else if (strcmp(t, ".entry") == 0 || strcmp(t, ".func") == 0) {
             function(p, t[1] == 'e');
             external = false;
-        } else if (strcmp(t, ".global") == 0) variable_global(p, SPACE_GLOBAL);
-        else if (strcmp(t, ".const") == 0) variable_global(p, SPACE_CONST);
+        } else if (strcmp(t, ".global") == 0)
+            variable_global(p, SPACE_GLOBAL);
+        else if (strcmp(t, ".const") == 0)
+            variable_global(p, SPACE_CONST);
         else if (strcmp(t, ".shared") == 0) {
             variable_shared(p, external);
             external = false;
@@ -628,8 +659,10 @@ static void module(Parser *p) {
             }
             p->m->files[i] = (char *)module_string(p->m, p->token + 1);
             skip_line(p);
-        } else if (strcmp(t, ".section") == 0) skip_braces(p);
-        else parse_stop(p, "directive '%s' is not known", t);
+        } else if (strcmp(t, ".section") == 0)
+            skip_braces(p);
+        else
+            parse_stop(p, "directive '%s' is not known", t);
     }
 }
 
@@ -683,6 +716,7 @@ void ptx_unload(PtxModule *m) {
         m->arena = block[0];
         free(block);
     }
-    free(m->code), free(m->funcs), free(m->files), free(m->konst), free(m->vars), free(m->globals), free(m->name), free(m->konsts);
+    free(m->code), free(m->funcs), free(m->files), free(m->konst), free(m->vars), free(m->globals), free(m->name),
+        free(m->konsts);
     free(m);
 }

@@ -8,7 +8,7 @@ typedef enum { SYM_REG, SYM_VAR, SYM_FUNC } SymKind;
 typedef struct {
     const char *name;
     SymKind kind;
-    int count;      /* registers %name0 .. %name<count - 1>; -1: one, of this very name */
+    int count; /* registers %name0 .. %name<count - 1>; -1: one, of this very name */
     Type type;
     uint32_t off;   /* first register's row */
     uint64_t value; /* variable: its address in its space */
@@ -38,11 +38,21 @@ typedef struct {
     Func *func;
     Sym *syms;
     int n_syms, cap_syms, n_scopes, scopes[64];
-    struct { const char *name; int at; } *labels;
+    struct {
+        const char *name;
+        int at;
+    } * labels;
     int n_labels, cap_labels;
-    struct { int ins, opd; const char *name; } *fixes; /* opd -1: target; -2: the list of brx */
+    struct {
+        int ins, opd;
+        const char *name;
+    } * fixes; /* opd -1: target; -2: the list of brx */
     int n_fixes, cap_fixes;
-    struct { const char *label; const char **names; int n; } lists[64]; /* .branchtargets */
+    struct {
+        const char *label;
+        const char **names;
+        int n;
+    } lists[64]; /* .branchtargets */
     int n_lists, cap_code;
     jmp_buf stop;
     char *message;

@@ -26,15 +26,17 @@ void ptx_stop(Warp *w, uint32_t lanes, const char *check, const char *format, ..
     Block *b = w->b;
     const Launch *l = b->l;
     va_list args;
-    int n = snprintf(b->message, sizeof b->message, "%s: %s, block (%u,%u,%u), thread %d: ", check, l->f->name, b->id[0], b->id[1],
-                     b->id[2], 32 * w->index + (lanes ? __builtin_ctz(lanes) : 0));
+    int n = snprintf(b->message, sizeof b->message, "%s: %s, block (%u,%u,%u), thread %d: ", check, l->f->name,
+                     b->id[0], b->id[1], b->id[2], 32 * w->index + (lanes ? __builtin_ctz(lanes) : 0));
     va_start(args, format);
     n += vsnprintf(b->message + n, sizeof b->message - (size_t)n, format, args);
     va_end(args);
     if (w->in && n < (int)sizeof b->message) {
-        const char *file = w->in->file < l->m->n_files && l->m->files[w->in->file] ? l->m->files[w->in->file] : l->m->name;
+        const char *file =
+            w->in->file < l->m->n_files && l->m->files[w->in->file] ? l->m->files[w->in->file] : l->m->name;
         bool source = file != l->m->name && w->in->source;
-        snprintf(b->message + n, sizeof b->message - (size_t)n, ", at %s:%d: %s", file, source ? w->in->source : w->in->line, w->in->text);
+        snprintf(b->message + n, sizeof b->message - (size_t)n, ", at %s:%d: %s", file,
+                 source ? w->in->source : w->in->line, w->in->text);
     }
     longjmp(b->stop, 1);
 }
@@ -80,8 +82,10 @@ static void branch_table(Warp *w, Frag *f, const Ins *in, uint32_t m) {
         if (i >= (uint32_t)in->targets[0]) ptx_stop(w, m, "trap", "branch %u of a table of %d", i, in->targets[0]);
         LANES ON(m) if (index[l] == i) same |= 1u << l;
         m &= ~same;
-        if (m || rest) part(w, f, same, (uint32_t)in->targets[1 + i]);
-        else f->pc = (uint32_t)in->targets[1 + i];
+        if (m || rest)
+            part(w, f, same, (uint32_t)in->targets[1 + i]);
+        else
+            f->pc = (uint32_t)in->targets[1 + i];
     }
     if (rest) f->pc++;
     if (!f->mask) forget(w, f);
@@ -89,8 +93,7 @@ static void branch_table(Warp *w, Frag *f, const Ins *in, uint32_t m) {
 
 static void lane_copy(Warp *w, uint32_t m, const int32_t *list, int n, bool back) {
     size_t each = (size_t)w->b->l->m->lane_param;
-    for (int i = 0; i < n; i++, list += 3)
-        LANES ON(m) {
+    for (int i = 0; i < n; i++, list += 3) LANES ON(m) {
             char *p = w->param + (size_t)l * each;
             memmove(p + list[back ? 0 : 1], p + list[back ? 1 : 0], (size_t)list[2]);
         }
@@ -105,9 +108,12 @@ static void call_outside(Warp *w, const Func *f, const Ins *in, uint32_t m) {
         text = ptx_memory(address, 1, &why);
         if (!text) text = "";
     }
-    if (strcmp(f->name, "vprintf") == 0) fputs(text, stderr);
-    else if (strcmp(f->name, "__assertfail") == 0) ptx_stop(w, m, "trap", "assertion failed: %s", text);
-    else ptx_stop(w, m, "trap", "call of '%s', which is not known", f->name);
+    if (strcmp(f->name, "vprintf") == 0)
+        fputs(text, stderr);
+    else if (strcmp(f->name, "__assertfail") == 0)
+        ptx_stop(w, m, "trap", "assertion failed: %s", text);
+    else
+        ptx_stop(w, m, "trap", "call of '%s', which is not known", f->name);
 }
 
 static void call(Warp *w, Frag *f, const Ins *in, uint32_t m) {
@@ -145,8 +151,10 @@ static void leave(Warp *w, Frag *f, uint32_t m) { /* back from a function: maybe
         const Ins *in = &w->b->l->m->code[to];
         lane_copy(w, same, in->targets + 2 + 3 * in->targets[0], in->targets[1], true);
         m &= ~same;
-        if (m) part(w, f, same, (uint32_t)to + 1), w->frag[w->n_frag - 1].depth = depth;
-        else f->pc = (uint32_t)to + 1, f->depth = depth;
+        if (m)
+            part(w, f, same, (uint32_t)to + 1), w->frag[w->n_frag - 1].depth = depth;
+        else
+            f->pc = (uint32_t)to + 1, f->depth = depth;
     }
 }
 
@@ -162,7 +170,8 @@ static void leave_kernel(Warp *w, Frag *f, uint32_t m) {
 static bool together(Warp *w, Frag *f, const Ins *in, uint32_t m) {
     if (in->member < 0) {
         if (f->mask != w->alive) return false;
-        if (m != f->mask) ptx_stop(w, m, "divergent", "only lanes %08x of %08x do what all have to do", m, f->mask);
+        if (m != f->mask)
+            ptx_stop(w, m, "divergent", "only lanes %08x of %08x do what all have to do", m, f->mask);
         in->fn(w, in, m);
         return true;
     }
@@ -173,7 +182,9 @@ static bool together(Warp *w, Frag *f, const Ins *in, uint32_t m) {
         rest &= ~same;
         if (same & ~mask) ptx_stop(w, same & ~mask, "divergent", "its lane is not in its own mask %08x", mask);
         uint32_t missing = mask & w->alive & ~same;
-        if (missing & f->mask) ptx_stop(w, same, "divergent", "mask %08x names lanes %08x, which take no part", mask, missing & f->mask);
+        if (missing & f->mask)
+            ptx_stop(w, same, "divergent", "mask %08x names lanes %08x, which take no part", mask,
+                     missing & f->mask);
         if (missing) return false;
     }
     for (uint32_t rest = m; rest;) {
@@ -218,41 +229,52 @@ static void warp_run(Warp *w, long slice) {
         }
         if (++w->executed > ptx_options.budget) ptx_stop(w, m, "endless", "still running");
         switch (in->flow) {
-            case FLOW_BRA:
-                if (m == f->mask) f->pc = (uint32_t)in->target;
-                else {
-                    if (m) part(w, f, m, (uint32_t)in->target);
-                    w->frag[f - w->frag].pc++;
-                }
-                break;
-            case FLOW_BRX: branch_table(w, f, in, m); break;
-            case FLOW_CALL:
-                if (m) call(w, f, in, m);
-                else f->pc++;
-                break;
-            case FLOW_RET:
-                if (m) leave(w, f, m);
-                else f->pc++;
-                break;
-            case FLOW_EXIT: leave_kernel(w, f, m); break;
-            case FLOW_WARP:
-                if (m && !together(w, f, in, m)) f->waits = true;
-                else f->pc++;
-                break;
-            case FLOW_BAR:
-                if (m == 0) {
-                    f->pc++;
-                    break;
-                }
-                if (m != w->alive) {
-                    if (m != f->mask) ptx_stop(w, m, "barrier", "only lanes %08x of %08x reach it", m, f->mask);
-                    f->waits = true;
-                    break;
-                }
-                w->at_bar = true;
-                w->bar_pc = f->pc;
+        case FLOW_BRA:
+            if (m == f->mask)
+                f->pc = (uint32_t)in->target;
+            else {
+                if (m) part(w, f, m, (uint32_t)in->target);
+                w->frag[f - w->frag].pc++;
+            }
+            break;
+        case FLOW_BRX:
+            branch_table(w, f, in, m);
+            break;
+        case FLOW_CALL:
+            if (m)
+                call(w, f, in, m);
+            else
                 f->pc++;
-                return;
+            break;
+        case FLOW_RET:
+            if (m)
+                leave(w, f, m);
+            else
+                f->pc++;
+            break;
+        case FLOW_EXIT:
+            leave_kernel(w, f, m);
+            break;
+        case FLOW_WARP:
+            if (m && !together(w, f, in, m))
+                f->waits = true;
+            else
+                f->pc++;
+            break;
+        case FLOW_BAR:
+            if (m == 0) {
+                f->pc++;
+                break;
+            }
+            if (m != w->alive) {
+                if (m != f->mask) ptx_stop(w, m, "barrier", "only lanes %08x of %08x reach it", m, f->mask);
+                f->waits = true;
+                break;
+            }
+            w->at_bar = true;
+            w->bar_pc = f->pc;
+            f->pc++;
+            return;
         }
     }
 }
@@ -265,10 +287,28 @@ static void specials_fill(Block *b, Warp *w) {
     for (int k = 0; k < 32; k++) {
         unsigned t = (unsigned)(32 * w->index + k);
         uint32_t one = 1u << k;
-        uint32_t v[] = {t % l->block[0], t / l->block[0] % l->block[1], t / l->block[0] / l->block[1], l->block[0], l->block[1],
-                        l->block[2], b->id[0], b->id[1], b->id[2], l->grid[0], l->grid[1], l->grid[2], (uint32_t)k,
-                        (uint32_t)w->index, (uint32_t)l->n_warps, one, one | (one - 1), one - 1, ~(one - 1), ~(one | (one - 1)),
-                        (uint32_t)l->dyn, (uint32_t)(l->dyn + (size_t)l->f->shared_used + (size_t)l->m->shared_used)};
+        uint32_t v[] = {t % l->block[0],
+                        t / l->block[0] % l->block[1],
+                        t / l->block[0] / l->block[1],
+                        l->block[0],
+                        l->block[1],
+                        l->block[2],
+                        b->id[0],
+                        b->id[1],
+                        b->id[2],
+                        l->grid[0],
+                        l->grid[1],
+                        l->grid[2],
+                        (uint32_t)k,
+                        (uint32_t)w->index,
+                        (uint32_t)l->n_warps,
+                        one,
+                        one | (one - 1),
+                        one - 1,
+                        ~(one - 1),
+                        ~(one | (one - 1)),
+                        (uint32_t)l->dyn,
+                        (uint32_t)(l->dyn + (size_t)l->f->shared_used + (size_t)l->m->shared_used)};
         for (size_t i = 0; i < sizeof v / sizeof *v; i++) s[i][k] = v[i];
     }
 }
@@ -282,7 +322,8 @@ static void shared_fill(Block *b) {
     for (int i = 0; i < m->n_vars; i++) memset(b->state + m->vars[i].off, 0, (size_t)m->vars[i].size);
     for (int i = 0; i < l->f->n_vars; i++) memset(b->state + l->f->vars[i].off, 0, (size_t)l->f->vars[i].size);
     memset(b->state + m->dyn, 2, 256);
-    memset(b->state + m->dyn + 16, 0, l->dyn); /* see variable_shared: extern memory is aligned to 16 and no more */
+    memset(b->state + m->dyn + 16, 0,
+           l->dyn); /* see variable_shared: extern memory is aligned to 16 and no more */
     memset(b->shared + m->dyn, 0xff, 256 + l->dyn);
     b->n_shared = (size_t)m->dyn + 16 + l->dyn;
 }
@@ -326,7 +367,8 @@ static void barrier(Block *b) {
     }
     first->in = &l->m->code[first->bar_pc];
     if (alive != l->n_threads)
-        ptx_stop(first, first->alive, "barrier", "%d of the %d threads have returned before it", l->n_threads - alive, l->n_threads);
+        ptx_stop(first, first->alive, "barrier", "%d of the %d threads have returned before it",
+                 l->n_threads - alive, l->n_threads);
     for (int i = 0; i < l->n_warps; i++)
         if (b->warp[i].bar_pc != first->bar_pc)
             ptx_stop(first, first->alive, "barrier", "warp %d waits at another one, line %d of the PTX", i,
@@ -342,8 +384,10 @@ static void block_run(Block *b) {
     for (;;) {
         int ready[MAX_WARPS], n_ready = 0, waiting = 0;
         for (int i = 0; i < n; i++) {
-            if (b->warp[i].at_bar) waiting++;
-            else if (b->warp[i].n_frag) ready[n_ready++] = i;
+            if (b->warp[i].at_bar)
+                waiting++;
+            else if (b->warp[i].n_frag)
+                ready[n_ready++] = i;
         }
         if (n_ready == 0) {
             if (!waiting) return;
@@ -422,7 +466,8 @@ static __attribute__((destructor)) void workers_free(void) {
         Block *b = &workers[i]->b;
         for (int j = 0; j < workers[i]->warps; j++) {
             Warp *w = &b->warp[j];
-            free(w->base[BASE_FRAME]), free(w->base[BASE_SREG]), free(w->local), free(w->local_state), free(w->param);
+            free(w->base[BASE_FRAME]), free(w->base[BASE_SREG]), free(w->local), free(w->local_state),
+                free(w->param);
             free(w->copies);
         }
         free(b->shared), free(b->state), free(b->cells), free(workers[i]);
@@ -478,18 +523,21 @@ static const char *limits(const Launch *l, size_t shared) {
     for (int i = 0; i < 3; i++)
         if (l->grid[i] == 0 || l->block[i] == 0) what = "an empty grid or block";
     if (l->grid[0] > 0x7fffffffu || l->grid[1] > 65535 || l->grid[2] > 65535) what = "the grid is too large";
-    if (l->block[2] > 64 || threads > 1024) what = "the block is too large";
-    else if (threads > (unsigned)l->f->max_threads) what = "more threads than __launch_bounds__ allows";
+    if (l->block[2] > 64 || threads > 1024)
+        what = "the block is too large";
+    else if (threads > (unsigned)l->f->max_threads)
+        what = "more threads than __launch_bounds__ allows";
     for (int i = 0; i < 3; i++)
         if (l->f->req[0] && l->block[i] != (unsigned)l->f->req[i]) what = "not the block that .reqntid asks for";
     if (shared > 99 * 1024) what = "more shared memory than 99 KiB, which sm_86, 89 and 120 have";
     if (!what) return NULL;
-    snprintf(message, sizeof message, "limit: %s: %s (grid %u,%u,%u, block %u,%u,%u, shared memory %zu)", l->f->name, what, l->grid[0],
-             l->grid[1], l->grid[2], l->block[0], l->block[1], l->block[2], shared);
+    snprintf(message, sizeof message, "limit: %s: %s (grid %u,%u,%u, block %u,%u,%u, shared memory %zu)",
+             l->f->name, what, l->grid[0], l->grid[1], l->grid[2], l->block[0], l->block[1], l->block[2], shared);
     return message;
 }
 
-const char *ptx_launch(PtxKernel *kernel, const unsigned grid[3], const unsigned block[3], size_t shared, const void *params) {
+const char *ptx_launch(PtxKernel *kernel, const unsigned grid[3], const unsigned block[3], size_t shared,
+                       const void *params) {
     Func *f = kernel->f;
     Launch l = {.m = f->m, .f = f, .dyn = shared, .params = params};
     for (int i = 0; i < 3; i++) l.grid[i] = grid[i], l.block[i] = block[i];
@@ -518,7 +566,8 @@ const char *ptx_launch(PtxKernel *kernel, const unsigned grid[3], const unsigned
     pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     uint32_t next = 0;
     bool stop = false;
-    for (int i = 0; i < n; i++) jobs[i] = (Job){.k = worker(i, &l), .l = &l, .next = &next, .lock = &lock, .stop = &stop};
+    for (int i = 0; i < n; i++)
+        jobs[i] = (Job){.k = worker(i, &l), .l = &l, .next = &next, .lock = &lock, .stop = &stop};
     for (int i = 1; i < n; i++)
         if (pthread_create(&threads[i], NULL, job_run, &jobs[i])) abort();
     job_run(&jobs[0]);
@@ -582,6 +631,7 @@ void ptx_counts_reset(PtxModule *m) {
     for (int i = 0; i < m->n_funcs; i++) m->funcs[i]->counts = (PtxCounts){0};
 }
 const char *ptx_class_name(PtxClass c) {
-    static const char *const names[] = {"int", "fp", "sfu", "mma", "global", "shared", "local", "param", "sync", "flow"};
+    static const char *const names[] = {"int",    "fp",    "sfu",   "mma",  "global",
+                                        "shared", "local", "param", "sync", "flow"};
     return names[c];
 }
