@@ -287,7 +287,8 @@ static void code_close(void *self) {
     free(code);
 }
 
-static void *code_open(const RewardConf *conf, Err *err) {
+static void *code_open(const RewardConf *conf, const char *argument, Err *err) {
+    (void)argument;
     Code *code = MEM_NEW(Code);
     code->conf = *conf;
     code->fd = -1;
@@ -367,8 +368,8 @@ static int code_poll(void *self, double seconds, int64_t *ticket, RewardScore *s
     }
 }
 
-static void *code_share_open(const RewardConf *conf, Err *err) {
-    Code *code = code_open(conf, err);
+static void *code_share_open(const RewardConf *conf, const char *argument, Err *err) {
+    Code *code = code_open(conf, argument, err);
     if (code) code->share = true;
     return code;
 }

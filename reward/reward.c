@@ -6,6 +6,7 @@
  */
 #include "reward/reward.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +16,7 @@ static const JudgeKind *const kinds[] = {
     &judge_format,
     &judge_code,
     &judge_code_share,
+    &judge_exec,
 };
 
 typedef struct {
@@ -49,17 +51,40 @@ void reward_score_free(RewardScore *score) {
     score->reason = score->detail = NULL;
 }
 
-static const JudgeKind *kind_find(const char *name) {
+/* "exec:PROGRAM" is the kind exec with an argument; the others take none. */
+static const JudgeKind *kind_find(const char *name, const char **argument) {
+    size_t n = strcspn(name, ":");
+    *argument = name[n] ? name + n + 1 : NULL;
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
-        if (!strcmp(kinds[i]->name, name)) return kinds[i];
+        if (strlen(kinds[i]->name) == n && !memcmp(kinds[i]->name, name, n) &&
+            (*argument != NULL) == (kinds[i] == &judge_exec))
+            return kinds[i];
     return NULL;
+}
+
+void reward_label(const char *name, char *out, size_t room) {
+    const char *from = name, *end = name + strlen(name);
+    if (!strncmp(name, "exec:", 5)) {
+        /* Of "python3 ./my_reward.py --fast", the word that names a file of code; else the first. */
+        const char *word = name + 5, *script = NULL;
+        for (const char *p = word; *p && !script; p += strcspn(p, " "), p += strspn(p, " "))
+            if (p > word && memchr(p, '.', strcspn(p, " ")) && *p != '-') script = p;
+        if (script && !memchr(word, '.', strcspn(word, " "))) word = script;
+        from = word;
+        end = word + strcspn(word, " ");
+        for (const char *p = word; p < end; p++)
+            if (*p == '/' && p + 1 < end) from = p + 1;
+        const char *dot = memchr(from, '.', (size_t)(end - from));
+        if (dot && dot > from) end = dot;
+    }
+    snprintf(out, room, "%.*s", (int)(end - from), from);
 }
 
 static void names_list(char *out, size_t room) {
     out[0] = 0;
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         if (i) strncat(out, ", ", room - strlen(out) - 1);
-        strncat(out, kinds[i]->name, room - strlen(out) - 1);
+        strncat(out, kinds[i] == &judge_exec ? "exec:PROGRAM" : kinds[i]->name, room - strlen(out) - 1);
     }
 }
 
@@ -69,7 +94,8 @@ Reward *reward_open(const char *const *names, int n_names, const RewardConf *con
     reward->conf = *conf;
     reward->parts = MEM_ARRAY(Part, n_names);
     for (int i = 0; i < n_names; i++) {
-        const JudgeKind *kind = kind_find(names[i]);
+        const char *argument;
+        const JudgeKind *kind = kind_find(names[i], &argument);
         if (!kind) {
             char known[256];
             names_list(known, sizeof known);
@@ -79,7 +105,7 @@ Reward *reward_open(const char *const *names, int n_names, const RewardConf *con
         }
         Part *part = &reward->parts[reward->n_parts];
         part->kind = kind;
-        if (kind->open && !(part->self = kind->open(&reward->conf, err))) {
+        if (kind->open && !(part->self = kind->open(&reward->conf, argument, err))) {
             reward_close(reward);
             return NULL;
         }

@@ -55,6 +55,9 @@ typedef struct {
     bool explain;            /* fill reason and detail at length */
     bool allow_weak_sandbox; /* code: run candidates with fewer layers of isolation than asked */
     int workers;             /* code: how many candidates at once; 0: as many as cores */
+    int exec_workers;        /* exec: copies of the program; 0: 1 */
+    int exec_parallel;       /* exec: requests that a copy has at once; 0: 8 */
+    double exec_deadline;    /* exec: seconds of silence after which a copy is killed; 0: 30 */
 } RewardConf;
 
 /* A kind of judge: one row of the table in reward.c. To add one: write a file with these functions, add its row.
@@ -63,19 +66,22 @@ typedef struct {
 typedef struct {
     const char *name; /* as reward_funcs names it */
     void (*judge)(const RewardConf *conf, const RewardItem *item, RewardScore *score);
-    void *(*open)(const RewardConf *conf, Err *err);                         /* NULL and err when it can't run */
+    /* NULL and err when it can't run. argument: what stands after the name and a colon, or NULL. */
+    void *(*open)(const RewardConf *conf, const char *argument, Err *err);
     bool (*submit)(void *self, int64_t ticket, const RewardItem *item, Err *err);
     /* Waits up to `seconds` for one finished score: 1 and *ticket, *score; 0 when none came; -1 and err. */
     int (*poll)(void *self, double seconds, int64_t *ticket, RewardScore *score, Err *err);
     void (*close)(void *self);
 } JudgeKind;
 
-extern const JudgeKind judge_math, judge_format, judge_code, judge_code_share;
+extern const JudgeKind judge_math, judge_format, judge_code, judge_code_share, judge_exec;
 
 /* An open set of judges, in the order of reward_funcs. */
 typedef struct Reward Reward;
 Reward *reward_open(const char *const *names, int n_names, const RewardConf *conf, Err *err);
 int reward_parts(const Reward *reward);
+/* What metrics call a judge: its name, and the program's for exec: my_reward for "exec:./my_reward.py --fast". */
+void reward_label(const char *name, char *out, size_t room);
 /* Hands n items to every judge. `ticket` is the caller's number of the first item; the others follow it. */
 bool reward_submit(Reward *reward, const RewardItem *items, int n, int64_t ticket, Err *err);
 /* Waits up to `seconds` for one finished part: 1 and *ticket, *part, *score; 0 when none is ready; -1 and err. */

@@ -22,8 +22,8 @@ typedef struct {
     SourceConf source;
     const char *prompt_template;
     bool json;
-    long num_samples, max_completion_length, top_k, slots, seed;
-    double temperature, top_p, min_p;
+    long num_samples, max_completion_length, top_k, slots, seed, exec_workers, exec_parallel;
+    double temperature, top_p, min_p, exec_deadline;
     TextList stop_strings, reward_funcs;
     NumberList reward_weights;
     Arena arena;
@@ -38,8 +38,11 @@ static void options_fill(Options *o, int argc, char **argv) {
                    .slots = 64,
                    .seed = 42,
                    .top_p = 1,
+                   .exec_workers = 1,
+                   .exec_parallel = 8,
+                   .exec_deadline = 30,
                    .reward_funcs = {math, 1}};
-    Option table[OPEN_OPTIONS + 19] = {
+    Option table[OPEN_OPTIONS + 22] = {
         {"data", KEY_TEXT, &o->source.name, 0, 0, "a .jsonl or .jsonl.gz file, or generate:SPEC"},
         {"held_out", KEY_SWITCH, &o->source.held_out, 0, 0, "generate: the part that is held out"},
         {"problem_key", KEY_TEXT, &o->source.problem_key, 0, 0, "column; default: problem, question or prompt"},
@@ -56,12 +59,15 @@ static void options_fill(Options *o, int argc, char **argv) {
         {"stop_strings", KEY_TEXTS, &o->stop_strings, 0, 0, "texts that end an answer"},
         {"reward_funcs", KEY_TEXTS, &o->reward_funcs, 0, 0, "judges; the first decides what is right"},
         {"reward_weights", KEY_NUMBERS, &o->reward_weights, 0, 0, "a weight for each of them (default: 1)"},
+        {"reward_exec_workers", KEY_WHOLE, &o->exec_workers, 1, 256, "copies of an exec: program"},
+        {"reward_exec_parallel", KEY_WHOLE, &o->exec_parallel, 1, 4096, "answers that each is given at a time"},
+        {"reward_exec_deadline", KEY_NUMBER, &o->exec_deadline, 1e-3, 1e6, "seconds that each may be silent"},
         {"seed", KEY_WHOLE, &o->seed, 0, 9e15, "of the random numbers"},
         {"slots", KEY_WHOLE, &o->slots, 1, 65536, "answers sampled at once; changes no result"},
         {"json", KEY_SWITCH, &o->json, 0, 0, "the result as one line of JSON"},
     };
-    open_options(&o->open, table + 19);
-    options_read(usage, table, OPEN_OPTIONS + 19, argc, argv, &o->arena);
+    open_options(&o->open, table + 22);
+    options_read(usage, table, OPEN_OPTIONS + 22, argc, argv, &o->arena);
     if (!o->source.name) die("eval: --data is needed: a .jsonl file or generate:SPEC");
     if (o->reward_weights.n && o->reward_weights.n != o->reward_funcs.n)
         die("eval: --reward_weights has %d numbers for %d of --reward_funcs", o->reward_weights.n,
@@ -134,7 +140,9 @@ static bool eval_run(const Options *o, Err *err) {
     Model model;
     if (!model_open(&model, &o->open, err)) return false;
     Source *source = source_open(&o->source, err);
-    RewardConf reward_conf = {0};
+    RewardConf reward_conf = {.exec_workers = (int)o->exec_workers,
+                              .exec_parallel = (int)o->exec_parallel,
+                              .exec_deadline = o->exec_deadline};
     Reward *reward = source ? reward_open(o->reward_funcs.at, o->reward_funcs.n, &reward_conf, err) : NULL;
     const char *prompt_template = NULL;
     bool asked = reward && model_prompt_template(&model, o->prompt_template, &prompt_template, err);

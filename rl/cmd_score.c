@@ -57,12 +57,14 @@ typedef struct {
 
 static const char help[] =
     "usage: whet score --reward_funcs NAME[,NAME...] [--reward_weights W[,W...]] [--strict] [--explain]\n"
-    "                  [--allow_weak_sandbox] [--workers N]  < rows.jsonl > scored.jsonl\n\n"
+    "                  [--allow_weak_sandbox] [--workers N] [--reward_exec_workers N] [--reward_exec_parallel N]\n"
+    "                  [--reward_exec_deadline SECONDS]  < rows.jsonl > scored.jsonl\n\n"
     "Each row is a JSON object with \"completion\" and what its judges need: \"answer\" (and \"problem\") for "
     "math,\n"
     "tests for code. The row comes back with reward, class, verdict, reason and what the judge found.\n"
     "  --strict    math: only the last \\boxed{} of the completion counts\n"
-    "  --explain   how the judges came to their verdicts\n";
+    "  --explain   how the judges came to their verdicts\n"
+    "NAME may be exec:COMMAND, a program of your own that answers JSON lines (README.md has one).\n";
 
 /* A plain decimal number, whatever the locale. */
 static double number_read(const char *text, char **end) {
@@ -122,6 +124,12 @@ static void options_read(Options *options, int argc, char **argv) {
             weights = option_value(argc, argv, &i, after);
         else if ((after = option_is(argv[i], "workers")))
             options->conf.workers = atoi(option_value(argc, argv, &i, after));
+        else if ((after = option_is(argv[i], "reward_exec_workers")))
+            options->conf.exec_workers = atoi(option_value(argc, argv, &i, after));
+        else if ((after = option_is(argv[i], "reward_exec_parallel")))
+            options->conf.exec_parallel = atoi(option_value(argc, argv, &i, after));
+        else if ((after = option_is(argv[i], "reward_exec_deadline")))
+            options->conf.exec_deadline = number_read(option_value(argc, argv, &i, after), &(char *){NULL});
         else if (option_is(argv[i], "strict"))
             options->conf.strict = true;
         else if (option_is(argv[i], "explain"))

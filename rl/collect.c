@@ -126,6 +126,13 @@ static void total_reward(const Recipe *recipe, StoreSample *s) {
     if (s->class == SCORE_UNJUDGED) s->reward = NAN;
 }
 
+RewardConf reward_conf_of(const Recipe *recipe) {
+    return (RewardConf){.allow_weak_sandbox = recipe->allow_weak_sandbox,
+                        .exec_workers = (int)recipe->reward_exec_workers,
+                        .exec_parallel = (int)recipe->reward_exec_parallel,
+                        .exec_deadline = recipe->reward_exec_deadline};
+}
+
 bool collect(Collector *c, uint64_t key, StoreGroup *groups, int n, Arena *arena, Err *err) {
     int parts = reward_parts(c->reward);
     long done = 0, total = 0;

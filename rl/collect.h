@@ -23,6 +23,9 @@ typedef struct {
     void *self;
 } Collector;
 
+/* How the recipe wants its judges. */
+RewardConf reward_conf_of(const Recipe *recipe);
+
 /* The next n problems with recipe->num_generations answers each. `key` seeds the random numbers of all of them.
  * Problems whose prompt is longer than max_prompt_length are passed over. */
 bool collect(Collector *collector, uint64_t key, StoreGroup *groups, int n, Arena *arena, Err *err);

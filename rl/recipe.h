@@ -60,6 +60,8 @@ typedef struct {
     TextList reward_funcs;
     NumberList reward_weights; /* as many as reward_funcs */
     bool allow_weak_sandbox;
+    long reward_exec_workers, reward_exec_parallel;
+    double reward_exec_deadline;
     double max_unjudged;       /* share of unjudged scores above which the run stops */
     const char *scale_rewards; /* group, batch, none */
     const char *loss_type;     /* grpo, dr_grpo, dapo */

@@ -111,8 +111,12 @@ const RecipeKey recipe_keys[] = {
     LIST(stop_strings, KEY_TEXTS, NULL, NULL, "texts that end an answer, besides the model's end token"),
 
     HEADING("Rewards and loss"),
-    LIST(reward_funcs, KEY_TEXTS, SCRIPT, "math", "judges: math, format, ...; their weighted sum is the reward"),
+    LIST(reward_funcs, KEY_TEXTS, SCRIPT, "math", "judges: math, format, ..., or exec:COMMAND, a program of your own; their weighted sum is the reward"),
     LIST(reward_weights, KEY_NUMBERS, GRPO, NULL, "a weight for each of reward_funcs; default: 1 each"),
+    WHOLE(reward_exec_workers, NULL, "1", 1, 256, "copies of an exec: program that run at once"),
+    WHOLE(reward_exec_parallel, NULL, "8", 1, 4096, "answers that each copy is given at a time"),
+    NUMBER(reward_exec_deadline, NULL, "30", 1e-3, 1e6,
+           "seconds of silence after which a copy is killed and started anew"),
     NUMBER(max_unjudged, NULL, "0.1", 0, 1, "stop when a larger share of a step's answers could not be judged"),
     SWITCH(allow_weak_sandbox, NULL, "false",
            "run candidate programs also where the machine isolates them less than asked"),

@@ -215,10 +215,12 @@ static void step_metrics(Numbers *out, Trainer *t, const AdvantageReport *advant
     number_add(out, "frac_reward_zero_std", advantage->frac_reward_zero_std);
     for (int p = 0; p < r->reward_funcs.n; p++) {
         PartStats part = part_stats(t->groups, t->n_groups, p);
-        number_add(out, arena_format(&out->arena, "rewards/%s/mean", r->reward_funcs.at[p]), part.mean);
-        number_add(out, arena_format(&out->arena, "rewards/%s/std", r->reward_funcs.at[p]), part.std);
+        char label[128];
+        reward_label(r->reward_funcs.at[p], label, sizeof label);
+        number_add(out, arena_format(&out->arena, "rewards/%s/mean", label), part.mean);
+        number_add(out, arena_format(&out->arena, "rewards/%s/std", label), part.std);
         if (p == 0) number_add(out, "accuracy", part.judged ? (double)part.right / part.judged : NAN);
-        number_add(out, arena_format(&out->arena, "rewards/%s/unjudged", r->reward_funcs.at[p]), part.unjudged);
+        number_add(out, arena_format(&out->arena, "rewards/%s/unjudged", label), part.unjudged);
     }
     length_metrics(out, t->groups, t->n_groups);
     number_add(out, "entropy", learn->entropy_sum / tokens);

@@ -228,7 +228,7 @@ static bool show_past(Trainer *t, Err *err) {
 static bool open_all(Trainer *t, Err *err) {
     const Recipe *r = t->recipe;
     char *folder = NULL;
-    RewardConf judges = {.allow_weak_sandbox = r->allow_weak_sandbox};
+    RewardConf judges = reward_conf_of(r);
     bool good = open_folder(t, &folder, err);
     /* Judges come before the weights: those that work in processes of their own begin small. */
     if (good) t->reward = reward_open(r->reward_funcs.at, r->reward_funcs.n, &judges, err);
