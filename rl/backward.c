@@ -3,11 +3,17 @@
 
 #include <math.h>
 
+static bool any_qk_norm(const Conf *conf) {
+    bool any = false;
+    for (int l = 0; l < conf->n_layers; l++) any |= conf->layers[l].qk_norm;
+    return any;
+}
+
 size_t back_work_bytes(const Conf *conf, DType type, int max_rows) {
     size_t q = (size_t)conf->n_heads * (size_t)conf->head_dim,
            kv = (size_t)conf->n_kv_heads * (size_t)conf->head_dim;
     size_t low = (size_t)conf->dim + 2 * (size_t)conf->hidden + q + 2 * kv;
-    size_t full = (size_t)conf->dim + (size_t)conf->hidden + 2 * q;
+    size_t full = (size_t)conf->dim + (size_t)conf->hidden + 2 * q + (any_qk_norm(conf) ? q + 2 * kv : 0);
     return (size_t)max_rows * (low * dtype_size(type) + full * sizeof(real) +
                                (size_t)lora_width(conf) * (dtype_size(type) + sizeof(real)));
 }
@@ -23,11 +29,12 @@ bool back_work_open(BackWork *back, Policy *policy, int max_rows, Err *err) {
     back->dgate_up = k_new(dev, max_rows, 2 * c->hidden, policy->type, err);
     back->dout = k_new(dev, max_rows, q, K_REAL, err);
     back->dq = k_new(dev, max_rows, q, K_REAL, err);
+    if (any_qk_norm(c)) back->dturned = k_new(dev, max_rows, q + 2 * c->n_kv_heads * c->head_dim, K_REAL, err);
     back->dqkv = k_new(dev, max_rows, q + 2 * c->n_kv_heads * c->head_dim, policy->type, err);
     back->dlow_sum = k_new(dev, max_rows, lora_width(c), K_REAL, err);
     back->dlow = k_new(dev, max_rows, lora_width(c), policy->type, err);
-    if (back->dlow_sum.p && back->dlow.p && back->dx_low.p && back->dnormed.p && back->dact.p && back->dgate_up.p && back->dout.p && back->dq.p &&
-        back->dqkv.p)
+    if (back->dlow_sum.p && back->dlow.p && back->dx_low.p && back->dnormed.p && back->dact.p &&
+        back->dgate_up.p && back->dout.p && back->dq.p && back->dqkv.p && (!any_qk_norm(c) || back->dturned.p))
         return true;
     back_work_close(back, policy);
     return false;
@@ -35,7 +42,7 @@ bool back_work_open(BackWork *back, Policy *policy, int max_rows, Err *err) {
 
 void back_work_close(BackWork *back, Policy *policy) {
     Ten *all[] = {&back->dx_low, &back->dnormed, &back->dact,     &back->dgate_up, &back->dout,
-                  &back->dq,     &back->dqkv,    &back->dlow_sum, &back->dlow};
+                  &back->dq,     &back->dqkv,    &back->dlow_sum, &back->dlow,     &back->dturned};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) k_free(policy->dev, all[i]);
 }
 
@@ -77,7 +84,8 @@ static void back_weights(Policy *policy, const Linear *linear, Ten grads, Ten dy
     }
 }
 
-/* Of what adapters add, s (x A^T) B^T: dB = dy^T low with low = s x A^T made anew; dlow = s dy B; dA = dlow^T x; dx
+/* Of what adapters add, s (x A^T) B^T: dB = dy^T low with low = s x A^T made anew; dlow = s dy B; dA = dlow^T x;
+ * dx
  * += dlow A. */
 static void back_low(Policy *policy, const Linear *linear, Ten grads, Ten dx, Ten dy, Ten x, Work *work,
                      BackWork *back) {
@@ -108,7 +116,20 @@ static void back_linear(Policy *policy, const Linear *linear, Ten grads, Ten dx,
 
 /* ---- one layer ---- */
 
-/* out = mid + swiglu(norm(mid) Wgu) Wd. dx, the gradient of out, becomes that of mid. */
+/* What the products of a branch get of dx, the gradient of residual + norm(branch) or of residual + branch. */
+static void back_post(Policy *policy, const Norm *norm, Ten grads, Ten dx_low, Ten dx, Ten branch, Ten rstd,
+                      Ten spare) {
+    if (!ten_is(norm->gain)) {
+        k_copy(policy->dev, dx_low, dx);
+        return;
+    }
+    k_zero(policy->dev, spare);
+    k_rmsnorm_back(policy->dev, spare, grad_of(policy, norm->param, grads), dx, ten_rows(branch, 0, dx.rows),
+                   ten_rows(rstd, 0, dx.rows), norm->gain);
+    k_copy(policy->dev, dx_low, spare);
+}
+
+/* out = mid + glu(norm(mid) Wgu) Wd. dx, the gradient of out, becomes that of mid. */
 static void back_mlp(Policy *policy, int layer, Ten grads, int m, const LayerTape *kept, Work *work,
                      BackWork *back, Ten dx) {
     const LayerWeights *w = &policy->layers[layer];
@@ -118,13 +139,32 @@ static void back_mlp(Policy *policy, int layer, Ten grads, int m, const LayerTap
     Ten act = ten_rows(work->act, 0, m), normed = ten_rows(work->normed, 0, m);
     Ten dx_low = ten_rows(back->dx_low, 0, m), dact = ten_rows(back->dact, 0, m);
     Ten dgate_up = ten_rows(back->dgate_up, 0, m), dnormed = ten_rows(back->dnormed, 0, m);
-    k_glu(dev, act, gate_up, GLU_SILU);
-    k_rmsnorm(dev, normed, TEN_NONE, mid, w->norm2, TEN_NONE, (real)policy->conf.norm_eps);
-    k_copy(dev, dx_low, dx);
+    GluKind glu = policy->conf.layers[layer].glu;
+    k_glu(dev, act, gate_up, glu);
+    k_rmsnorm(dev, normed, TEN_NONE, mid, w->norm2.gain, TEN_NONE, (real)policy->conf.norm_eps);
+    back_post(policy, &w->post2, grads, dx_low, dx, kept->ffn, kept->rstd_ffn, dnormed);
     back_linear(policy, &w->down, grads, dact, dx_low, act, work, back);
-    k_glu_back(dev, dgate_up, dact, gate_up, GLU_SILU);
+    k_glu_back(dev, dgate_up, dact, gate_up, glu);
     back_linear(policy, &w->gate_up, grads, dnormed, dgate_up, normed, work, back);
-    k_rmsnorm_back(dev, dx, grad_of(policy, w->p_norm2, grads), dnormed, mid, rstd, w->norm2);
+    k_rmsnorm_back(dev, dx, grad_of(policy, w->norm2.param, grads), dnormed, mid, rstd, w->norm2.gain);
+}
+
+/* From the gradient of the normed heads, dturned, to that of the product, dqkv. dq and dk are room for it. */
+static void back_heads(Policy *policy, const LayerWeights *w, Ten grads, Ten dqkv, Ten dturned,
+                       const LayerTape *kept, Ten dq, Ten dk) {
+    const Conf *c = &policy->conf;
+    Dev *dev = policy->dev;
+    int m = dqkv.rows, q = dq.cols, k = dk.cols;
+    Ten qk = ten_rows(kept->qk, 0, m), rstd = ten_rows(kept->rstd_qk, 0, m);
+    k_zero(dev, dq);
+    k_rmsnorm_back(dev, dq, grad_of(policy, w->q_norm.param, grads), ten_cols(dturned, 0, q), ten_cols(qk, 0, q),
+                   ten_cols(rstd, 0, c->n_heads), w->q_norm.gain);
+    k_copy(dev, ten_cols(dqkv, 0, q), dq);
+    k_zero(dev, dk);
+    k_rmsnorm_back(dev, dk, grad_of(policy, w->k_norm.param, grads), ten_cols(dturned, q, k), ten_cols(qk, q, k),
+                   ten_cols(rstd, c->n_heads, c->n_kv_heads), w->k_norm.gain);
+    k_copy(dev, ten_cols(dqkv, q, k), dk);
+    k_copy(dev, ten_cols(dqkv, q + k, k), ten_cols(dturned, q + k, k));
 }
 
 /* mid = x + attention(norm(x)). dx, the gradient of mid, becomes that of x. */
@@ -139,16 +179,19 @@ static void back_attention(Policy *policy, int layer, Ten grads, const Rows *row
     Ten normed = ten_rows(work->normed, 0, m), dx_low = ten_rows(back->dx_low, 0, m);
     Ten dout = ten_rows(back->dout, 0, m), dq = ten_rows(back->dq, 0, m), dqkv = ten_rows(back->dqkv, 0, m);
     Ten dnormed = ten_rows(back->dnormed, 0, m);
-    bool rotate = kind->rope == ROPE_HALVES;
-    real scale = (real)(1.0 / sqrt((double)c->head_dim));
-    k_rmsnorm(dev, normed, TEN_NONE, x, w->norm1, TEN_NONE, (real)c->norm_eps);
-    k_copy(dev, dx_low, dx);
+    Ten dturned = kind->qk_norm ? ten_rows(back->dturned, 0, m) : dqkv;
+    bool turns = kind->rope >= 0;
+    k_rmsnorm(dev, normed, TEN_NONE, x, w->norm1.gain, TEN_NONE, (real)c->norm_eps);
+    back_post(policy, &w->post1, grads, dx_low, dx, kept->attn, kept->rstd_attn, dnormed);
     back_linear(policy, &w->out, grads, dout, dx_low, o, work, back);
     k_attend_back(dev, dq, dkv, dout, o, ten_rows(kept->lse, 0, m), ten_rows(kept->q, 0, m), kv, layer, rows,
-                  scale, 0, kind->window);
-    k_qkv_back(dev, dqkv, dq, dkv, layer, rows, rotate ? policy->cos : TEN_NONE, rotate ? policy->sin : TEN_NONE);
+                  (real)(1.0 / sqrt(c->attn_scalar)), (real)c->attn_cap, kind->window);
+    k_qkv_back(dev, dturned, dq, dkv, layer, rows, turns ? policy->cos[kind->rope] : TEN_NONE,
+               turns ? policy->sin[kind->rope] : TEN_NONE);
+    if (kind->qk_norm)
+        back_heads(policy, w, grads, dqkv, dturned, kept, dout, ten_cols(dq, 0, c->n_kv_heads * c->head_dim));
     back_linear(policy, &w->qkv, grads, dnormed, dqkv, normed, work, back);
-    k_rmsnorm_back(dev, dx, grad_of(policy, w->p_norm1, grads), dnormed, x, rstd, w->norm1);
+    k_rmsnorm_back(dev, dx, grad_of(policy, w->norm1.param, grads), dnormed, x, rstd, w->norm1.gain);
 }
 
 void backward(Policy *policy, Ten grads, Ten dembed, const Rows *rows, Kv *kv, Kv *dkv, const Tape *tape,
@@ -163,5 +206,7 @@ void backward(Policy *policy, Ten grads, Ten dembed, const Rows *rows, Kv *kv, K
         back_mlp(policy, l, grads, rows->m, &kept, work, back, dstream);
         back_attention(policy, l, grads, rows, kv, dkv, &kept, work, back, dstream);
     }
-    if (ten_is(dembed)) k_embed_back(policy->dev, dembed, dstream, rows);
+    if (!ten_is(dembed)) return;
+    if (policy->conf.embed_scale != 1) k_scale(policy->dev, dstream, dstream, (real)policy->conf.embed_scale);
+    k_embed_back(policy->dev, dembed, dstream, rows);
 }

@@ -8,12 +8,13 @@
 /* The gradient's activations, for batches of up to max_rows rows. */
 typedef struct {
     int max_rows;
-    Ten dx_low;   /* [M, dim] compute type: the residual stream's gradient as products take it */
-    Ten dnormed;  /* [M, dim] K_REAL */
-    Ten dact;     /* [M, hidden] K_REAL */
-    Ten dgate_up; /* [M, 2 hidden] compute type */
-    Ten dout, dq; /* [M, heads head_dim] K_REAL */
-    Ten dqkv;     /* [M, (heads + 2 kv_heads) head_dim] compute type */
+    Ten dx_low;         /* [M, dim] compute type: the residual stream's gradient as products take it */
+    Ten dnormed;        /* [M, dim] K_REAL */
+    Ten dact;           /* [M, hidden] K_REAL */
+    Ten dgate_up;       /* [M, 2 hidden] compute type */
+    Ten dout, dq;       /* [M, heads head_dim] K_REAL */
+    Ten dqkv;           /* [M, (heads + 2 kv_heads) head_dim] compute type */
+    Ten dturned;        /* the same in K_REAL, of heads after their norms; only where they are normed */
     Ten dlow_sum, dlow; /* [M, R] K_REAL and compute type: between an adapter's matrices */
 } BackWork;
 

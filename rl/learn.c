@@ -189,13 +189,8 @@ static Tape tape_part(const Tape *tape, int first) {
     int n = tape->max_rows - first;
     part.max_rows = n;
     part.layers = MEM_ARRAY(LayerTape, tape->n_layers);
-    for (int l = -1; l < tape->n_layers; l++) {
-        LayerTape *to = l < 0 ? &part.scratch : &part.layers[l];
-        *to = l < 0 ? tape->scratch : tape->layers[l];
-        Ten *tall[] = {&to->x, &to->rstd1, &to->q, &to->o, &to->lse, &to->mid, &to->rstd2, &to->gate_up};
-        for (size_t i = 0; i < sizeof tall / sizeof tall[0]; i++)
-            if (ten_is(*tall[i])) *tall[i] = ten_rows(*tall[i], first, n);
-    }
+    part.scratch = layer_tape_rows(&tape->scratch, first, n);
+    for (int l = 0; l < tape->n_layers; l++) part.layers[l] = layer_tape_rows(&tape->layers[l], first, n);
     part.last = ten_rows(tape->last, first, n);
     return part;
 }

@@ -570,8 +570,8 @@ static void arrays_open(Engine *engine, const Sizes *s) {
 
 Engine *engine_open(Policy *policy, const Tokenizer *tok, const EngineConf *conf, Err *err) {
     Sizes sizes = sizes_of(conf);
-    if (ten_is(policy->cos) && sizes.max_tokens > policy->cos.rows) {
-        err_set(err, "sequences of %d tokens: the model was loaded for %d", sizes.max_tokens, policy->cos.rows);
+    if (sizes.max_tokens > policy->max_positions) {
+        err_set(err, "sequences of %d tokens: the model was loaded for %d", sizes.max_tokens, policy->max_positions);
         return NULL;
     }
     Engine *engine = MEM_NEW(Engine);

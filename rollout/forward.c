@@ -24,7 +24,20 @@ void forward_linear(Policy *policy, Ten y, Ten x, const Linear *linear, Ten resi
     k_matmul(policy->dev, y, x, &linear->mat, linear->bias, residual);
 }
 
-/* mid = x + attention(norm(x)) */
+/* q and k, heads normed one by one, in place; what they were is kept for backward. */
+static void norm_heads(Policy *policy, const LayerWeights *w, Ten qkv, const LayerTape *kept) {
+    const Conf *c = &policy->conf;
+    Dev *dev = policy->dev;
+    int q = c->n_heads * c->head_dim, k = c->n_kv_heads * c->head_dim;
+    Ten rstd = first_rows(kept->rstd_qk, qkv.rows), rstd_q = rstd, rstd_k = rstd;
+    if (ten_is(rstd)) rstd_q = ten_cols(rstd, 0, c->n_heads), rstd_k = ten_cols(rstd, c->n_heads, c->n_kv_heads);
+    if (ten_is(kept->qk)) k_copy(dev, ten_rows(kept->qk, 0, qkv.rows), ten_cols(qkv, 0, q + k));
+    Ten qs = ten_cols(qkv, 0, q), ks = ten_cols(qkv, q, k);
+    k_rmsnorm(dev, qs, rstd_q, qs, w->q_norm.gain, TEN_NONE, (real)c->norm_eps);
+    k_rmsnorm(dev, ks, rstd_k, ks, w->k_norm.gain, TEN_NONE, (real)c->norm_eps);
+}
+
+/* mid = x + attention(norm(x)), or x + norm(attention(norm(x))) */
 static void forward_attention(Policy *policy, int layer, const Rows *rows, Kv *kv, Ten x, const LayerTape *kept,
                               Work *work) {
     const Conf *c = &policy->conf;
@@ -33,28 +46,44 @@ static void forward_attention(Policy *policy, int layer, const Rows *rows, Kv *k
     Dev *dev = policy->dev;
     int m = rows->m;
     Ten normed = ten_rows(work->normed, 0, m), qkv = ten_rows(work->qkv, 0, m);
-    bool rotate = kind->rope == ROPE_HALVES;
-    k_rmsnorm(dev, normed, first_rows(kept->rstd1, m), x, w->norm1, TEN_NONE, (real)c->norm_eps);
+    Ten mid = ten_rows(kept->mid, 0, m), o = ten_rows(kept->o, 0, m), q = ten_rows(kept->q, 0, m);
+    bool turns = kind->rope >= 0;
+    k_rmsnorm(dev, normed, first_rows(kept->rstd1, m), x, w->norm1.gain, TEN_NONE, (real)c->norm_eps);
     forward_linear(policy, qkv, normed, &w->qkv, TEN_NONE, work);
-    k_qkv(dev, ten_rows(kept->q, 0, m), kv, layer, qkv, rows, rotate ? policy->cos : TEN_NONE,
-          rotate ? policy->sin : TEN_NONE);
-    real scale = (real)(1.0 / sqrt((double)c->head_dim));
-    k_attend(dev, ten_rows(kept->o, 0, m), first_rows(kept->lse, m), ten_rows(kept->q, 0, m), kv, layer, rows,
-             scale, 0, kind->window);
-    forward_linear(policy, ten_rows(kept->mid, 0, m), ten_rows(kept->o, 0, m), &w->out, x, work);
+    if (kind->qk_norm) norm_heads(policy, w, qkv, kept);
+    k_qkv(dev, q, kv, layer, qkv, rows, turns ? policy->cos[kind->rope] : TEN_NONE,
+          turns ? policy->sin[kind->rope] : TEN_NONE);
+    k_attend(dev, o, first_rows(kept->lse, m), q, kv, layer, rows, (real)(1.0 / sqrt(c->attn_scalar)),
+             (real)c->attn_cap, kind->window);
+    if (!kind->post_norms) {
+        forward_linear(policy, mid, o, &w->out, x, work);
+        return;
+    }
+    Ten attn = ten_rows(kept->attn, 0, m);
+    forward_linear(policy, attn, o, &w->out, TEN_NONE, work);
+    k_rmsnorm(dev, mid, first_rows(kept->rstd_attn, m), attn, w->post1.gain, x, (real)c->norm_eps);
 }
 
-/* gate_up = norm(mid) W; out = mid + swiglu(gate_up) W */
+/* gate_up = norm(mid) W; out = mid + glu(gate_up) W, or mid + norm(glu(gate_up) W) */
 static void forward_mlp(Policy *policy, int layer, int m, Ten out, const LayerTape *kept, Work *work) {
+    const LayerConf *kind = &policy->conf.layers[layer];
     const LayerWeights *w = &policy->layers[layer];
     Dev *dev = policy->dev;
     Ten normed = ten_rows(work->normed, 0, m), act = ten_rows(work->act, 0, m), mid = ten_rows(kept->mid, 0, m);
     Ten gate_up = ten_rows(kept->gate_up, 0, m);
-    k_rmsnorm(dev, normed, first_rows(kept->rstd2, m), mid, w->norm2, TEN_NONE, (real)policy->conf.norm_eps);
+    real eps = (real)policy->conf.norm_eps;
+    k_rmsnorm(dev, normed, first_rows(kept->rstd2, m), mid, w->norm2.gain, TEN_NONE, eps);
     forward_linear(policy, gate_up, normed, &w->gate_up, TEN_NONE, work);
-    if (!ten_is(out)) return;
-    k_glu(dev, act, gate_up, GLU_SILU);
-    forward_linear(policy, out, act, &w->down, mid, work);
+    if (!ten_is(out) && !kind->post_norms) return;
+    k_glu(dev, act, gate_up, kind->glu);
+    if (!kind->post_norms) {
+        forward_linear(policy, out, act, &w->down, mid, work);
+        return;
+    }
+    Ten ffn = ten_rows(kept->ffn, 0, m);
+    forward_linear(policy, ffn, act, &w->down, TEN_NONE, work);
+    if (!ten_is(out)) out = ten_rows(work->x, 0, m); /* for the sake of rstd */
+    k_rmsnorm(dev, out, first_rows(kept->rstd_ffn, m), ffn, w->post2.gain, mid, eps);
 }
 
 void forward_layer(Policy *policy, int layer, const Rows *rows, Kv *kv, Ten x, Ten out, const LayerTape *kept,
@@ -68,6 +97,7 @@ Ten forward(Policy *policy, const Rows *rows, Kv *kv, Tape *tape, Work *work) {
     int m = rows->m, n_layers = policy->conf.n_layers;
     Ten x = ten_rows(tape && n_layers ? tape->layers[0].x : work->x, 0, m);
     k_embed(policy->dev, x, &policy->embed, rows);
+    if (policy->conf.embed_scale != 1) k_scale(policy->dev, x, x, (real)policy->conf.embed_scale);
     for (int l = 0; l < n_layers; l++) {
         Ten out = work->x;
         const LayerTape *kept = &work->own;
@@ -96,18 +126,33 @@ typedef struct {
     size_t at; /* offset of the Ten in LayerTape */
 } Slot;
 
-enum { LAYER_SLOTS = 8 };
+static bool any_post_norms(const Conf *c) {
+    bool any = false;
+    for (int l = 0; l < c->n_layers; l++) any |= c->layers[l].post_norms;
+    return any;
+}
+
+/* A tensor that only some models need has no columns in the others. */
+enum { LAYER_SLOTS = 14 };
 static void layer_slots(Slot slots[LAYER_SLOTS], const Conf *c, DType type) {
-    int q = c->n_heads * c->head_dim;
+    int q = c->n_heads * c->head_dim, heads = 0, post = any_post_norms(c);
+    for (int l = 0; l < c->n_layers; l++)
+        if (c->layers[l].qk_norm) heads = c->n_heads + c->n_kv_heads;
     const Slot all[LAYER_SLOTS] = {
         {c->dim, K_REAL, offsetof(LayerTape, x)},
         {1, K_REAL, offsetof(LayerTape, rstd1)},
+        {heads * c->head_dim, K_REAL, offsetof(LayerTape, qk)},
+        {heads, K_REAL, offsetof(LayerTape, rstd_qk)},
         {q, type, offsetof(LayerTape, q)},
         {q, type, offsetof(LayerTape, o)},
         {c->n_heads, K_REAL, offsetof(LayerTape, lse)},
+        {post * c->dim, K_REAL, offsetof(LayerTape, attn)},
+        {post, K_REAL, offsetof(LayerTape, rstd_attn)},
         {c->dim, K_REAL, offsetof(LayerTape, mid)},
         {1, K_REAL, offsetof(LayerTape, rstd2)},
         {2 * c->hidden, type, offsetof(LayerTape, gate_up)},
+        {post * c->dim, K_REAL, offsetof(LayerTape, ffn)},
+        {post, K_REAL, offsetof(LayerTape, rstd_ffn)},
     };
     for (int i = 0; i < LAYER_SLOTS; i++) slots[i] = all[i];
 }
@@ -125,6 +170,7 @@ static bool slots_open(Policy *policy, LayerTape *tape, int rows, int first, int
     Slot slots[LAYER_SLOTS];
     layer_slots(slots, &policy->conf, policy->type);
     for (int i = first; i < last; i++) {
+        if (slots[i].cols == 0) continue;
         Ten *t = (Ten *)(void *)((char *)tape + slots[i].at);
         *t = k_new(policy->dev, rows, slots[i].cols, slots[i].type, err);
         if (!t->p) return false;
@@ -133,9 +179,17 @@ static bool slots_open(Policy *policy, LayerTape *tape, int rows, int first, int
 }
 
 static void slots_close(Policy *policy, LayerTape *tape) {
-    Ten *all[LAYER_SLOTS] = {&tape->x,   &tape->rstd1, &tape->q,     &tape->o,
-                             &tape->lse, &tape->mid,   &tape->rstd2, &tape->gate_up};
-    for (int i = 0; i < LAYER_SLOTS; i++) k_free(policy->dev, all[i]);
+    Ten *all = &tape->x;
+    for (int i = 0; i < LAYER_SLOTS; i++) k_free(policy->dev, &all[i]);
+}
+
+LayerTape layer_tape_rows(const LayerTape *tape, int first, int n) {
+    _Static_assert(sizeof(LayerTape) == LAYER_SLOTS * sizeof(Ten), "a LayerTape is its tensors");
+    LayerTape part = *tape;
+    Ten *all = &part.x;
+    for (int i = 0; i < LAYER_SLOTS; i++)
+        if (ten_is(all[i])) all[i] = ten_rows(all[i], first, n);
+    return part;
 }
 
 size_t tape_bytes(const Conf *conf, DType type, int max_rows, bool recompute) {
@@ -171,8 +225,10 @@ void tape_close(Policy *policy, Tape *tape) {
 size_t work_bytes(const Conf *conf, DType type, int max_rows) {
     size_t rows = (size_t)max_rows, size = dtype_size(type);
     int q = conf->n_heads * conf->head_dim, qkv = q + 2 * conf->n_kv_heads * conf->head_dim;
-    return rows * ((size_t)lora_width(conf) * (sizeof(real) + size) + (size_t)conf->dim * sizeof(real) + (size_t)conf->dim * size + (size_t)qkv * sizeof(real) +
-                   (size_t)conf->hidden * size + 2 * (size_t)q * size + 2 * (size_t)conf->hidden * size);
+    return rows * ((size_t)lora_width(conf) * (sizeof(real) + size) + (size_t)conf->dim * sizeof(real) +
+                   (size_t)conf->dim * size + (size_t)qkv * sizeof(real) + (size_t)conf->hidden * size +
+                   2 * (size_t)q * size + 2 * (size_t)conf->hidden * size +
+                   (any_post_norms(conf) ? (size_t)conf->dim * sizeof(real) : 0));
 }
 
 bool work_open(Work *work, Policy *policy, int max_rows, Err *err) {
@@ -190,16 +246,18 @@ bool work_open(Work *work, Policy *policy, int max_rows, Err *err) {
     work->own.mid = work->x;
     work->low_sum = k_new(dev, max_rows, lora_width(c), K_REAL, err);
     work->low = k_new(dev, max_rows, lora_width(c), policy->type, err);
-    if (work->low_sum.p && work->low.p && work->x.p && work->normed.p && work->qkv.p && work->act.p && work->own.q.p && work->own.o.p &&
-        work->own.gate_up.p)
+    bool post = any_post_norms(c);
+    if (post) work->branch = work->own.attn = work->own.ffn = k_new(dev, max_rows, c->dim, K_REAL, err);
+    if (work->low_sum.p && work->low.p && (!post || work->branch.p) && work->x.p && work->normed.p &&
+        work->qkv.p && work->act.p && work->own.q.p && work->own.o.p && work->own.gate_up.p)
         return true;
     work_close(work, policy);
     return false;
 }
 
 void work_close(Work *work, Policy *policy) {
-    Ten *all[] = {&work->x,     &work->normed, &work->qkv,         &work->act, &work->own.q,
-                  &work->own.o, &work->low,    &work->own.gate_up, &work->low_sum};
+    Ten *all[] = {&work->x,     &work->normed, &work->qkv,         &work->act,     &work->own.q,
+                  &work->own.o, &work->low,    &work->own.gate_up, &work->low_sum, &work->branch};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) k_free(policy->dev, all[i]);
-    work->own.mid = TEN_NONE;
+    work->own.mid = work->own.attn = work->own.ffn = TEN_NONE;
 }

@@ -84,7 +84,8 @@ typedef struct {
     const ModelFile *file;
     TensorSpec *specs;
     int n, *types; /* rows of TYPES */
-    float *factors;
+    GgufFactors factors[2];
+    int n_factors;
 } Plan;
 
 static int type_of(const TensorSpec *spec, int wanted) {
@@ -112,11 +113,11 @@ static bool header_write(const Plan *plan, const GgufKeys *keys, Sink *sink) {
     uint64_t at = 0;
     buf_text(&head, "GGUF");
     put_u32(&head, 3);
-    put_u64(&head, (uint64_t)plan->n + (plan->factors ? 1 : 0));
+    put_u64(&head, (uint64_t)(plan->n + plan->n_factors));
     put_u64(&head, (uint64_t)keys->n_pairs);
     buf_add(&head, keys->pairs.p, keys->pairs.n);
-    if (plan->factors)
-        put_tensor(&head, "rope_freqs.weight", 1, model_file_conf(plan->file)->head_dim / 2, true, F32, &at);
+    for (int i = 0; i < plan->n_factors; i++)
+        put_tensor(&head, plan->factors[i].name, 1, plan->factors[i].n, true, F32, &at);
     for (int i = 0; i < plan->n; i++) {
         const TensorSpec *spec = &plan->specs[i];
         put_tensor(&head, spec->gguf, spec->rows, spec->cols, spec->is_vector, plan->types[i], &at);
@@ -157,12 +158,13 @@ static bool tensors_write(const Plan *plan, Sink *sink) {
     }
     float *values = MEM_ARRAY(float, most), *spare = MEM_ARRAY(float, most);
     bool ok = true;
-    if (plan->factors)
-        ok = values_write(sink, "rope_freqs.weight", F32, plan->factors,
-                          (size_t)model_file_conf(plan->file)->head_dim / 2, (uint8_t *)spare);
+    for (int i = 0; ok && i < plan->n_factors; i++)
+        ok = values_write(sink, plan->factors[i].name, F32, plan->factors[i].values, (size_t)plan->factors[i].n,
+                          (uint8_t *)spare);
     for (int i = 0; ok && i < plan->n; i++) {
         const TensorSpec *spec = &plan->specs[i];
-        ok = model_file_read(plan->file, spec->name, spec->rows, spec->cols, values, sink->err);
+        ok = spec->from_one ? model_file_read_gain(plan->file, spec->name, spec->cols, values, sink->err)
+                            : model_file_read(plan->file, spec->name, spec->rows, spec->cols, values, sink->err);
         if (ok) rows_turn(spec, values, spare);
         ok = ok && values_write(sink, spec->gguf, plan->types[i], values, (size_t)spec->rows * (size_t)spec->cols,
                                 (uint8_t *)spare);
@@ -199,7 +201,8 @@ bool model_export_gguf(const ModelFile *file, const Tokenizer *tok, const char *
     Plan plan = {.file = file};
     GgufKeys keys = {0};
     Sink sink;
-    bool ok = conf_to_gguf(conf, &keys, &plan.factors, err) && tokenizer_to_gguf(tok, conf, &keys, err);
+    bool ok =
+        conf_to_gguf(conf, &keys, plan.factors, &plan.n_factors, err) && tokenizer_to_gguf(tok, conf, &keys, err);
     if (ok) general_put(file, wanted, &keys);
     plan.n = conf_tensors(conf, &plan.specs);
     plan.types = MEM_ARRAY(int, plan.n);
@@ -208,7 +211,8 @@ bool model_export_gguf(const ModelFile *file, const Tokenizer *tok, const char *
         ok = sink_close(&sink, header_write(&plan, &keys, &sink) && tensors_write(&plan, &sink));
         if (!ok) unlink(path);
     }
-    free(plan.specs), free(plan.types), free(plan.factors);
+    for (int i = 0; i < plan.n_factors; i++) free(plan.factors[i].values);
+    free(plan.specs), free(plan.types);
     buf_free(&keys.pairs);
     return ok;
 }

@@ -145,25 +145,89 @@ bool tokenizer_to_gguf(const Tokenizer *tok, const Conf *conf, GgufKeys *keys, E
 /* ---- conf.c
  * ------------------------------------------------------------------------------------------------------ */
 
+/* What makes a family of models: how it is called, what its files leave out, and its parts. */
+typedef struct {
+    const char *architecture, *type, *gguf; /* config.json's architectures and model_type; general.architecture */
+    bool turned;                            /* GGUF holds the rows of q and k with rotary pairs side by side */
+    bool attention_bias, mlp_bias;          /* these keys of config.json are honoured */
+    bool qkv_bias, qk_norm, fused, tied;
+    bool gemma;   /* norms of 1 + w before and after, scaled embedding, GELU, query_pre_attn_scalar */
+    bool partial; /* partial_rotary_factor is honoured */
+    int kv_heads, head_dim, positions, original; /* what a config.json leaves out; 0: follows from the rest */
+    double theta, local_theta, eps;              /* local: a second table for the layers with a window */
+    float attn_cap, final_cap;
+    enum {
+        WINDOWS_NONE,
+        WINDOWS_ALL,      /* every layer, if there is a sliding_window */
+        WINDOWS_LATER,    /* with use_sliding_window, from max_window_layers on */
+        WINDOWS_TURNS,    /* all layers but each `every`-th */
+        WINDOWS_UNTURNED, /* with use_sliding_window, the layers without rotary positions */
+    } windows;
+    int window, every;
+    int unturned; /* each so-manieth layer has no rotary positions; 0: none */
+} Family;
+
+const char *families_text(void); /* for messages */
+const Family *family_of(const char *architecture,
+                        const char *type); /* by the first that is given; NULL: unknown */
+const Family *family_of_gguf(View name);
+const Family *family_of_conf(const Conf *conf);
+void family_apply(const Family *family, Conf *conf);             /* the names and what depends on nothing else */
+void conf_layers(const Family *family, Conf *conf, GluKind glu); /* makes the layers, without windows and tables */
+bool conf_check(Conf *conf, const char *where, Err *err);
+bool range_check(const char *where, const char *what, int64_t value, int64_t most, Err *err); /* 1 .. most */
+bool number_check(const char *where, const char *what, double value, double least, double most, Err *err);
+
 typedef struct {
     char name[96], gguf[64]; /* Hugging Face's and GGUF's name */
     int rows, cols;
     bool is_vector;
+    bool from_one;    /* a norm that multiplies by 1 + w, which is what GGUF holds */
     int turned_heads; /* > 0: GGUF holds the rows of this many heads with rotary pairs side by side */
 } TensorSpec;
 
-bool conf_from_json(Conf *conf, const json_t *config, const json_t *generation, const char *where, Err *err);
-bool conf_from_gguf(Conf *conf, const Gguf *gguf, const char *where, Err *err);
 Conf conf_copy(const Conf *conf); /* the caller's; conf_free */
 void conf_free(Conf *conf);
 /* The tensors of the model, in the order of the forward pass; the caller frees *specs. */
 int conf_tensors(const Conf *conf, TensorSpec **specs);
+
+/* ---- rope.c
+ * ------------------------------------------------------------------------------------------------------ */
+
+bool rope_check(const Rope *rope, int head_dim, const char *where, Err *err);
+/* settings: rope_parameters or rope_scaling, or NULL. What they leave out: theta, original, and part, the share of
+ * a head that turns (0: a family whose heads turn as a whole). The caller frees it with rope_free, also on
+ * failure. */
+bool rope_from_json(Rope *rope, const json_t *settings, double theta, double original, double part, int head_dim,
+                    const char *where, Err *err);
+json_t *rope_to_json(const Rope *rope); /* rope_scaling in the spelling of transformers 4, which 5 reads as well */
+Rope rope_copy(const Rope *rope);
+void rope_free(Rope *rope);
+
+/* ---- conf_json.c
+ * ------------------------------------------------------------------------------------------------------ */
+
+bool conf_from_json(Conf *conf, const json_t *config, const json_t *generation, const char *where, Err *err);
 /* config.json and generation_config.json; `type` is that of the weights: F32, F16 or BF16. */
 bool conf_write(const Conf *conf, const char *folder, StoredType type, Err *err);
-/* Everything that GGUF keeps of a Conf; *factors is set to head_dim/2 factors for the tensor rope_freqs.weight, or
- * to NULL. False and err when GGUF can't say it. */
-const char *conf_family_gguf(const Conf *conf); /* general.architecture */
-bool conf_to_gguf(const Conf *conf, GgufKeys *keys, float **factors, Err *err);
+/* A number of the object, or `otherwise` when the key is missing or null; err when it is something else. */
+bool json_number(const json_t *object, const char *key, double otherwise, double *out, const char *where,
+                 Err *err);
+json_t *json_of_float(float value); /* the shortest decimal that reads back as the same float */
+
+/* ---- conf_gguf.c
+ * ------------------------------------------------------------------------------------------------------ */
+
+bool conf_from_gguf(Conf *conf, const Gguf *gguf, const char *where, Err *err);
+/* Tensors of factors beside the weights: rotary tables. */
+typedef struct {
+    const char *name;
+    float *values;
+    int n;
+} GgufFactors;
+/* Everything that GGUF keeps of a Conf; the values of the factors are the caller's. False and err when GGUF can't
+ * say it. */
+bool conf_to_gguf(const Conf *conf, GgufKeys *keys, GgufFactors factors[2], int *n_factors, Err *err);
 
 /* ---- adapter.c
  * ------------------------------------------------------------------------------------------------------ */
@@ -185,6 +249,8 @@ unsigned lora_bit(const char *linear); /* of "self_attn.q_proj" in LayerConf.ada
  * ------------------------------------------------------------------------------------------------ */
 
 const Gguf *model_file_gguf(const ModelFile *file); /* NULL for a folder */
+/* A norm that multiplies by 1 + w, as GGUF holds it: 1 + w. */
+bool model_file_read_gain(const ModelFile *file, const char *name, int cols, float *out, Err *err);
 /* Where GGUF keeps a row of a turned matrix of so many rows and heads. */
 int row_turned(int row, int heads, int rows);
 

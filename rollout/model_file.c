@@ -155,7 +155,9 @@ static bool scales_apply(const Found *found, int scale_rows, int scale_cols, flo
     return ok;
 }
 
-static bool found_read(const Found *found, bool turned, float *out) {
+/* Out of a GGUF, turned rows are put back, and of a norm of 1 + w the 1 is taken off. */
+static bool found_read(const Found *found, bool from_gguf, float *out) {
+    bool turned = from_gguf && found->spec.turned_heads > 0;
     const StoredTensor *t = found->stored;
     int heads = found->spec.turned_heads;
     if (turned && t->is_vector) { /* a bias: its columns are the rows of the matrix */
@@ -168,6 +170,7 @@ static bool found_read(const Found *found, bool turned, float *out) {
     for (int r = 0; r < t->rows; r++)
         if (!stored_row(t, turned ? row_turned(r, heads, t->rows) : r, out + (size_t)r * (size_t)t->cols))
             return false;
+    for (int i = 0; from_gguf && found->spec.from_one && i < t->cols; i++) out[i] -= 1.0f;
     return true;
 }
 
@@ -178,11 +181,18 @@ bool model_file_read(const ModelFile *file, const char *name, int rows, int cols
     if (found->spec.rows != rows || found->spec.cols != cols)
         return err_set(err, "%s: the tensor %s is %d x %d, not %d x %d", found->where, found->stored->name,
                        found->spec.rows, found->spec.cols, rows, cols);
-    if (found_read(found, file->gguf && found->spec.turned_heads > 0, out) &&
+    if (found_read(found, file->gguf != NULL, out) &&
         (!found->scales || scales_apply(found, file->scale_rows, file->scale_cols, out)))
         return !file->merged || adapter_add(file->adapter, name, rows, cols, out, err);
     return err_set(err, "%s: the tensor %s holds NaN or infinity: the model is broken, take another one",
                    found->where, found->stored->name);
+}
+
+bool model_file_read_gain(const ModelFile *file, const char *name, int cols, float *out, Err *err) {
+    if (!model_file_read(file, name, 1, cols, out, err)) return false;
+    if (file->gguf) return stored_row(tensor_find(file, name)->stored, 0, out); /* as it is, to the last bit */
+    for (int i = 0; i < cols; i++) out[i] += 1.0f;
+    return true;
 }
 
 /* ---- a Hugging Face folder ---- */

@@ -81,6 +81,16 @@ static Linear linear_add(Policy *policy, const PolicyConf *conf, int layer, cons
     return linear;
 }
 
+static Norm norm_add(Policy *policy, const PolicyConf *conf, int layer, const char *part, int width) {
+    return (Norm){.param = param_add(policy, conf, layer, part, 1, width, true)};
+}
+
+enum { LAYER_NORMS = 6 };
+static void layer_norms(LayerWeights *w, Norm *norms[LAYER_NORMS]) {
+    Norm *all[LAYER_NORMS] = {&w->norm1, &w->q_norm, &w->k_norm, &w->post1, &w->norm2, &w->post2};
+    for (int i = 0; i < LAYER_NORMS; i++) norms[i] = all[i];
+}
+
 static void layer_add(Policy *policy, const PolicyConf *conf, int layer) {
     const Conf *c = &policy->conf;
     const LayerConf *kind = &c->layers[layer];
@@ -89,18 +99,31 @@ static void layer_add(Policy *policy, const PolicyConf *conf, int layer) {
     const Part qkv[] = {{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}};
     const Part out[] = {{"self_attn.o_proj", c->dim}}, down[] = {{"mlp.down_proj", c->dim}};
     const Part gate_up[] = {{"mlp.gate_proj", c->hidden}, {"mlp.up_proj", c->hidden}};
-    w->p_norm1 = param_add(policy, conf, layer, "input_layernorm.weight", 1, c->dim, true);
-    w->qkv = linear_add(policy, conf, layer, qkv, 3, c->dim, kind->qkv_bias);
+    const Part one_qkv[] = {{"self_attn.qkv_proj", q + 2 * kv}},
+               one_gate_up[] = {{"mlp.gate_up_proj", 2 * c->hidden}};
+    bool post = kind->post_norms;
+    w->norm1 = norm_add(policy, conf, layer, "input_layernorm.weight", c->dim);
+    w->qkv =
+        linear_add(policy, conf, layer, kind->fused ? one_qkv : qkv, kind->fused ? 1 : 3, c->dim, kind->qkv_bias);
+    w->q_norm = w->k_norm = w->post1 = w->post2 = (Norm){.param = -1};
+    if (kind->qk_norm) {
+        w->q_norm = norm_add(policy, conf, layer, "self_attn.q_norm.weight", c->head_dim);
+        w->k_norm = norm_add(policy, conf, layer, "self_attn.k_norm.weight", c->head_dim);
+    }
     w->out = linear_add(policy, conf, layer, out, 1, q, kind->out_bias);
-    w->p_norm2 = param_add(policy, conf, layer, "post_attention_layernorm.weight", 1, c->dim, true);
-    w->gate_up = linear_add(policy, conf, layer, gate_up, 2, c->dim, kind->mlp_bias);
+    if (post) w->post1 = norm_add(policy, conf, layer, "post_attention_layernorm.weight", c->dim);
+    w->norm2 = norm_add(policy, conf, layer,
+                        post ? "pre_feedforward_layernorm.weight" : "post_attention_layernorm.weight", c->dim);
+    w->gate_up = linear_add(policy, conf, layer, kind->fused ? one_gate_up : gate_up, kind->fused ? 1 : 2, c->dim,
+                            kind->mlp_bias);
     w->down = linear_add(policy, conf, layer, down, 1, c->hidden, kind->mlp_bias);
+    if (post) w->post2 = norm_add(policy, conf, layer, "post_feedforward_layernorm.weight", c->dim);
 }
 
 /* A policy with its table and no memory on the device. */
 static Policy *policy_plan(Dev *dev, const Conf *model, const PolicyConf *conf) {
     Policy *policy = MEM_NEW(Policy);
-    policy->dev = dev, policy->type = conf->type;
+    policy->dev = dev, policy->type = conf->type, policy->max_positions = conf->max_positions;
     policy->conf = conf_copy(model);
     const Conf *c = &policy->conf;
     policy->layers = MEM_ARRAY(LayerWeights, c->n_layers);
@@ -195,11 +218,17 @@ static int slab_size(const Policy *policy) {
     return (int)size;
 }
 
+static int ones_size(const Conf *c) {
+    return !c->norms_from_one ? 0 : c->dim > c->head_dim ? c->dim : c->head_dim;
+}
+
 size_t policy_bytes(const Dev *dev, const Conf *conf, const PolicyConf *policy_conf) {
     Policy *policy = policy_plan((Dev *)dev, conf, policy_conf);
     size_t bytes = (size_t)policy->params.n_trained * sizeof(real) + (size_t)vectors_size(policy) * sizeof(real);
     bytes += ((size_t)slab_size(policy) + (size_t)block_size(policy)) * sizeof(real);
-    bytes += 2 * (size_t)policy_conf->max_positions * (size_t)(conf->head_dim / 2) * sizeof(real);
+    for (int i = 0; i < conf->n_ropes; i++)
+        bytes += 2 * (size_t)policy_conf->max_positions * (size_t)(conf->ropes[i].turned / 2) * sizeof(real);
+    bytes += (size_t)ones_size(conf) * sizeof(real);
     int n, k;
     bool back;
     for (int i = 0; policy_mat(policy, i, policy_conf->train, &n, &k, &back); i++)
@@ -214,8 +243,13 @@ static void place_vectors(Policy *policy) {
     Ten all = policy->vectors;
     for (int l = 0; l < policy->conf.n_layers; l++) {
         LayerWeights *w = &policy->layers[l];
-        w->norm1 = ten_cols(all, at, policy->conf.dim), at += policy->conf.dim;
-        w->norm2 = ten_cols(all, at, policy->conf.dim), at += policy->conf.dim;
+        Norm *norms[LAYER_NORMS];
+        layer_norms(w, norms);
+        for (int i = 0; i < LAYER_NORMS; i++) {
+            if (norms[i]->param < 0) continue;
+            int width = policy->params.items[norms[i]->param].cols;
+            norms[i]->gain = ten_cols(all, at, width), at += width;
+        }
         Linear *linear[4] = {&w->qkv, &w->out, &w->gate_up, &w->down};
         for (int i = 0; i < 4; i++)
             if (linear[i]->bias_of[0] >= 0)
@@ -224,25 +258,42 @@ static void place_vectors(Policy *policy) {
     policy->norm = ten_cols(all, at, policy->conf.dim);
 }
 
-/* cos and sin of position * inv_freq, the product rounded to float32 as transformers does. */
-static bool make_rotary(Policy *policy, int positions, Err *err) {
+/* cos and sin of position * speed, the product rounded to float32 as transformers does. */
+static bool make_rotary(Policy *policy, int table, int positions, Err *err) {
     const Conf *c = &policy->conf;
-    int half = c->head_dim / 2;
-    policy->cos = k_new(policy->dev, positions, half, K_REAL, err);
-    policy->sin = k_new(policy->dev, positions, half, K_REAL, err);
-    if (!policy->cos.p || !policy->sin.p) return false;
+    const Rope *rope = &c->ropes[table];
+    int half = rope->turned / 2;
+    Ten *cosine = &policy->cos[table], *sine = &policy->sin[table];
+    *cosine = k_new(policy->dev, positions, half, K_REAL, err);
+    *sine = k_new(policy->dev, positions, half, K_REAL, err);
+    if (!cosine->p || !sine->p) return false;
     real *cosines = MEM_ARRAY(real, (size_t)positions * (size_t)half),
          *sines = MEM_ARRAY(real, (size_t)positions * (size_t)half);
+    float *speeds = MEM_ARRAY(float, half);
+    double scale = rope_speeds(c, rope, positions, speeds);
     for (int p = 0; p < positions; p++)
         for (int i = 0; i < half; i++) {
-            float angle = (float)p * c->inv_freq[i];
-            cosines[p * half + i] = (real)(cos((double)angle) * (double)c->rope_scale);
-            sines[p * half + i] = (real)(sin((double)angle) * (double)c->rope_scale);
+            float angle = (float)p * speeds[i];
+            cosines[p * half + i] = (real)(cos((double)angle) * scale);
+            sines[p * half + i] = (real)(sin((double)angle) * scale);
         }
-    k_put(policy->dev, policy->cos, cosines);
-    k_put(policy->dev, policy->sin, sines);
+    k_put(policy->dev, *cosine, cosines);
+    k_put(policy->dev, *sine, sines);
     free(cosines);
     free(sines);
+    free(speeds);
+    return true;
+}
+
+static bool make_ones(Policy *policy, Err *err) {
+    int n = ones_size(&policy->conf);
+    if (n == 0) return true;
+    policy->ones = k_new(policy->dev, 1, n, K_REAL, err);
+    if (!policy->ones.p) return false;
+    real *ones = MEM_ARRAY(real, n);
+    for (int i = 0; i < n; i++) ones[i] = 1;
+    k_put(policy->dev, policy->ones, ones);
+    free(ones);
     return true;
 }
 
@@ -268,7 +319,9 @@ static bool policy_memory(Policy *policy, const PolicyConf *conf, Err *err) {
         policy->master = k_new(dev, (int)(policy->params.n_trained / 16), 16, K_REAL, err);
         if (!policy->master.p) return false;
     }
-    return make_rotary(policy, conf->max_positions, err);
+    for (int i = 0; i < policy->conf.n_ropes; i++)
+        if (!make_rotary(policy, i, conf->max_positions, err)) return false;
+    return make_ones(policy, err);
 }
 
 void policy_close(Policy *policy) {
@@ -282,12 +335,17 @@ void policy_close(Policy *policy) {
     k_free(dev, &policy->vectors);
     k_free(dev, &policy->block);
     k_free(dev, &policy->master);
-    k_free(dev, &policy->cos);
-    k_free(dev, &policy->sin);
+    for (int i = 0; i < 2; i++) k_free(dev, &policy->cos[i]), k_free(dev, &policy->sin[i]);
+    k_free(dev, &policy->ones);
     policy_free_plan(policy);
 }
 
 /* ---- filling ---- */
+
+static void pack_norm(Policy *policy, Ten gain, Ten w) {
+    k_copy(policy->dev, gain, w);
+    if (ten_is(policy->ones)) k_add(policy->dev, gain, ten_cols(policy->ones, 0, gain.cols));
+}
 
 /* w, rows row0 .. of the B of a part, whose columns begin at `col`. */
 static void pack_b(Policy *policy, Linear *linear, Ten w, int row0, int col) {
@@ -306,12 +364,14 @@ static void pack_param(Policy *policy, int param, Ten w, int row0) {
     Dev *dev = policy->dev;
     if (param == policy->p_embed) k_mat_pack(dev, &policy->embed, w, row0);
     if (param == policy->p_head && !policy->conf.tied) k_mat_pack(dev, &policy->head, w, row0);
-    if (param == policy->p_norm) k_copy(dev, policy->norm, w);
+    if (param == policy->p_norm) pack_norm(policy, policy->norm, w);
     for (int l = 0; l < policy->conf.n_layers; l++) {
         LayerWeights *lw = &policy->layers[l];
-        if (param < lw->p_norm1) return; /* parameters are in the order of the layers */
-        if (param == lw->p_norm1) k_copy(dev, lw->norm1, w);
-        if (param == lw->p_norm2) k_copy(dev, lw->norm2, w);
+        if (param < lw->norm1.param) return; /* parameters are in the order of the layers */
+        Norm *norms[LAYER_NORMS];
+        layer_norms(lw, norms);
+        for (int i = 0; i < LAYER_NORMS; i++)
+            if (param == norms[i]->param) pack_norm(policy, norms[i]->gain, w);
         Linear *linear[4] = {&lw->qkv, &lw->out, &lw->gate_up, &lw->down};
         for (int i = 0; i < 4; i++)
             for (int part = 0, row = 0, low = 0; part < linear[i]->parts; part++) {

@@ -15,15 +15,31 @@
 
 /* ---- a model as data ---- */
 
-typedef enum { ROPE_NONE, ROPE_HALVES } RopeKind; /* halves: (x[i], x[i + head_dim/2]) rotate together */
-typedef enum { MLP_SWIGLU } MlpKind;
-
-/* One layer. No name of a model family appears outside conf.c. */
+/* One table of rotary positions: the speeds of its pairs (x[i], x[i + turned/2]) and how they were stretched for
+ * more positions than the model first learnt. */
+typedef enum { ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_YARN, ROPE_LONG, ROPE_LLAMA3 } RopeKind;
 typedef struct {
-    RopeKind rope;
+    RopeKind kind;
+    int turned; /* features of a head that turn, from the first on */
+    double theta, factor;
+    double original;  /* positions before the stretching */
+    double low, high; /* llama3: low and high_freq_factor; yarn: beta_slow and beta_fast */
+    double attention; /* factor on cos and sin; 0: what the kind says */
+    double mscale, mscale_all;
+    bool whole; /* yarn: its range is rounded to whole pairs */
+    float *shorter,
+        *longer; /* long: turned/2 factors for sequences of up to `original` positions, and for others */
+} Rope;
+
+/* One layer. No name of a model family appears outside conf*.c. */
+typedef struct {
+    int rope;   /* which of the model's tables turns q and k; -1: none */
     int window; /* keys that a query sees, itself included; 0: all before it */
-    MlpKind mlp;
+    GluKind glu;
     bool qkv_bias, out_bias, mlp_bias;
+    bool qk_norm;     /* each head of q and k is normed before it turns */
+    bool post_norms;  /* what attention and feed-forward give is normed before it is added */
+    bool fused;       /* q, k and v are one parameter, gate and up another */
     unsigned adapted; /* which linears have a low-rank adapter: bits of adapter.c's table */
 } LayerConf;
 
@@ -41,16 +57,21 @@ typedef struct {
     int dim, hidden, n_layers, n_heads, n_kv_heads, head_dim, vocab;
     int max_positions;
     float norm_eps;
-    float final_cap;  /* soft cap of the logits; 0: none */
-    float *inv_freq;  /* head_dim/2 rotation speeds, rope scaling applied, float32 as transformers computes them */
-    float rope_scale; /* factor on cos and sin (yarn); 1 otherwise */
-    double rope_theta;           /* for saving */
-    char rope_scaling[256];      /* its JSON object, for saving; empty: none */
+    bool norms_from_one;       /* norms multiply by 1 + w */
+    float embed_scale;         /* the embedding's rows are multiplied by it */
+    double attn_scalar;        /* scores are q k / sqrt(attn_scalar) */
+    float attn_cap, final_cap; /* soft caps of scores and of logits; 0: none */
+    Rope ropes[2];
+    int n_ropes;
     bool tied;                   /* the head is the embedding */
     int bos, eos[8], n_eos, pad; /* token ids; -1: none */
     LayerConf *layers;           /* n_layers */
     Lora lora;
 } Conf;
+
+/* The speeds of a table, float32 as transformers computes them (turned/2 of them), for sequences of up to
+ * `positions` tokens: dynamic and long tables depend on it. Returns the factor on cos and sin. */
+double rope_speeds(const Conf *conf, const Rope *rope, int positions, float *speeds);
 
 /* A model on disk: a GGUF file or a Hugging Face folder. Nothing is read into memory but headers; weights are
  * mapped. */
@@ -186,8 +207,14 @@ typedef struct {
 } Linear;
 
 typedef struct {
-    Ten norm1, norm2; /* [1, dim] */
-    int p_norm1, p_norm2;
+    Ten gain;  /* [1, width], as the network multiplies by it; TEN_NONE where the layer has no such norm */
+    int param; /* row of Params; -1: none */
+} Norm;
+
+typedef struct {
+    Norm norm1, norm2;   /* before attention and before the feed-forward */
+    Norm post1, post2;   /* after them */
+    Norm q_norm, k_norm; /* of one head */
     Linear qkv, out, gate_up, down;
 } LayerWeights;
 
@@ -201,7 +228,9 @@ struct Policy {
     bool adapters_off; /* forward leaves them out: the base model in the same memory */
     Ten norm;          /* final norm */
     int p_embed, p_head, p_norm;
-    Ten cos, sin;          /* [max_rows, head_dim/2] */
+    int max_positions;     /* longest sequence */
+    Ten cos[2], sin[2];    /* of each rotary table: [max_positions, turned/2] */
+    Ten ones;              /* [1, most of dim and head_dim] where norms multiply by 1 + w */
     Ten vectors;           /* [1, ...] float32: home of frozen vectors and of biases as the products want them */
     Ten master;            /* [n_trained / 16, 16] float32, or TEN_NONE; rows begin at multiples of 16 elements */
     Ten block;             /* [1, ...] float32: where a part's B gets the width of low_b; or TEN_NONE */
@@ -240,11 +269,15 @@ void policy_close(Policy *policy);
 
 /* What backward needs of one layer, for each row of the batch. */
 typedef struct {
-    Ten x, rstd1;   /* [M, dim] K_REAL input of the layer; [M, 1] */
-    Ten q, o, lse;  /* compute type; lse K_REAL [M, heads] */
-    Ten mid, rstd2; /* [M, dim] K_REAL after attention */
-    Ten gate_up;    /* compute type [M, 2 hidden] */
-} LayerTape;
+    Ten x, rstd1;        /* [M, dim] K_REAL input of the layer; [M, 1] */
+    Ten qk, rstd_qk;     /* [M, (heads + kv_heads) head_dim] K_REAL before their norms; [M, heads + kv_heads] */
+    Ten q, o, lse;       /* compute type; lse K_REAL [M, heads] */
+    Ten attn, rstd_attn; /* [M, dim] K_REAL what attention gives, before its norm; [M, 1] */
+    Ten mid, rstd2;      /* [M, dim] K_REAL after attention */
+    Ten gate_up;         /* compute type [M, 2 hidden] */
+    Ten ffn, rstd_ffn;   /* [M, dim] K_REAL what the feed-forward gives, before its norm; [M, 1] */
+} LayerTape;             /* nothing but tensors; TEN_NONE where the model has no such norm */
+LayerTape layer_tape_rows(const LayerTape *tape, int first, int n); /* views of these rows */
 
 /* Room for batches of up to max_rows rows. With `recompute` only x is kept per layer and one shared LayerTape
  * holds the rest, which backward makes anew: the same gradients, bit for bit, in less memory. */
@@ -265,6 +298,7 @@ typedef struct {
     int max_rows;
     Ten x, normed, qkv, act; /* [max_rows, dim] K_REAL; compute-type inputs of products; ... */
     Ten low_sum, low;        /* [max_rows, R] K_REAL and compute type: between an adapter's matrices */
+    Ten branch;              /* [max_rows, dim] K_REAL, before a norm of it: own.attn and own.ffn */
     LayerTape own;           /* used where there is no tape */
 } Work;
 int lora_width(const Conf *conf); /* the most columns between an adapter's matrices; 0 without adapters */

@@ -13,21 +13,25 @@
 
 #include "rl/learn.h"
 
-/* ---- a tiny model and some groups ---- */
+/* ---- a tiny model and some groups ----
+ * Untied: with biases here and there; tied: with norms, caps, GELU and two rotary tables. */
 
 enum { TIED = 1, LORA = 2 }; /* kinds of it */
 
 static const Conf *tiny_conf(int kind) {
-    static LayerConf layers[3] = {{.rope = ROPE_HALVES, .qkv_bias = true},
-                                  {.rope = ROPE_HALVES, .window = 24, .out_bias = true, .mlp_bias = true},
-                                  {.rope = ROPE_NONE}};
-    static float inv_freq[8];
-    /* Adapters of all linears; of q, v, up, down; of k, o, gate. */
-    static LayerConf adapted[3];
-    static const unsigned which[3] = {0x7f, 0x65, 0x1a};
+    static LayerConf plain[3] = {{.rope = 0, .qkv_bias = true},
+                                 {.rope = 0, .window = 24, .out_bias = true, .mlp_bias = true},
+                                 {.rope = -1}};
+    static LayerConf rich[3] = {{.rope = 0, .glu = GLU_GELU, .qk_norm = true, .post_norms = true},
+                                {.rope = 1, .window = 24, .qk_norm = true, .qkv_bias = true},
+                                {.rope = -1, .glu = GLU_GELU, .post_norms = true, .fused = true}};
+    /* Adapters of all linears; of q, v, up, down; of k, o, gate, or the fused qkv, o, gate and up. */
+    static LayerConf adapted[2][3];
+    static const unsigned which[2][3] = {{0x7f, 0x65, 0x1a}, {0x7f, 0x65, 0x188}};
     static Conf conf[4];
-    for (int l = 0; l < 3; l++) adapted[l] = layers[l], adapted[l].adapted = which[l];
-    for (int i = 0; i < 8; i++) inv_freq[i] = powf(10000.0f, -(float)i / 8);
+    bool tied = kind & TIED;
+    LayerConf *layers = tied ? rich : plain;
+    for (int l = 0; l < 3; l++) adapted[tied][l] = layers[l], adapted[tied][l].adapted = which[tied][l];
     conf[kind] = (Conf){.dim = 48,
                         .hidden = 80,
                         .n_layers = 3,
@@ -37,11 +41,16 @@ static const Conf *tiny_conf(int kind) {
                         .vocab = 301,
                         .max_positions = 512,
                         .norm_eps = 1e-5f,
-                        .inv_freq = inv_freq,
-                        .rope_scale = 1,
-                        .tied = kind & TIED,
-                        .layers = kind & LORA ? adapted : layers,
-                        .lora = {kind & LORA ? 5 : 0, 8, kind & TIED}};
+                        .ropes = {{.turned = 16, .theta = 10000}, {.turned = 12, .theta = 100}},
+                        .n_ropes = 2,
+                        .embed_scale = tied ? 3 : 1,
+                        .attn_scalar = tied ? 11 : 16,
+                        .attn_cap = tied ? 4 : 0,
+                        .final_cap = tied ? 6 : 0,
+                        .norms_from_one = tied,
+                        .tied = tied,
+                        .layers = kind & LORA ? adapted[tied] : layers,
+                        .lora = {kind & LORA ? 5 : 0, 8, tied}};
     return &conf[kind];
 }
 
@@ -137,8 +146,12 @@ static void bench_close(Bench *b) {
     dev_close(b->dev);
 }
 
-static const LossConf loss_conf = {
-    .term = TERM_CLIP, .sum = SUM_TOKEN, .epsilon = 0.2, .epsilon_high = 0.2, .beta = 0.05, .max_completion_length = 610};
+static const LossConf loss_conf = {.term = TERM_CLIP,
+                                   .sum = SUM_TOKEN,
+                                   .epsilon = 0.2,
+                                   .epsilon_high = 0.2,
+                                   .beta = 0.05,
+                                   .max_completion_length = 610};
 
 static double loss_of(Bench *b, World *w) {
     LearnReport report;
@@ -365,9 +378,11 @@ static void test_skipped(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_directional_tied), cmocka_unit_test(test_directional_untied),
+        cmocka_unit_test(test_directional_tied),
+        cmocka_unit_test(test_directional_untied),
         cmocka_unit_test(test_directional_adapters),
-        cmocka_unit_test(test_invariance),       cmocka_unit_test(test_frozen),
+        cmocka_unit_test(test_invariance),
+        cmocka_unit_test(test_frozen),
         cmocka_unit_test(test_skipped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,13 +26,13 @@ enum { SLOW = false };
 /* ---- a small model and some groups ---- */
 
 static const Conf *small_conf(bool tied) {
-    static LayerConf layers[4] = {{.rope = ROPE_HALVES, .qkv_bias = true},
-                                  {.rope = ROPE_HALVES, .out_bias = true, .mlp_bias = true},
-                                  {.rope = ROPE_HALVES, .window = 100},
-                                  {.rope = ROPE_HALVES, .window = 100}};
-    static float inv_freq[8];
+    static LayerConf plain[4] = {
+        {.qkv_bias = true}, {.out_bias = true, .mlp_bias = true}, {.window = 100}, {.window = 100}};
+    static LayerConf rich[4] = {{.qk_norm = true, .post_norms = true, .glu = GLU_GELU},
+                                {.fused = true, .post_norms = true},
+                                {.rope = 1, .window = 100, .qk_norm = true},
+                                {.rope = -1, .window = 100}};
     static Conf conf[2];
-    for (int i = 0; i < 8; i++) inv_freq[i] = powf(10000.0f, -(float)i / 8);
     conf[tied] = (Conf){.dim = 40,
                         .hidden = 72,
                         .n_layers = 4,
@@ -42,10 +42,15 @@ static const Conf *small_conf(bool tied) {
                         .vocab = 2601,
                         .max_positions = 4096,
                         .norm_eps = 1e-5f,
-                        .inv_freq = inv_freq,
-                        .rope_scale = 1,
+                        .ropes = {{.turned = 16, .theta = 10000}, {.turned = 12, .theta = 100}},
+                        .n_ropes = 2,
+                        .embed_scale = tied ? 3 : 1,
+                        .attn_scalar = tied ? 11 : 16,
+                        .attn_cap = tied ? 4 : 0,
+                        .final_cap = tied ? 6 : 0,
+                        .norms_from_one = tied,
                         .tied = tied,
-                        .layers = layers};
+                        .layers = tied ? rich : plain};
     return &conf[tied];
 }
 

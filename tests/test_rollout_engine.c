@@ -17,9 +17,8 @@ enum { VOCAB = 300, POSITIONS = 160, SEED = 7 };
 /* ---- a small random model ---- */
 
 static Conf tiny_conf(void) {
-    static float inv_freq[8];
-    static LayerConf layers[2] = {{.rope = ROPE_HALVES}, {.rope = ROPE_HALVES}};
-    for (int i = 0; i < 8; i++) inv_freq[i] = powf(10000.0f, -(float)i / 8.0f);
+    static LayerConf layers[2] = {{.rope = 0},
+                                  {.rope = 1, .window = 40, .glu = GLU_GELU, .qk_norm = true, .post_norms = true}};
     Conf conf = {.dim = 48,
                  .hidden = 80,
                  .n_layers = 2,
@@ -29,8 +28,13 @@ static Conf tiny_conf(void) {
                  .vocab = VOCAB,
                  .max_positions = POSITIONS,
                  .norm_eps = 1e-5f,
-                 .inv_freq = inv_freq,
-                 .rope_scale = 1,
+                 .ropes = {{.turned = 16, .theta = 10000}, {.turned = 12, .theta = 100}},
+                 .n_ropes = 2,
+                 .embed_scale = 3,
+                 .attn_scalar = 11,
+                 .attn_cap = 4,
+                 .final_cap = 6,
+                 .norms_from_one = true,
                  .tied = true,
                  .bos = -1,
                  .pad = -1,
@@ -341,6 +345,7 @@ static void policy_shuffle(Policy *policy, uint64_t seed) {
     }
     for (int i = 0; i < policy->params.n; i++) {
         const Param *param = &policy->params.items[i];
+        if (strstr(param->name, "q_norm") || strstr(param->name, "k_norm")) continue; /* of other features */
         bool rows = strstr(param->name, "o_proj") || strstr(param->name, "down_proj");
         size_t cols = (size_t)param->cols, n = (size_t)param->rows * cols;
         real *from = MEM_ARRAY(real, n), *new = MEM_ARRAY(real, n);

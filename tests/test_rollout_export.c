@@ -90,9 +90,19 @@ static void same_settings(const Opened *a, const Opened *b) {
                 x->n_eos == y->n_eos && x->max_positions == y->max_positions &&
                 x->layers[0].qkv_bias == y->layers[0].qkv_bias && x->layers[0].mlp_bias == y->layers[0].mlp_bias);
     assert_memory_equal(x->eos, y->eos, (size_t)x->n_eos * sizeof(int));
-    for (int i = 0; i < x->head_dim / 2; i++)
-        assert_true(x->inv_freq[i] - y->inv_freq[i] <= 1e-6f * x->inv_freq[i] &&
-                    y->inv_freq[i] - x->inv_freq[i] <= 1e-6f * x->inv_freq[i]);
+    for (int i = 0; i < x->n_layers; i++) assert_memory_equal(&x->layers[i], &y->layers[i], sizeof *x->layers);
+    assert_true(x->n_ropes == y->n_ropes && x->attn_scalar == y->attn_scalar && x->attn_cap == y->attn_cap &&
+                x->final_cap == y->final_cap);
+    for (int r = 0; r < x->n_ropes; r++)
+        for (int longest = 1; longest <= 2 * x->max_positions; longest += 2 * x->max_positions - 1) {
+            float p[128], q[128];
+            assert_true(x->ropes[r].turned == y->ropes[r].turned);
+            double scale = rope_speeds(x, &x->ropes[r], longest, p),
+                   other = rope_speeds(y, &y->ropes[r], longest, q);
+            assert_true(scale - other < 1e-6 && other - scale < 1e-6);
+            for (int i = 0; i < x->ropes[r].turned / 2; i++)
+                assert_true(p[i] - q[i] <= 1e-6f * p[i] && q[i] - p[i] <= 1e-6f * p[i]);
+        }
     assert_string_equal(model_file_chat_template(a->file), model_file_chat_template(b->file));
 }
 

@@ -68,6 +68,15 @@ static void test_tensors(void **state) {
     json_decref(goldens);
 }
 
+static void same_speeds(const Conf *a, const Conf *b) {
+    float x[128], y[128];
+    assert_true(a->n_ropes == b->n_ropes && a->ropes[0].turned == b->ropes[0].turned);
+    for (int r = 0; r < a->n_ropes; r++) {
+        assert_true(rope_speeds(a, &a->ropes[r], 100, x) == rope_speeds(b, &b->ropes[r], 100, y));
+        assert_memory_equal(x, y, (size_t)a->ropes[r].turned / 2 * sizeof *x);
+    }
+}
+
 static void test_confs(void **state) {
     (void)state;
     ModelFile *gguf = open_good(GOLDENS "tiny.gguf"), *tied = open_good(GOLDENS "tiny-llama"),
@@ -78,20 +87,21 @@ static void test_confs(void **state) {
     assert_true(t->dim == 64 && t->hidden == 96 && t->n_layers == 2 && t->n_heads == 4 && t->n_kv_heads == 2);
     assert_true(t->head_dim == 16 && t->vocab == 384 && t->max_positions == 512 && t->tied &&
                 t->norm_eps == 1e-5f);
-    assert_true(t->bos == 1 && t->n_eos == 1 && t->eos[0] == 2 && t->pad == 2 && t->rope_theta == 10000);
+    assert_true(t->bos == 1 && t->n_eos == 1 && t->eos[0] == 2 && t->pad == 2 && t->ropes[0].theta == 10000);
     assert_true(g->dim == t->dim && g->hidden == t->hidden && g->head_dim == t->head_dim && g->vocab == t->vocab &&
                 g->tied);
     assert_true(g->bos == 1 && g->eos[0] == 2 && g->pad == 2 && g->norm_eps == t->norm_eps);
-    assert_memory_equal(g->inv_freq, t->inv_freq, 8 * sizeof(float));
-    assert_true(!u->tied && u->n_eos == 2 && u->eos[1] == 0 && u->rope_theta == 100000 && u->norm_eps == 1e-6f);
+    same_speeds(g, t);
+    assert_true(!u->tied && u->n_eos == 2 && u->eos[1] == 0 && u->ropes[0].theta == 100000 &&
+                u->norm_eps == 1e-6f);
     assert_true(b->layers[1].qkv_bias && b->layers[1].out_bias && b->layers[1].mlp_bias && b->head_dim == 16 &&
                 b->dim == 32);
-    assert_true(!t->layers[0].qkv_bias && t->layers[0].rope == ROPE_HALVES && t->layers[0].window == 0);
-    assert_non_null(strstr(b->rope_scaling, "llama3"));
+    assert_true(!t->layers[0].qkv_bias && t->layers[0].rope == 0 && t->layers[0].window == 0);
+    assert_true(b->ropes[0].kind == ROPE_LLAMA3);
     assert_non_null(strstr(model_file_chat_template(tied), "<|im_start|>assistant"));
     assert_null(model_file_prompt_template(tied));
     Conf copy = conf_copy(b);
-    assert_memory_equal(copy.inv_freq, b->inv_freq, 8 * sizeof(float));
+    same_speeds(&copy, b);
     conf_free(&copy);
     model_file_close(gguf), model_file_close(tied), model_file_close(untied), model_file_close(biased);
 }
@@ -108,9 +118,11 @@ static void test_speeds(void **state) {
         Conf conf;
         Err err = {0};
         if (!conf_from_json(&conf, base, NULL, "golden", &err)) fail_msg("%s", err.msg);
+        float speeds[128];
+        rope_speeds(&conf, &conf.ropes[0], 100, speeds);
         for (int k = 0; k < conf.head_dim / 2; k++) {
             int32_t bits;
-            memcpy(&bits, &conf.inv_freq[k], 4);
+            memcpy(&bits, &speeds[k], 4);
             long gap = labs((long)bits -
                             (long)json_integer_value(json_array_get(json_object_get(row, "bits"), (size_t)k)));
             if (gap > 2) fail_msg("speed %d of row %zu is %ld steps off", k, i, gap);
@@ -228,11 +240,10 @@ static void save_and_compare(const char *path, bool bf16) {
     assert_true(c->dim == conf->dim && c->hidden == conf->hidden && c->n_layers == conf->n_layers &&
                 c->vocab == conf->vocab && c->n_heads == conf->n_heads && c->n_kv_heads == conf->n_kv_heads &&
                 c->head_dim == conf->head_dim && c->tied == conf->tied && c->norm_eps == conf->norm_eps &&
-                c->rope_theta == conf->rope_theta && c->bos == conf->bos && c->pad == conf->pad &&
-                c->n_eos == conf->n_eos && c->max_positions == conf->max_positions &&
-                c->layers[0].mlp_bias == conf->layers[0].mlp_bias);
+                c->bos == conf->bos && c->pad == conf->pad && c->n_eos == conf->n_eos &&
+                c->max_positions == conf->max_positions && c->layers[0].mlp_bias == conf->layers[0].mlp_bias);
     assert_memory_equal(c->eos, conf->eos, (size_t)c->n_eos * sizeof(int));
-    assert_memory_equal(c->inv_freq, conf->inv_freq, (size_t)(c->head_dim / 2) * sizeof(float));
+    same_speeds(c, conf);
     assert_string_equal(model_file_chat_template(again), model_file_chat_template(from.file));
     assert_string_equal(model_file_prompt_template(again), "Q: {problem}\nA:");
     for (int i = 0; i < n; i++) {
@@ -466,8 +477,8 @@ static const struct {
     {"tiny-llama", "config.json", "\"hidden_size\": 64,", "", "width of the model is 0"},
     {"tiny-llama", "config.json", "\"vocab_size\": 384", "\"vocab_size\": 383", "the settings ask for 383 x 64"},
     {"tiny-llama", "config.json", "\"silu\"", "\"gelu\"", "\"gelu\" is not supported"},
-    {"tiny-llama", "config.json", "\"rope_type\": \"default\"", "\"rope_type\": \"yarn\"",
-     "rope scaling \"yarn\" is not supported"},
+    {"tiny-llama", "config.json", "\"rope_type\": \"default\"", "\"rope_type\": \"spiral\"",
+     "rope scaling \"spiral\" is not supported"},
     {"tiny-llama", "config.json", "\"rope_type\": \"default\"", "\"rope_type\": \"linear\"", "factor is 0"},
     {"tiny-llama", "config.json", "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false",
      "lm_head.weight is missing"},

@@ -252,7 +252,7 @@ static inline Vec v_sigmoid(Vec g) { return v_div(v_set(1), v_add(v_set(1), v_ex
 
 /* The gate's sigmoid takes a(g): g itself, or 2 sqrt(2/pi) (g + 0.044715 g^3), and a'(g). */
 #define GELU_1 ((real)1.5957691216057308)
-#define GELU_3 ((real)0.07135481282553053)
+#define GELU_3 ((real)0.07135481627260025)
 static inline Vec v_gate(Vec g, GluKind kind) {
     return kind == GLU_SILU ? g : v_mul(g, v_fma(v_mul(g, g), v_set(GELU_3), v_set(GELU_1)));
 }
