@@ -29,7 +29,30 @@ MAKEFLAGS += -j$(shell nproc)
 endif
 say = $(if $(V),,@echo "  $(1)";)
 
+# The CUDA back is built where nvcc is found; CUDA=0 leaves it out. CUDA_ARCHS=80 builds one architecture, faster.
+NVCC    ?= $(firstword $(wildcard build/nvcc/bin/nvcc /usr/local/cuda/bin/nvcc) $(shell command -v nvcc))
+CUDA    ?= $(if $(NVCC),1,0)
+ifeq ($(VARIANT),double)
+override CUDA := 0
+endif
+ifeq ($(CUDA),1)
+CUDA_HOME  ?= $(patsubst %/bin/,%,$(dir $(NVCC)))
+CUDA_ARCHS ?= $(filter 80 86 89 90 100 120,$(patsubst sm_%,%,$(shell $(NVCC) --list-gpu-code)))
+GENCODE    := $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
+              -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
+NVCCFLAGS  := -std=c++17 -O3 -fmad=false -lineinfo -I. -Werror all-warnings -Xptxas -warn-spills,-Werror \
+              -Xcompiler -fno-exceptions,-fno-rtti,-fno-threadsafe-statics
+CUDA_LIBS  := -L$(CUDA_HOME)/lib64 -L$(CUDA_HOME)/lib -lcudart_static -lrt
+KERNELS    := $(patsubst kernels/cuda/%.cu,build/cuda/%.o,$(wildcard kernels/cuda/*.cu))
+endif
+# This file says in the build's folder which of the two it is.
+CUDA_IS := $(BUILD)/cuda.$(CUDA)
+$(CUDA_IS):
+	@mkdir -p $(@D) && rm -f $(BUILD)/cuda.? && touch $@
+	$(if $(NVCC)$(filter double,$(VARIANT)),,@echo '  no nvcc was found: built without CUDA, for the CPU alone')
+
 SOURCES := $(foreach room,$(ROOMS),$(wildcard $(room)/*.c $(room)/*/*.c))
+SOURCES := $(filter-out $(if $(filter 1,$(CUDA)),kernels/cuda/none.c,$(filter-out %/none.c,$(wildcard kernels/cuda/*.c))),$(SOURCES))
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
 LIBS    := $(foreach room,$(ROOMS),$(BUILD)/lib$(room).a)
 TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
@@ -50,14 +73,21 @@ help:
 whet: build/plain/whet
 	@cp -f $< $@
 $(BUILD)/whet: $(BUILD)/rl/main.o $(LIBS)
-	$(call say,LD $@)$(CC) $(LDFLAGS) -o $@ $< $(LIBS) $(LDLIBS)
+	$(call say,LD $@)$(CC) $(LDFLAGS) -o $@ $< $(LIBS) $(LDLIBS) $(CUDA_LIBS)
 
 # Each room is a static library, linked in the order of the arrows: a wrong arrow does not link.
 define room_rule
 $(BUILD)/lib$(1).a: $$(filter-out %/main.o,$$(filter $(BUILD)/$(1)/%,$$(OBJECTS)))
-	@rm -f $$@ && ar rcs $$@ $$^
+	@rm -f $$@ && ar rcs $$@ $$(filter %.o,$$^)
 endef
 $(foreach room,$(ROOMS),$(eval $(call room_rule,$(room))))
+$(BUILD)/libkernels.a: $(KERNELS) $(CUDA_IS)
+
+# The CUDA kernels, for all variants of the build at once.
+build/cuda/%.o: kernels/cuda/%.cu $(wildcard kernels/cuda/*.h) kernels/kernels.h kernels/base.h
+	@mkdir -p $(@D)
+	$(call say,NVCC $@)$(NVCC) $(NVCCFLAGS) $(GENCODE) -c -o $@ $<
+$(BUILD)/kernels/cuda/%.o: CFLAGS += -isystem $(CUDA_HOME)/include
 
 # The instruction sets of the CPU back: one file each, chosen at run time.
 $(BUILD)/kernels/cpu/avx2.o:   CFLAGS += -mavx2 -mfma
@@ -111,7 +141,7 @@ USES_rl       := rl rollout reward datasets kernels
 define test_rule
 $(BUILD)/tests/test_$(1)_%: tests/test_$(1)_%.c $(USES_$(1):%=$(BUILD)/lib%.a)
 	@mkdir -p $$(@D)
-	$$(call say,CC $$@)$(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $$@ $$< $(USES_$(1):%=$(BUILD)/lib%.a) -lcmocka $(LDLIBS)
+	$$(call say,CC $$@)$(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $$@ $$< $(USES_$(1):%=$(BUILD)/lib%.a) -lcmocka $(LDLIBS) $(CUDA_LIBS)
 endef
 $(foreach room,$(ROOMS),$(eval $(call test_rule,$(room))))
 tests-built: $(TESTS)

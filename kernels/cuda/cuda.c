@@ -1,0 +1,322 @@
+/* cuda.c: the CUDA back's device: opening it, its memory, uploads, and the table of ops. The runtime is linked
+ * statically and needs no driver to start; what needs one is called only once a device has been found. */
+#include "kernels/cuda/host.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void cuda_must(cudaError_t error, const char *what) {
+    if (error != cudaSuccess) die("cuda: %s: %s", what, cudaGetErrorString(error));
+}
+
+int cuda_count(void) {
+    int n = 0; /* without a driver the call fails and leaves it alone */
+    if (cudaGetDeviceCount(&n) != cudaSuccess) {
+        cudaGetLastError();
+        return 0;
+    }
+    return n;
+}
+
+/* ---- uploads ---- */
+
+/* Copies to device memory `to` through pinned memory; the host's bytes are free again when it returns. NULL: into
+ * the pinned memory's own copy, which is returned. */
+static void *send(Dev *dev, void *to, const void *host, size_t bytes) {
+    struct Cuda *cuda = dev->cuda;
+    struct Upload *up = &cuda->uploads[cuda->next];
+    cuda->next = (cuda->next + 1) % UPLOADS;
+    if (up->used) cuda_must(cudaEventSynchronize(up->done), "upload");
+    if (up->room < bytes) {
+        cuda_must(cudaFreeHost(up->host), "upload");
+        cuda_must(cudaFree(up->device), "upload");
+        up->room = bytes + bytes / 2 + 4096;
+        cuda_must(cudaMallocHost(&up->host, up->room), "pinned memory for an upload");
+        cuda_must(cudaMalloc(&up->device, up->room), "memory for an upload");
+    }
+    memcpy(up->host, host, bytes);
+    if (!to) to = up->device;
+    if (bytes) cuda_must(cudaMemcpyAsync(to, up->host, bytes, cudaMemcpyHostToDevice, cuda->stream), "upload");
+    cuda_must(cudaEventRecord(up->done, cuda->stream), "upload");
+    up->used = true;
+    return to;
+}
+
+const void *upload(Dev *dev, const void *host, size_t bytes) { return send(dev, NULL, host, bytes); }
+
+/* Entries of the spans' tables: how far they reach. */
+static int table_length(const Rows *rows) {
+    int most = 0;
+    for (int i = 0; i < rows->n_spans; i++) {
+        const KvSpan *s = &rows->spans[i];
+        int end = s->table + (s->n ? (s->pos0 + s->n + KV_PAGE - 1) / KV_PAGE : 0);
+        if (end > most) most = end;
+    }
+    return most;
+}
+
+/* One block of ints: tok, pos, page, table, spans, shares. The layers of a batch ask for the same one. */
+DevRows rows_on(Dev *dev, const Rows *rows) {
+    struct Cuda *cuda = dev->cuda;
+    const size_t m = (size_t)rows->m * sizeof(int), table = (size_t)table_length(rows) * sizeof(int);
+    const size_t spans = (size_t)rows->n_spans * sizeof(KvSpan), shares = (size_t)rows->n_shares * sizeof(KvShare);
+    const struct {
+        const void *p;
+        size_t bytes;
+    } parts[] = {{rows->tok, m},       {rows->pos, m},       {rows->page, m},
+                 {rows->table, table}, {rows->spans, spans}, {rows->shares, shares}};
+    const size_t bytes = 3 * m + table + spans + shares;
+    char *block = mem_alloc(bytes + 1, 1);
+    size_t at = 0, starts[6];
+    for (int i = 0; i < 6; i++) {
+        starts[i] = at;
+        if (parts[i].bytes) memcpy(block + at, parts[i].p, parts[i].bytes);
+        at += parts[i].bytes;
+    }
+    DevRows same = {.m = rows->m, .n_spans = rows->n_spans, .n_shares = rows->n_shares};
+    if (cuda->rows_bytes == bytes && cuda->rows_host && memcmp(block, cuda->rows_host, bytes) == 0 &&
+        cuda->rows.m == same.m && cuda->rows.n_spans == same.n_spans && cuda->rows.n_shares == same.n_shares) {
+        free(block);
+        return cuda->rows;
+    }
+    if (cuda->rows_room < bytes + 4) {
+        cuda_must(cudaFree(cuda->rows_device), "rows");
+        cuda->rows_room = 2 * bytes + 4096;
+        cuda_must(cudaMalloc(&cuda->rows_device, cuda->rows_room), "memory for a batch's rows");
+    }
+    send(dev, cuda->rows_device, block, bytes);
+    free(cuda->rows_host);
+    cuda->rows_host = block, cuda->rows_bytes = bytes;
+    const char *to = cuda->rows_device;
+    same.tok = (const int *)(const void *)(to + starts[0]), same.pos = (const int *)(const void *)(to + starts[1]);
+    same.page = (const int *)(const void *)(to + starts[2]), same.table = (const int *)(const void *)(to + starts[3]);
+    same.spans = (const KvSpan *)(const void *)(to + starts[4]);
+    same.shares = (const KvShare *)(const void *)(to + starts[5]);
+    return cuda->rows = same;
+}
+
+/* ---- memory ---- */
+
+static size_t ten_bytes(Ten t) { return (size_t)t.rows * (size_t)t.cols * dtype_size(t.type); }
+
+static Ten cuda_new(Dev *dev, int rows, int cols, DType type) {
+    Ten t = {NULL, rows, cols, cols, type};
+    size_t bytes = ten_bytes(t) ? ten_bytes(t) : 1;
+    if (cudaMalloc(&t.p, bytes) != cudaSuccess) {
+        cudaGetLastError();
+        t.p = NULL;
+        return t;
+    }
+    cuda_must(cudaMemsetAsync(t.p, 0, bytes, dev->cuda->stream), "memset");
+    return t;
+}
+
+static void cuda_free(Dev *dev, Ten t) {
+    cuda_must(cudaStreamSynchronize(dev->cuda->stream), "free");
+    cuda_must(cudaFree(t.p), "free");
+}
+
+static void copy2d(Dev *dev, void *to, size_t to_pitch, const void *from, size_t from_pitch, Ten shape,
+                   enum cudaMemcpyKind kind) {
+    size_t wide = (size_t)shape.cols * dtype_size(shape.type);
+    if (wide == 0 || shape.rows == 0) return;
+    if (shape.rows == 1) to_pitch = from_pitch = wide;
+    cuda_must(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, wide, (size_t)shape.rows, kind, dev->cuda->stream),
+              "copy");
+}
+
+static size_t pitch_of(Ten t) { return (size_t)t.stride * dtype_size(t.type); }
+
+static void cuda_put(Dev *dev, Ten dst, const void *host) {
+    copy2d(dev, dst.p, pitch_of(dst), host, (size_t)dst.cols * dtype_size(dst.type), dst, cudaMemcpyHostToDevice);
+    cuda_must(cudaStreamSynchronize(dev->cuda->stream), "put"); /* the host's memory is the caller's again */
+}
+
+static void cuda_get(Dev *dev, void *host, Ten src) {
+    copy2d(dev, host, (size_t)src.cols * dtype_size(src.type), src.p, pitch_of(src), src, cudaMemcpyDeviceToHost);
+    cuda_must(cudaStreamSynchronize(dev->cuda->stream), "get");
+}
+
+static void cuda_zero(Dev *dev, Ten t) {
+    size_t wide = (size_t)t.cols * dtype_size(t.type);
+    if (wide == 0 || t.rows == 0) return;
+    if (t.rows == 1 || t.stride == t.cols)
+        cuda_must(cudaMemsetAsync(t.p, 0, wide * (size_t)t.rows, dev->cuda->stream), "zero");
+    else
+        cuda_must(cudaMemset2DAsync(t.p, pitch_of(t), 0, wide, (size_t)t.rows, dev->cuda->stream), "zero");
+}
+
+static void cuda_sync(Dev *dev) { cuda_must(cudaStreamSynchronize(dev->cuda->stream), "synchronize"); }
+
+/* A little is left to the driver, which takes memory for kernels and their printing when they are first used. */
+static int64_t cuda_left(Dev *dev) {
+    (void)dev;
+    size_t left = 0, all = 0, keep;
+    cuda_must(cudaMemGetInfo(&left, &all), "free memory");
+    keep = all / 32 < ((size_t)512 << 20) ? all / 32 : (size_t)512 << 20;
+    return left > keep ? (int64_t)(left - keep) : 0;
+}
+
+Ten scratch_ten(Dev *dev, int which, int rows, int cols, DType type) {
+    Ten t = {NULL, rows, cols, cols, type};
+    t.p = dev_scratch(dev, which, ten_bytes(t));
+    return t;
+}
+
+static size_t mat_elements(int n, int k) { /* a multiple of 32, as the front wants it */
+    return ((size_t)MAT_ALIGN(n) * (size_t)MAT_ALIGN(k) + 31) / 32 * 32;
+}
+
+static size_t kv_page_elements(int heads, int head_dim, bool grad) {
+    (void)grad;
+    return 2 * (size_t)heads * KV_PAGE * (size_t)((head_dim + KV_WIDE - 1) / KV_WIDE * KV_WIDE);
+}
+
+static void kv_zero(Dev *dev, Kv *kv, int page) {
+    size_t wide = kv_page_elements(kv->heads, kv->head_dim, kv->grad) * dtype_size(kv->type);
+    char *at = (char *)kv->data.p + (size_t)page * wide;
+    cuda_must(cudaMemset2DAsync(at, (size_t)kv->pages * wide, 0, wide, (size_t)kv->layers, dev->cuda->stream),
+              "zero a page");
+}
+
+/* ---- what the ops take beside the tensors: see WS_* in host.h ---- */
+
+static size_t most_of(size_t a, size_t b) { return a > b ? a : b; }
+
+static size_t workspace(int threads, int m, int dim, int hidden, int vocab, int q, int kv) {
+    (void)threads;
+    size_t rows = (size_t)(m + 31) / 32 * 32, some = rows < HEAD_ROWS ? rows : HEAD_ROWS;
+    size_t widest = most_of(most_of((size_t)(q + 2 * kv), 2 * (size_t)hidden), most_of((size_t)dim, PRODUCT_COLS));
+    size_t blocks = (size_t)(vocab + HEAD_BLOCK - 1) / HEAD_BLOCK;
+    size_t each[] = {
+        PRODUCT_ROWS * (widest + 8) * sizeof(float),                                      /* WS_LEFT */
+        PRODUCT_ROWS * (widest + 8) * sizeof(float),                                      /* WS_OUT */
+        some * PRODUCT_COLS * sizeof(float),                                              /* WS_LOGITS */
+        rows * (2 * blocks * sizeof(HeadPart) + sizeof(float) + sizeof(Drawn)) + 64,      /* WS_PARTS */
+        LT_WORKSPACE,                                                                     /* WS_LT */
+        rows * (size_t)q * 2 * sizeof(float),                                             /* WS_ATTEND */
+        most_of(rows / SUM_ROWS * widest * sizeof(float), SUMSQ_PIECE * sizeof(double)), /* WS_SUMS */
+        some * PRODUCT_COLS * sizeof(float),                                              /* WS_DZ */
+    };
+    size_t sum = 0;
+    for (size_t i = 0; i < sizeof each / sizeof *each; i++) sum += each[i] + each[i] / 4 + 64; /* as dev_scratch grows */
+    return sum;
+}
+
+/* ---- the roof ---- */
+
+/* Bytes read a second: passes over memory until they take long enough to be timed. */
+static double roof_bytes(Dev *dev) {
+    for (size_t bytes = 1 << 20;; bytes *= 2) {
+        Ten t = cuda_new(dev, (int)(bytes >> 10), 256, K_REAL);
+        if (!t.p) return 0;
+        float *out = dev_scratch(dev, WS_SUMS, 64);
+        cu_read(dev->cuda->stream, out, t.p, bytes / 4);
+        cuda_sync(dev);
+        double began = clock_seconds();
+        for (int i = 0; i < 4; i++) cu_read(dev->cuda->stream, out, t.p, bytes / 4);
+        cuda_sync(dev);
+        double seconds = clock_seconds() - began;
+        cuda_free(dev, t);
+        if (seconds > 0.004 || bytes >= (size_t)1 << 30) return 4 * (double)bytes / seconds;
+    }
+}
+
+/* ---- open and close ---- */
+
+static void cuda_close(Dev *dev) {
+    struct Cuda *cuda = dev->cuda;
+    cuda_must(cudaStreamSynchronize(cuda->stream), "close");
+    for (int i = 0; i < UPLOADS; i++) {
+        cuda_must(cudaFreeHost(cuda->uploads[i].host), "close");
+        cuda_must(cudaFree(cuda->uploads[i].device), "close");
+        cuda_must(cudaEventDestroy(cuda->uploads[i].done), "close");
+    }
+    cuda_must(cudaFree(cuda->rows_device), "close");
+    free(cuda->rows_host);
+    lt_close(cuda->lt);
+    cuda_must(cudaStreamDestroy(cuda->stream), "close");
+    free(cuda);
+}
+
+static const Ops cuda_ops = {
+    .name = "cuda",
+    .close = cuda_close,
+    .mem_new = cuda_new,
+    .mem_free = cuda_free,
+    .put = cuda_put,
+    .get = cuda_get,
+    .zero = cuda_zero,
+    .copy = op_copy,
+    .scale = op_scale,
+    .sync = cuda_sync,
+    .mem_left = cuda_left,
+    .mat_elements = mat_elements,
+    .one_copy = true,
+    .mat_pack = op_mat_pack,
+    .kv_page_elements = kv_page_elements,
+    .kv_zero = kv_zero,
+    .kv_copy = op_kv_copy,
+    .qkv = op_qkv,
+    .qkv_back = op_qkv_back,
+    .attend = op_attend,
+    .attend_back = op_attend_back,
+    .embed = op_embed,
+    .embed_back = op_embed_back,
+    .rmsnorm = op_rmsnorm,
+    .rmsnorm_back = op_rmsnorm_back,
+    .matmul = op_matmul,
+    .matmul_dx = op_matmul_dx,
+    .matmul_dw = product_dw,
+    .bias_back = op_bias_back,
+    .glu = op_glu,
+    .glu_back = op_glu_back,
+    .gather = op_gather,
+    .scatter = op_scatter,
+    .logprob = op_logprob,
+    .logprob_back = op_logprob_back,
+    .softcap = op_softcap,
+    .sample = op_sample,
+    .adamw = op_adamw,
+    .sumsq = op_sumsq,
+    .add = op_add,
+    .roof_flops = lt_flops,
+    .roof_bytes = roof_bytes,
+    .workspace = workspace,
+};
+
+static bool device_fits(int number, struct cudaDeviceProp *about, Err *err) {
+    int n = cuda_count();
+    if (n == 0)
+        return err_set(err, "device cuda: no NVIDIA GPU and driver were found here: use device cpu (or auto)");
+    if (number >= n) return err_set(err, "device cuda:%d: there are %d, numbered from 0", number, n);
+    if (cudaSetDevice(number) != cudaSuccess || cudaGetDeviceProperties(about, number) != cudaSuccess)
+        return err_set(err, "device cuda:%d: %s", number, cudaGetErrorString(cudaGetLastError()));
+    if (about->major < 8)
+        return err_set(err, "device cuda:%d: %s has compute capability %d.%d, 8.0 or later is needed: use device cpu",
+                       number, about->name, about->major, about->minor);
+    return true;
+}
+
+bool cuda_open(Dev *dev, int number, Err *err) {
+    struct cudaDeviceProp about;
+    if (!device_fits(number, &about, err)) return false;
+    Lt *lt = lt_open(err);
+    if (!lt) return false;
+    struct Cuda *cuda = MEM_NEW(struct Cuda);
+    cuda->number = number, cuda->lt = lt;
+    bool good = cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking) == cudaSuccess;
+    for (int i = 0; good && i < UPLOADS; i++)
+        good = cudaEventCreateWithFlags(&cuda->uploads[i].done, cudaEventDisableTiming) == cudaSuccess;
+    if (!good) {
+        lt_close(lt);
+        free(cuda);
+        return err_set(err, "device cuda:%d: %s", number, cudaGetErrorString(cudaGetLastError()));
+    }
+    dev->ops = &cuda_ops, dev->cuda = cuda;
+    /* The bits of a product depend on the chip and on the library's version. */
+    snprintf(dev->path, sizeof dev->path, "cuda_sm%d%d_lt%d", about.major, about.minor, lt_version(lt));
+    snprintf(dev->about, sizeof dev->about, "%.60s", about.name);
+    return true;
+}
