@@ -62,7 +62,7 @@ struct Dev {
     char path[64];     /* what dev_path says */
     struct Pool *pool; /* cpu */
     struct Cuda *cuda; /* cuda */
-    char about[64];    /* the chip, where it has a name */
+    char about[64];    /* what dev_name says */
     int threads;       /* cpu; 1 on others */
     bool trap_nan;
     size_t bytes, peak, limit;

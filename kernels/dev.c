@@ -56,6 +56,7 @@ void dev_close(Dev *dev) {
 }
 
 const char *dev_path(const Dev *dev) { return dev->path; }
+const char *dev_name(const Dev *dev) { return dev->about; }
 int64_t dev_left(Dev *dev) { return dev->ops->mem_left(dev); }
 int dev_threads(const Dev *dev) { return dev->threads; }
 size_t dev_bytes(const Dev *dev) { return dev->bytes; }

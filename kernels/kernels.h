@@ -62,7 +62,8 @@ Dev *dev_open(const DevConf *conf, Err *err);
 void dev_close(Dev *dev);
 const char *
 dev_path(const Dev *dev); /* the path taken, e.g. "avx512_bf16": results are bit-equal only on the same one */
-int dev_threads(const Dev *dev);
+const char *dev_name(const Dev *dev); /* "cpu", or the GPU's name */
+int dev_threads(const Dev *dev);      /* of the CPU; 1 elsewhere */
 int dev_paths(const char *names[8]); /* the CPU paths that this machine can take */
 
 /* Bytes now allocated, and the most that ever were. A limit other than 0 makes a larger allocation fail. */

@@ -233,7 +233,7 @@ static void bench_step(Bench *b) {
 static void bench_open(Bench *b, int argc, char **argv) {
     Err err = {0};
     Options *o = &b->o;
-    o->open = (OpenConf){.dtype = "bfloat16", .device = "cpu", .cpu_path = "auto"};
+    o->open = (OpenConf){.dtype = "bfloat16", .device = "auto", .cpu_path = "auto"};
     o->repeat = 3, o->prompt = 48, o->answer = 48;
     Option table[OPEN_OPTIONS + 4] = {
         {"json", KEY_SWITCH, &o->json, 0, 0,

@@ -32,7 +32,7 @@ typedef struct {
 static void options_fill(Options *o, int argc, char **argv) {
     static const char *math[] = {"math"};
     *o = (Options){.source = {.max_skipped = 100},
-                   .open = {.dtype = "bfloat16", .device = "cpu", .cpu_path = "auto"},
+                   .open = {.dtype = "bfloat16", .device = "auto", .cpu_path = "auto"},
                    .num_samples = 1,
                    .max_completion_length = 256,
                    .slots = 64,

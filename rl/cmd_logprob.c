@@ -128,7 +128,7 @@ static void print(const Model *model, const Ids *ids, const real *logp) {
 }
 
 int cmd_logprob(int argc, char **argv) {
-    OpenConf conf = {.dtype = "float32", .device = "cpu", .cpu_path = "auto"};
+    OpenConf conf = {.dtype = "float32", .device = "auto", .cpu_path = "auto"};
     Option options[OPEN_OPTIONS];
     Arena arena = {0};
     open_options(&conf, options);

@@ -27,7 +27,7 @@ typedef struct {
 } Options;
 
 static void options_fill(Options *o, int argc, char **argv) {
-    *o = (Options){.open = {.dtype = "bfloat16", .device = "cpu", .cpu_path = "auto"},
+    *o = (Options){.open = {.dtype = "bfloat16", .device = "auto", .cpu_path = "auto"},
                    .num_samples = 1,
                    .max_completion_length = 256,
                    .slots = 64,

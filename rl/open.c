@@ -13,7 +13,7 @@ void open_options(OpenConf *conf, Option options[OPEN_OPTIONS]) {
     const Option all[OPEN_OPTIONS] = {
         {"model", KEY_TEXT, &conf->model, 0, 0, "a Hugging Face folder, a .gguf file, or ORG/MODEL in the cache"},
         {"dtype", KEY_TEXT, &conf->dtype, 0, 0, "what is computed in: float32 or bfloat16"},
-        {"device", KEY_TEXT, &conf->device, 0, 0, "where"},
+        {"device", KEY_TEXT, &conf->device, 0, 0, "auto (a GPU if there is one), cpu, cuda, cuda:N"},
         {"cpu_path", KEY_TEXT, &conf->cpu_path, 0, 0, "instruction set: auto, plain, avx2, avx512, avx512_bf16, amx, amx_plain"},
         {"threads", KEY_WHOLE, &conf->threads, 0, 256, "0: as many as cores"},
         {"max_memory", KEY_BYTES, &conf->max_memory, 0, 0,
@@ -103,7 +103,7 @@ bool model_open(Model *model, const OpenConf *conf, Err *err) {
     if (model->dev) model->file = model_file_named(conf->model, err);
     if (model->file) model->tok = tokenizer_open(model->file, err);
     if (model->tok) {
-        int64_t there = memory_free();
+        int64_t left = dev_left(model->dev), there = left < 0 ? memory_free() : left;
         model->memory = conf->max_memory > 0 && conf->max_memory < there ? conf->max_memory : there;
         dev_limit(model->dev, (size_t)model->memory);
         return true;

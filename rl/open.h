@@ -15,7 +15,7 @@ typedef struct {
     const char *dtype; /* float32, bfloat16 */
     const char *device, *cpu_path;
     long threads;       /* 0: as many as cores */
-    int64_t max_memory; /* bytes; 0: what the machine has free */
+    int64_t max_memory; /* bytes of the device; 0: what it has free */
 } OpenConf;
 
 typedef struct {

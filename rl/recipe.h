@@ -82,7 +82,7 @@ typedef struct {
 
     /* the machine */
     const char *dtype;       /* float32, bfloat16: what is computed in */
-    const char *device;      /* cpu */
+    const char *device;      /* auto, cpu, cuda, cuda:N */
     const char *cpu_path;    /* auto, plain, avx2, avx512, avx512_bf16, amx, amx_plain */
     long threads;            /* 0: as many as cores */
     long slots;              /* sequences decoded at once */

@@ -90,8 +90,9 @@ static bool open_model(Trainer *t, const char *folder, Err *err) {
         return false;
     Buf line = {0};
     plan_print(&t->plan, &line);
-    fprintf(t->out, "device: %s, %s, %d threads\n%s\n", r->device, dev_path(t->model.dev),
-            dev_threads(t->model.dev), line.p);
+    fprintf(t->out, "device: %s, %s", dev_name(t->model.dev), dev_path(t->model.dev));
+    if (dev_left(t->model.dev) < 0) fprintf(t->out, ", %d threads", dev_threads(t->model.dev));
+    fprintf(t->out, "\n%s\n", line.p);
     fflush(t->out);
     buf_free(&line);
     size_t more = t->plan.total - t->plan.policy_bytes;

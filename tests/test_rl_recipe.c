@@ -131,7 +131,7 @@ static void test_flags(void **state) {
     refused(NULL, "-seed 1", "-seed: a flag was expected here");
     refused(NULL, "--", "no such key");
     refused(NULL, "--seed=1.5", "--seed: seed is 1.5 and must be a whole number");
-    refused(NULL, "--device tpu", "must be one of cpu");
+    refused(NULL, "--device tpu", "must be one of auto");
     refused(NULL, "--output_dir=\xff", "not valid UTF-8");
 }
 

@@ -185,6 +185,7 @@ bool cpu_open(Dev *dev, const DevConf *conf, Err *err) {
     dev->threads = conf->threads > 0 ? conf->threads : cores > 0 ? (int)cores : 1;
     if (dev->threads > 256) return err_set(err, "threads %d: at most 256", dev->threads);
     snprintf(dev->path, sizeof dev->path, "%s", dev->ops->name);
+    snprintf(dev->about, sizeof dev->about, "cpu");
     dev->pool = pool_open(dev->threads);
     return true;
 }

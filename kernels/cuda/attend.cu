@@ -2,8 +2,8 @@
  *
  * A chain is one query head of one row; sixteen chains are the rows of a tensor core's tile, one warp each. A warp
  * visits the blocks of 32 keys at their fixed positions, ascending, with one running maximum and sum a chain, so
- * that a chain's bits depend on nothing but its row: decoding (a tile with few chains) and training are one kernel.
- * float32 has kernels of its own, a warp a chain. Tested under tests/ptx. */
+ * that a chain's bits depend on nothing but its row: decoding (a tile with few chains) and training are one
+ * kernel. float32 has kernels of its own, a warp a chain. Tested under tests/ptx. */
 #include "kernels/cuda/attend.h"
 
 enum { THREADS = 128, WARPS_MOST = 4 };
@@ -11,8 +11,8 @@ enum { THREADS = 128, WARPS_MOST = 4 };
 /* ---- rows into pages and back ---- */
 
 /* Feature d of a head whose first 2 `half` features turn by the angles of row pos. */
-__device__ __forceinline__ float turned(const Ten &x, int row, int col0, int d, int half, const Ten &cos, const Ten &sin,
-                                        int pos, float sign) {
+__device__ __forceinline__ float turned(const Ten &x, int row, int col0, int d, int half, const Ten &cos,
+                                        const Ten &sin, int pos, float sign) {
     float a = get1(x, row, col0 + d);
     if (d >= 2 * half) return a;
     bool low = d < half;
@@ -25,7 +25,8 @@ __device__ __forceinline__ size_t kv_at(const DevKv &kv, int page, int g, int va
     return ((((size_t)page * kv.heads + g) * 2 + value) * KV_PAGE + slot) * kv.wide + d;
 }
 
-static __global__ void __launch_bounds__(THREADS) qkv_kernel(Ten q, DevKv kv, Ten qkv, DevRows rows, Ten cos, Ten sin) {
+static __global__ void __launch_bounds__(THREADS)
+    qkv_kernel(Ten q, DevKv kv, Ten qkv, DevRows rows, Ten cos, Ten sin) {
     const int row = blockIdx.x, page = rows.page[row], pos = rows.pos[row], half = cos.p ? cos.cols : 0;
     for (int col = threadIdx.x; col < qkv.cols; col += THREADS) {
         int head = col / kv.dim, d = col % kv.dim, g = head - q.cols / kv.dim;
@@ -114,14 +115,12 @@ extern "C" void cu_clear_padding(cudaStream_t s, Ten x, const int *page) {
 /* ---- attention, bf16 ---- */
 
 /* The running maximum, the sum and what they scale, for the two rows that a thread holds of a warp's sixteen. */
-template <int DIM> struct Running {
-    float max[2], sum[2], out[DIM / 8][4];
-};
+template <int DIM> struct Running { float max[2], sum[2], out[DIM / 8][4]; };
 
 /* A block's scores become probabilities against the new maximum; what was summed before is scaled to it. */
 template <int DIM>
-__device__ __forceinline__ void softmax_block(Running<DIM> &r, float (&s)[4][4], const Attend &a, const int (&pos)[2],
-                                              int key0) {
+__device__ __forceinline__ void softmax_block(Running<DIM> &r, float (&s)[4][4], const Attend &a,
+                                              const int (&pos)[2], int key0) {
     const int col = threadIdx.x % 4 * 2;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -158,7 +157,8 @@ __device__ __forceinline__ void softmax_block(Running<DIM> &r, float (&s)[4][4],
 }
 
 template <int DIM>
-__device__ __forceinline__ void tile_end(const Running<DIM> &r, const Attend &a, const KvSpan &span, int chain0, int g) {
+__device__ __forceinline__ void tile_end(const Running<DIM> &r, const Attend &a, const KvSpan &span, int chain0,
+                                         int g) {
     const int lane = threadIdx.x % 32, dim = a.kv.dim;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -185,7 +185,8 @@ template <int DIM> static __global__ void __launch_bounds__(WARPS_MOST * 32) att
     const int pos_low = span.pos0 + chain0 / a.group, pos_high = span.pos0 + last_chain / a.group;
     const int first = a.window ? max(0, pos_low - a.window + 1) / KV_PAGE : 0, last = pos_high / KV_PAGE;
     const Tile<DIM> q = {room};
-    const int pages = a.chains * Tile<DIM>::STEP, page = KV_PAGE * Tile<DIM>::STEP; /* keys, values, keys, values */
+    const int pages = a.chains * Tile<DIM>::STEP,
+              page = KV_PAGE * Tile<DIM>::STEP; /* keys, values, keys, values */
     int mine = chain0 + warp * 16, pos[2];
     for (int half = 0; half < 2; half++)
         pos[half] = span.pos0 + min(mine + (int)threadIdx.x % 32 / 4 + 8 * half, chains - 1) / a.group;

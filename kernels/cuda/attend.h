@@ -1,13 +1,13 @@
-/* attend.h: what the attention kernels of both directions share: tiles of 16-bit numbers in shared memory, products
- * of them on tensor cores, masks. Included by attend.cu and attend_back.cu. */
+/* attend.h: what the attention kernels of both directions share: tiles of 16-bit numbers in shared memory,
+ * products of them on tensor cores, masks. Included by attend.cu and attend_back.cu. */
 #ifndef WHET_CUDA_ATTEND_H
 #define WHET_CUDA_ATTEND_H
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/ptx.h"
 
-/* A tile in shared memory: rows of DIM numbers, 8 more from one row to the next, so that the eight rows of a matrix
- * that ldmatrix reads lie in different banks. */
+/* A tile in shared memory: rows of DIM numbers, 8 more from one row to the next, so that the eight rows of a
+ * matrix that ldmatrix reads lie in different banks. */
 template <int DIM> struct Tile {
     static constexpr int STEP = DIM + 8;
     bf16 *p;
@@ -25,7 +25,8 @@ template <int DIM> __device__ __forceinline__ void right_rows(uint32_t (&r)[4], 
     int lane = threadIdx.x % 32, m = lane / 8;
     ptx_ldmatrix(r, t.at(row0 + m / 2 * 8 + lane % 8, col0 + m % 2 * 8));
 }
-/* The same with outputs being columns col0 .. col0+7 and col0+8 .. col0+15, the sum going over rows row0 .. row0+15.
+/* The same with outputs being columns col0 .. col0+7 and col0+8 .. col0+15, the sum going over rows row0 ..
+ * row0+15.
  */
 template <int DIM> __device__ __forceinline__ void right_cols(uint32_t (&r)[4], Tile<DIM> t, int row0, int col0) {
     int lane = threadIdx.x % 32, m = lane / 8;
@@ -34,7 +35,8 @@ template <int DIM> __device__ __forceinline__ void right_cols(uint32_t (&r)[4], 
 
 /* s[16, 8 TILES] = 16 rows of a times rows row_b .. of b, over all DIM columns. */
 template <int DIM, int TILES>
-__device__ __forceinline__ void product_rows(float (&s)[TILES][4], Tile<DIM> a, int row_a, Tile<DIM> b, int row_b) {
+__device__ __forceinline__ void product_rows(float (&s)[TILES][4], Tile<DIM> a, int row_a, Tile<DIM> b,
+                                             int row_b) {
 #pragma unroll
     for (int j = 0; j < TILES; j++)
         for (int i = 0; i < 4; i++) s[j][i] = 0;
@@ -52,15 +54,16 @@ __device__ __forceinline__ void product_rows(float (&s)[TILES][4], Tile<DIM> a, 
 }
 
 /* Sixteen columns of a 16-row result, s[j] and s[j + 1], rounded, as the left operand of a further product. */
-template <int TILES> __device__ __forceinline__ void left_of_result(uint32_t (&r)[4], const float (&s)[TILES][4], int j) {
+template <int TILES>
+__device__ __forceinline__ void left_of_result(uint32_t (&r)[4], const float (&s)[TILES][4], int j) {
     r[0] = pair(s[j][0], s[j][1]), r[1] = pair(s[j][2], s[j][3]);
     r[2] = pair(s[j + 1][0], s[j + 1][1]), r[3] = pair(s[j + 1][2], s[j + 1][3]);
 }
 
 /* acc[16, 8 TILES] += left[16, 16] times rows row_b .. row_b+15, columns col_b .. of b. */
 template <int DIM, int TILES>
-__device__ __forceinline__ void product_cols(float (&acc)[TILES][4], const uint32_t (&left)[4], Tile<DIM> b, int row_b,
-                                             int col_b) {
+__device__ __forceinline__ void product_cols(float (&acc)[TILES][4], const uint32_t (&left)[4], Tile<DIM> b,
+                                             int row_b, int col_b) {
 #pragma unroll
     for (int j = 0; j < TILES; j += 2) {
         uint32_t right[4];
@@ -71,7 +74,8 @@ __device__ __forceinline__ void product_cols(float (&acc)[TILES][4], const uint3
 }
 
 /* One head's keys or values of a page into 32 rows of a tile, columns past `wide` as 0; needs a ptx_wait. */
-template <int DIM> __device__ __forceinline__ void page_load(Tile<DIM> to, const DevKv &kv, int page, int g, int value) {
+template <int DIM>
+__device__ __forceinline__ void page_load(Tile<DIM> to, const DevKv &kv, int page, int g, int value) {
     const bf16 *from = (const bf16 *)kv.p + (((size_t)page * kv.heads + g) * 2 + value) * KV_PAGE * kv.wide;
     for (int i = threadIdx.x; i < KV_PAGE * (DIM / 8); i += blockDim.x) {
         int row = i / (DIM / 8), col = i % (DIM / 8) * 8;

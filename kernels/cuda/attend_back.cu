@@ -1,12 +1,12 @@
 /* attend_back.cu: attention, backward: probabilities are computed again from the forward's log-sum-exp.
  *
- * With s = scale q k, p = exp(s - lse), dp = dout v, D = dout o: ds = p (dp - D) scale (under a cap s = cap tanh(scale q
- * k / cap), and ds gains the factor 1 - (s / cap)^2); dq = sum ds k; dk += ds q; dv += p dout. Two kernels, so that
- * nothing is added up by atomics: one has a tile of chains and visits the blocks of keys, the other has a page and
- * visits the chains that see it, span after span, rows ascending: a key's gradient is one chain of sums that goes on
- * from what the page held. In bf16 p and ds are rounded before their products, which sum sixteen at a time on tensor
- * cores; chains are counted from the span's first row, so the sixteens do not depend on the batch. float32 has
- * kernels of its own, a warp a chain or a key. Tested under tests/ptx. */
+ * With s = scale q k, p = exp(s - lse), dp = dout v, D = dout o: ds = p (dp - D) scale (under a cap s = cap
+ * tanh(scale q k / cap), and ds gains the factor 1 - (s / cap)^2); dq = sum ds k; dk += ds q; dv += p dout. Two
+ * kernels, so that nothing is added up by atomics: one has a tile of chains and visits the blocks of keys, the
+ * other has a page and visits the chains that see it, span after span, rows ascending: a key's gradient is one
+ * chain of sums that goes on from what the page held. In bf16 p and ds are rounded before their products, which
+ * sum sixteen at a time on tensor cores; chains are counted from the span's first row, so the sixteens do not
+ * depend on the batch. float32 has kernels of its own, a warp a chain or a key. Tested under tests/ptx. */
 #include "kernels/cuda/attend.h"
 
 enum { THREADS = 128 };
@@ -34,7 +34,8 @@ extern "C" void cu_attend_delta(cudaStream_t s, float *delta, Ten low, Ten dout,
 }
 
 /* A score and dout v become a probability and the gradient of q k. */
-__device__ __forceinline__ void score_back(float &s, float &dp, const Attend &a, float lse, float delta, bool visible) {
+__device__ __forceinline__ void score_back(float &s, float &dp, const Attend &a, float lse, float delta,
+                                           bool visible) {
     float x = s * a.scale, slope = a.scale;
     if (a.cap > 0) {
         x = softcap(x, a.cap, 1 / a.cap);
@@ -137,7 +138,8 @@ template <int DIM> __device__ __forceinline__ Stage<DIM> stage_at(bf16 *room, fl
 }
 
 template <int DIM>
-__device__ __forceinline__ void stage_load(const Stage<DIM> &stage, const AttendBack &b, const KvSpan &span, int chain0, int g) {
+__device__ __forceinline__ void stage_load(const Stage<DIM> &stage, const AttendBack &b, const KvSpan &span,
+                                           int chain0, int g) {
     constexpr int n = Stage<DIM>::CHAINS;
     const int chains = span.n * b.a.group;
     chains_load(stage.q, b.a.q, span.row0, chain0, n, chains, b.a.group, g, b.a.kv.dim);
@@ -153,8 +155,9 @@ __device__ __forceinline__ void stage_load(const Stage<DIM> &stage, const Attend
 
 /* A stage's chains against the warp's sixteen keys. */
 template <int DIM>
-__device__ __forceinline__ void stage_add(float (&dk)[DIM / 16][4], float (&dv)[DIM / 16][4], const Stage<DIM> &stage,
-                                          Tile<DIM> keys, Tile<DIM> values, const Attend &a, int key0) {
+__device__ __forceinline__ void stage_add(float (&dk)[DIM / 16][4], float (&dv)[DIM / 16][4],
+                                          const Stage<DIM> &stage, Tile<DIM> keys, Tile<DIM> values,
+                                          const Attend &a, int key0) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = warp % 2 * 16, col = warp / 2 * (DIM / 2);
 #pragma unroll
     for (int c = 0; c < Stage<DIM>::CHAINS; c += 16) {
@@ -177,16 +180,16 @@ __device__ __forceinline__ void stage_add(float (&dk)[DIM / 16][4], float (&dv)[
     }
 }
 
-/* The page's gradients, of keys (value 0) or values, in the places where a warp's products leave them: body(number,
- * slot, feature). */
-template <int DIM, typename Body>
-__device__ __forceinline__ void for_page(float (&acc)[DIM / 16][4], Body body) {
+/* The page's gradients, of keys (value 0) or values, in the places where a warp's products leave them:
+ * body(number, slot, feature). */
+template <int DIM, typename Body> __device__ __forceinline__ void for_page(float (&acc)[DIM / 16][4], Body body) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
     for (int j = 0; j < DIM / 16; j++)
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            body(acc[j][i], warp % 2 * 16 + lane / 4 + i / 2 * 8, warp / 2 * (DIM / 2) + j * 8 + lane % 4 * 2 + i % 2);
+            body(acc[j][i], warp % 2 * 16 + lane / 4 + i / 2 * 8,
+                 warp / 2 * (DIM / 2) + j * 8 + lane % 4 * 2 + i % 2);
 }
 
 template <int DIM>
@@ -265,7 +268,8 @@ static __global__ void __launch_bounds__(THREADS) dq_plain_kernel(AttendBack b) 
     for (int i = 0; i < HEAD_MOST / 32; i++) dq[i] = 0;
     for (int block = a.window ? max(0, pos - a.window + 1) / KV_PAGE : 0; block <= pos / KV_PAGE; block++) {
         const size_t size = (size_t)KV_PAGE * a.kv.wide;
-        const float *k = (const float *)a.kv.p + ((size_t)a.rows.table[span.table + block] * a.kv.heads + g) * 2 * size;
+        const float *k =
+            (const float *)a.kv.p + ((size_t)a.rows.table[span.table + block] * a.kv.heads + g) * 2 * size;
         const float *mine = k + lane * a.kv.wide;
         float p = 0, ds = 0;
         for (int d = 0; d < dim; d++) p = fmaf(q[d], mine[d], p), ds = fmaf(dout[d], mine[size + d], ds);
@@ -302,13 +306,15 @@ static __global__ void __launch_bounds__(THREADS) dkv_plain_kernel(AttendBack b,
             const float *from = (const float *)b.dkv.p + event.block * page_size + at;
 #pragma unroll
             for (int i = 0; i < HEAD_MOST / 32; i++)
-                if (slot < event.n && lane + 32 * i < dim) dk[i] += from[lane + 32 * i], dv[i] += from[size + lane + 32 * i];
+                if (slot < event.n && lane + 32 * i < dim)
+                    dk[i] += from[lane + 32 * i], dv[i] += from[size + lane + 32 * i];
             continue;
         }
         const KvSpan span = a.rows.spans[event.span];
         const int key = event.block * KV_PAGE + slot;
         for (int c = max(0, key - span.pos0) * a.group; c < span.n * a.group; c++) {
-            const int row = span.row0 + c / a.group, head = g * a.group + c % a.group, pos = span.pos0 + c / a.group;
+            const int row = span.row0 + c / a.group, head = g * a.group + c % a.group,
+                      pos = span.pos0 + c / a.group;
             if (!seen(key, pos, a.window)) continue;
             float p = 0, ds = 0, q[HEAD_MOST / 32], dout[HEAD_MOST / 32];
 #pragma unroll
@@ -364,7 +370,8 @@ extern "C" void cu_attend_dkv(cudaStream_t s, AttendBack b, int page0, int n_pag
     if (n_pages == 0) return;
     const unsigned warps = THREADS / 32;
     if (b.a.kv.type != K_BF16)
-        dkv_plain_kernel<<<dim3((unsigned)n_pages, (unsigned)b.a.kv.heads, KV_PAGE / warps), THREADS, 0, s>>>(b, page0);
+        dkv_plain_kernel<<<dim3((unsigned)n_pages, (unsigned)b.a.kv.heads, KV_PAGE / warps), THREADS, 0, s>>>(
+            b, page0);
     else if (b.a.kv.wide <= 64)
         dkv_launch<64>(s, b, page0, n_pages);
     else if (b.a.kv.wide <= 128)

@@ -90,7 +90,8 @@ DevRows rows_on(Dev *dev, const Rows *rows) {
     cuda->rows_host = block, cuda->rows_bytes = bytes;
     const char *to = cuda->rows_device;
     same.tok = (const int *)(const void *)(to + starts[0]), same.pos = (const int *)(const void *)(to + starts[1]);
-    same.page = (const int *)(const void *)(to + starts[2]), same.table = (const int *)(const void *)(to + starts[3]);
+    same.page = (const int *)(const void *)(to + starts[2]),
+    same.table = (const int *)(const void *)(to + starts[3]);
     same.spans = (const KvSpan *)(const void *)(to + starts[4]);
     same.shares = (const KvShare *)(const void *)(to + starts[5]);
     return cuda->rows = same;
@@ -190,17 +191,18 @@ static size_t workspace(int threads, int m, int dim, int hidden, int vocab, int 
     size_t widest = most_of(most_of((size_t)(q + 2 * kv), 2 * (size_t)hidden), most_of((size_t)dim, PRODUCT_COLS));
     size_t blocks = (size_t)(vocab + HEAD_BLOCK - 1) / HEAD_BLOCK;
     size_t each[] = {
-        PRODUCT_ROWS * (widest + 8) * sizeof(float),                                      /* WS_LEFT */
-        PRODUCT_ROWS * (widest + 8) * sizeof(float),                                      /* WS_OUT */
-        some * PRODUCT_COLS * sizeof(float),                                              /* WS_LOGITS */
-        rows * (2 * blocks * sizeof(HeadPart) + sizeof(float) + sizeof(Drawn)) + 64,      /* WS_PARTS */
-        LT_WORKSPACE,                                                                     /* WS_LT */
-        rows * (size_t)q * 2 * sizeof(float),                                             /* WS_ATTEND */
+        PRODUCT_ROWS * (widest + 8) * sizeof(float),                                     /* WS_LEFT */
+        PRODUCT_ROWS * (widest + 8) * sizeof(float),                                     /* WS_OUT */
+        some * PRODUCT_COLS * sizeof(float),                                             /* WS_LOGITS */
+        rows * (2 * blocks * sizeof(HeadPart) + sizeof(float) + sizeof(Drawn)) + 64,     /* WS_PARTS */
+        LT_WORKSPACE,                                                                    /* WS_LT */
+        rows * (size_t)q * 2 * sizeof(float),                                            /* WS_ATTEND */
         most_of(rows / SUM_ROWS * widest * sizeof(float), SUMSQ_PIECE * sizeof(double)), /* WS_SUMS */
-        some * PRODUCT_COLS * sizeof(float),                                              /* WS_DZ */
+        some * PRODUCT_COLS * sizeof(float),                                             /* WS_DZ */
     };
     size_t sum = 0;
-    for (size_t i = 0; i < sizeof each / sizeof *each; i++) sum += each[i] + each[i] / 4 + 64; /* as dev_scratch grows */
+    for (size_t i = 0; i < sizeof each / sizeof *each; i++)
+        sum += each[i] + each[i] / 4 + 64; /* as dev_scratch grows */
     return sum;
 }
 
@@ -294,7 +296,8 @@ static bool device_fits(int number, struct cudaDeviceProp *about, Err *err) {
     if (cudaSetDevice(number) != cudaSuccess || cudaGetDeviceProperties(about, number) != cudaSuccess)
         return err_set(err, "device cuda:%d: %s", number, cudaGetErrorString(cudaGetLastError()));
     if (about->major < 8)
-        return err_set(err, "device cuda:%d: %s has compute capability %d.%d, 8.0 or later is needed: use device cpu",
+        return err_set(err,
+                       "device cuda:%d: %s has compute capability %d.%d, 8.0 or later is needed: use device cpu",
                        number, about->name, about->major, about->minor);
     return true;
 }

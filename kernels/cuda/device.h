@@ -1,6 +1,6 @@
-/* device.h: what the kernels share: numbers of either type from and to memory, sums of a warp and of a block in one
- * fixed tree, exp and log. Compiled with -fmad=false: a product is fused with a sum only where fmaf says so, so that
- * one formula has one result in every kernel. Included by the .cu files only. */
+/* device.h: what the kernels share: numbers of either type from and to memory, sums of a warp and of a block in
+ * one fixed tree, exp and log. Compiled with -fmad=false: a product is fused with a sum only where fmaf says so,
+ * so that one formula has one result in every kernel. Included by the .cu files only. */
 #ifndef WHET_CUDA_DEVICE_H
 #define WHET_CUDA_DEVICE_H
 

@@ -60,7 +60,8 @@ static __global__ void __launch_bounds__(THREADS) dw_kernel(Ten dw, Ten dy, Ten 
 #pragma unroll
             for (int a = 0; a < 4; a++)
 #pragma unroll
-                for (int b = 0; b < 4; b++) ptx_mma(acc[a][b], left[a], right[b / 2][b % 2 * 2], right[b / 2][b % 2 * 2 + 1]);
+                for (int b = 0; b < 4; b++)
+                    ptx_mma(acc[a][b], left[a], right[b / 2][b % 2 * 2], right[b / 2][b % 2 * 2 + 1]);
         }
         __syncthreads(); /* the stage's room is refilled next */
     }

@@ -2,10 +2,10 @@
  *
  * One arithmetic for learner and sampler: z comes from a logit by head_z; each block of HEAD_BLOCK columns has a
  * maximum and sums (a thread block makes them, in a fixed tree); a row's blocks are merged in ascending order.
- * Sampling with top_k, top_p or min_p needs the logits in order (logit descending, then id ascending): what is kept
- * is a prefix of that order, and its end, as well as the token that is drawn, is found by bisection on the key
- * (logit, id), with counts and masses of all keys below one. A mass is a sum of 2^44 p in whole numbers, so that its
- * bits do not depend on the order in which threads add. Tested under tests/ptx. */
+ * Sampling with top_k, top_p or min_p needs the logits in order (logit descending, then id ascending): what is
+ * kept is a prefix of that order, and its end, as well as the token that is drawn, is found by bisection on the
+ * key (logit, id), with counts and masses of all keys below one. A mass is a sum of 2^44 p in whole numbers, so
+ * that its bits do not depend on the order in which threads add. Tested under tests/ptx. */
 #include "kernels/cuda/device.h"
 
 enum { THREADS = 128, SAMPLE_THREADS = 512 };
@@ -17,7 +17,8 @@ enum { THREADS = 128, SAMPLE_THREADS = 512 };
 __device__ __forceinline__ float head_z(const HeadZ &h, int row, int col) {
     int id = h.col0 + col;
     if (id >= h.used) return LSE_LOW;
-    if (h.kept.p && !(((const uint32_t *)h.kept.p)[(size_t)row * h.kept.stride + id / 32] >> (id % 32) & 1)) return LSE_LOW;
+    if (h.kept.p && !(((const uint32_t *)h.kept.p)[(size_t)row * h.kept.stride + id / 32] >> (id % 32) & 1))
+        return LSE_LOW;
     float x = get1(h.logits, row, col);
     if (h.cap > 0) x = softcap(x, h.cap, 1 / h.cap);
     return (h.temp ? h.temp[row] : h.inv_temp) * x;
@@ -48,7 +49,8 @@ static __global__ void __launch_bounds__(THREADS)
     if (threadIdx.x == 0) parts[(size_t)row * blocks + h.col0 / HEAD_BLOCK + blockIdx.y] = {top, sum, sum_z};
 }
 
-extern "C" void cu_head_parts(cudaStream_t s, HeadPart *parts, int blocks, HeadZ h, float *picked, const int *target) {
+extern "C" void cu_head_parts(cudaStream_t s, HeadPart *parts, int blocks, HeadZ h, float *picked,
+                              const int *target) {
     if (h.logits.rows == 0) return;
     dim3 grid((unsigned)h.logits.rows, blocks_of((size_t)h.logits.cols, HEAD_BLOCK));
     parts_kernel<<<grid, THREADS, 0, s>>>(parts, blocks, h, picked, target);
@@ -68,8 +70,9 @@ __device__ __forceinline__ Lse lse_of(const HeadPart *parts, int blocks) {
 }
 __device__ __forceinline__ float lse_value(Lse a) { return a.max + d_log(a.sum); }
 
-static __global__ void __launch_bounds__(THREADS) merge_kernel(Ten logp, Ten lse, Ten entropy, const HeadPart *parts,
-                                                               int blocks, const float *picked, const int *target) {
+static __global__ void __launch_bounds__(THREADS)
+    merge_kernel(Ten logp, Ten lse, Ten entropy, const HeadPart *parts, int blocks, const float *picked,
+                 const int *target) {
     int row = blockIdx.x * THREADS + threadIdx.x;
     if (row >= logp.cols) return;
     const HeadPart *mine = parts + (size_t)row * blocks;
@@ -85,7 +88,8 @@ static __global__ void __launch_bounds__(THREADS) merge_kernel(Ten logp, Ten lse
 extern "C" void cu_head_merge(cudaStream_t s, Ten logp, Ten lse, Ten entropy, const HeadPart *parts, int blocks,
                               const float *picked, const int *target) {
     if (logp.cols == 0) return;
-    merge_kernel<<<blocks_of((size_t)logp.cols, THREADS), THREADS, 0, s>>>(logp, lse, entropy, parts, blocks, picked, target);
+    merge_kernel<<<blocks_of((size_t)logp.cols, THREADS), THREADS, 0, s>>>(logp, lse, entropy, parts, blocks,
+                                                                           picked, target);
     launched("head");
 }
 
@@ -107,8 +111,8 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-extern "C" void cu_head_dz(cudaStream_t s, Ten dz, HeadZ h, const int *target, const float *coef, const float *ent_coef,
-                           const float *lse, const float *entropy) {
+extern "C" void cu_head_dz(cudaStream_t s, Ten dz, HeadZ h, const int *target, const float *coef,
+                           const float *ent_coef, const float *lse, const float *entropy) {
     if (dz.rows == 0) return;
     dim3 grid((unsigned)dz.rows, blocks_of((size_t)dz.cols, THREADS * 4));
     dz_kernel<<<grid, THREADS, 0, s>>>(dz, h, target, coef, ent_coef, lse, entropy);
@@ -121,7 +125,7 @@ typedef unsigned long long u64;
 
 /* Ascending keys are the order of the candidates: logit descending, then id ascending. */
 __device__ __forceinline__ u64 key_of(float z, int id) {
-    uint32_t u = __float_as_uint(z + 0.0f); /* -0 becomes 0 */
+    uint32_t u = __float_as_uint(z + 0.0f);     /* -0 becomes 0 */
     u = u & 0x80000000u ? u : ~u & 0x7fffffffu; /* descending; all negative numbers after all positive */
     return (u64)u << 32 | (uint32_t)id;
 }
@@ -201,8 +205,8 @@ __device__ __forceinline__ u64 kept_end(Row &r, const Draw &draw) {
     return end;
 }
 
-/* The id at which the running sum of probabilities passes u: as kernels/cpu/sample.h, by one thread, from the masses
- * of the blocks and then the probabilities of one block. room: HEAD_BLOCK floats. */
+/* The id at which the running sum of probabilities passes u: as kernels/cpu/sample.h, by one thread, from the
+ * masses of the blocks and then the probabilities of one block. room: HEAD_BLOCK floats. */
 __device__ __forceinline__ int draw_plain(Row &r, const Draw &draw, float max, float *room) {
     __shared__ int block;
     __shared__ double passed, target;
@@ -288,9 +292,9 @@ __device__ __forceinline__ float kept_lse(Row &r, u64 end, float *room) {
     return lse_value(all);
 }
 
-static __global__ void __launch_bounds__(SAMPLE_THREADS, 2) sample_kernel(Drawn *drawn, Ten kept, HeadZ h, const Draw *draws,
-                                                                       const HeadPart *parts, const HeadPart *used_parts,
-                                                                       int blocks) {
+static __global__ void __launch_bounds__(SAMPLE_THREADS, 2)
+    sample_kernel(Drawn *drawn, Ten kept, HeadZ h, const Draw *draws, const HeadPart *parts,
+                  const HeadPart *used_parts, int blocks) {
     __shared__ float room[HEAD_BLOCK];
     __shared__ u64 sums[2];
     const int row = blockIdx.x, used_blocks = (h.used + HEAD_BLOCK - 1) / HEAD_BLOCK;
@@ -320,9 +324,10 @@ static __global__ void __launch_bounds__(SAMPLE_THREADS, 2) sample_kernel(Drawn 
     if (threadIdx.x == 0) drawn[row] = {tok, z - lse_value(all), draw_logp};
 }
 
-extern "C" void cu_sample(cudaStream_t s, Drawn *drawn, Ten kept, HeadZ h, const Draw *draws, const HeadPart *parts,
-                          const HeadPart *used_parts, int blocks) {
+extern "C" void cu_sample(cudaStream_t s, Drawn *drawn, Ten kept, HeadZ h, const Draw *draws,
+                          const HeadPart *parts, const HeadPart *used_parts, int blocks) {
     if (h.logits.rows == 0) return;
-    sample_kernel<<<(unsigned)h.logits.rows, SAMPLE_THREADS, 0, s>>>(drawn, kept, h, draws, parts, used_parts, blocks);
+    sample_kernel<<<(unsigned)h.logits.rows, SAMPLE_THREADS, 0, s>>>(drawn, kept, h, draws, parts, used_parts,
+                                                                     blocks);
     launched("sample");
 }

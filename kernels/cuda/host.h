@@ -38,7 +38,8 @@ Ten scratch_ten(Dev *dev, int which, int rows, int cols, DType type);
 enum { LT_WORKSPACE = 32 << 20, SUMSQ_PIECE = 8192 };
 enum { WS_LEFT, WS_OUT, WS_LOGITS, WS_PARTS, WS_LT, WS_ATTEND, WS_SUMS, WS_DZ };
 
-/* A weight matrix as it lies: rows of K numbers, MAT_ALIGN(K) apart; MAT_ALIGN(N) rows; what is past N and K is 0. */
+/* A weight matrix as it lies: rows of K numbers, MAT_ALIGN(K) apart; MAT_ALIGN(N) rows; what is past N and K is 0.
+ */
 #define MAT_ALIGN(x) (((x) + 7) / 8 * 8)
 static inline Ten mat_view(const Mat *w) {
     return (Ten){w->fwd.p, MAT_ALIGN(w->n), MAT_ALIGN(w->k), MAT_ALIGN(w->k), w->type};
@@ -50,17 +51,17 @@ Lt *lt_open(Err *err); /* loads the library */
 void lt_close(Lt *lt);
 int lt_version(const Lt *lt);
 
-/* Columns of an output that are one product: the head's products in the sampler (all columns) and in the learner (by
- * chunks) are then the same ones. */
+/* Columns of an output that are one product: the head's products in the sampler (all columns) and in the learner
+ * (by chunks) are then the same ones. */
 enum { PRODUCT_COLS = 8192 };
 /* Rows that are copied at once where an operand does not lie as the library wants it. */
 enum { PRODUCT_ROWS = 256 };
 
-/* y[M, n] = x[M, K] w^T (+ residual) for the n columns from col0 on (a multiple of PRODUCT_COLS), y and residual being
- * those columns; w as mat_view gives it. */
+/* y[M, n] = x[M, K] w^T (+ residual) for the n columns from col0 on (a multiple of PRODUCT_COLS), y and residual
+ * being those columns; w as mat_view gives it. */
 void product(Dev *dev, Ten y, Ten x, const Mat *w, int col0, int n, Ten bias, Ten residual);
-/* dx[M, K] = dy[M, n] w[row0 .. row0+n-1] (+ residual, may be dx). dy may have MAT_ALIGN(n) columns, those past n being
- * 0. */
+/* dx[M, K] = dy[M, n] w[row0 .. row0+n-1] (+ residual, may be dx). dy may have MAT_ALIGN(n) columns, those past n
+ * being 0. */
 void product_back(Dev *dev, Ten dx, Ten dy, const Mat *w, int row0, int n, Ten residual);
 /* dw += dy^T x */
 void product_dw(Dev *dev, Ten dw, Ten dy, Ten x);
@@ -95,11 +96,11 @@ void op_attend(Dev *dev, Ten o, Ten lse, Ten q, const Kv *kv, int layer, const R
 void op_attend_back(Dev *dev, Ten dq, Kv *dkv, Ten dout, Ten o, Ten lse, Ten q, const Kv *kv, int layer,
                     const Rows *rows, real scale, real cap, int window);
 /* ops_head.c */
-void op_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target, real inv_temp,
-                real cap);
-void op_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, const real *coef,
+void op_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target, Ten kept,
+                real inv_temp, real cap);
+void op_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, Ten kept, const real *coef,
                      const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap);
-void op_sample(Dev *dev, Drawn *drawn, Ten logits, const Draw *draws, int vocab_used);
+void op_sample(Dev *dev, Drawn *drawn, Ten kept, Ten logits, const Draw *draws, int vocab_used);
 enum { HEAD_ROWS = 1024 }; /* whose logits of PRODUCT_COLS columns are held at once */
 
 #endif

@@ -1,6 +1,6 @@
-/* launch.h: the launchers of the kernels, which the host side of the back (cuda.c, ops.c) calls. Each puts its work
- * on the stream and returns; a launch that fails ends the program with one line. All pointers, those of tensors as
- * well, are device memory unless they are said to be the host's. C and C++. */
+/* launch.h: the launchers of the kernels, which the host side of the back (cuda.c, ops.c) calls. Each puts its
+ * work on the stream and returns; a launch that fails ends the program with one line. All pointers, those of
+ * tensors as well, are device memory unless they are said to be the host's. C and C++. */
 #ifndef WHET_CUDA_LAUNCH_H
 #define WHET_CUDA_LAUNCH_H
 
@@ -33,21 +33,22 @@ enum { KV_WIDE = 16 }; /* wide is dim rounded up to it; what lies between is 0 *
 
 typedef enum { PAIR_SET, PAIR_ADD, PAIR_SCALE } PairOp;
 void cu_pair(cudaStream_t s, PairOp op, Ten y, Ten x, float factor); /* y = x, y += x, y = factor x */
-void cu_bias(cudaStream_t s, Ten y, Ten x, Ten bias, Ten residual);  /* y = x + bias + residual, both may be none */
+void cu_bias(cudaStream_t s, Ten y, Ten x, Ten bias, Ten residual); /* y = x + bias + residual, both may be none */
 void cu_softcap(cudaStream_t s, Ten x, float cap);
 void cu_glu(cudaStream_t s, Ten h, Ten gu, GluKind kind);
 void cu_glu_back(cudaStream_t s, Ten dgu, Ten dh, Ten gu, GluKind kind);
 void cu_rmsnorm(cudaStream_t s, Ten y, Ten rstd, Ten x, Ten w, Ten residual, float eps);
 void cu_rmsnorm_back(cudaStream_t s, Ten dx, Ten dy, Ten x, Ten rstd, Ten w);
-/* dw[1, E] += the sum over rows and runs of dy x rstd, or (x none) of dy: rows go in blocks of SUM_ROWS, whose sums
- * are one chain each, into part[rows / SUM_ROWS, E], and these are one chain on dw. */
+/* dw[1, E] += the sum over rows and runs of dy x rstd, or (x none) of dy: rows go in blocks of SUM_ROWS, whose
+ * sums are one chain each, into part[rows / SUM_ROWS, E], and these are one chain on dw. */
 enum { SUM_ROWS = 32 };
 void cu_sum_rows(cudaStream_t s, Ten dw, float *part, Ten dy, Ten x, Ten rstd);
 void cu_embed(cudaStream_t s, Ten x, Ten w, const int *tok, float scale);
 void cu_gather(cudaStream_t s, Ten y, Ten x, const int *index);
 /* For each of n targets: row to[i] of x += factor times rows from[first[i]] .. from[first[i + 1] - 1] of y, in
  * order. */
-void cu_scatter(cudaStream_t s, Ten x, Ten y, int n, const int *to, const int *first, const int *from, float factor);
+void cu_scatter(cudaStream_t s, Ten x, Ten y, int n, const int *to, const int *first, const int *from,
+                float factor);
 void cu_pack(cudaStream_t s, Ten home, Ten w); /* rows of a weight matrix, padded columns set to 0 */
 typedef struct {
     float keep, beta2, take1, take2, rate, root2, eps, scale;
@@ -68,7 +69,7 @@ typedef struct {
     Ten q, o, lse;
     DevKv kv;
     DevRows rows;
-    const int *item0; /* [n_spans + 1] the first tile of each span */
+    const int *item0;  /* [n_spans + 1] the first tile of each span */
     int items, chains; /* tiles in all; chains (a query head of a row) of a tile */
     int group;         /* query heads of a key-value head */
     int window;

@@ -1,9 +1,9 @@
 /* lt.c: products by cuBLASLt, which is loaded when a device is opened.
  *
- * kernels.h asks that a row's bits depend neither on the other rows nor on how many there are. So a product of given
- * columns and K has one algorithm, without split-K, chosen at its first use and kept: the first of the library's
- * suggestions that gives the same bits for a row in a batch of 32 and in one of 160. Rows go to the library in
- * multiples of 32: the rest is a product of its own, of 32 rows of a workspace.
+ * kernels.h asks that a row's bits depend neither on the other rows nor on how many there are. So a product of
+ * given columns and K has one algorithm, without split-K, chosen at its first use and kept: the first of the
+ * library's suggestions that gives the same bits for a row in a batch of 32 and in one of 160. Rows go to the
+ * library in multiples of 32: the rest is a product of its own, of 32 rows of a workspace.
  *
  * Row-major y[M, N] is column-major [N, M]: y = x W^T is y' = W'^T x' there, and dx = dy W is dx' = W' dy'. */
 #include "kernels/cuda/host.h"
@@ -61,8 +61,9 @@ Lt *lt_open(Err *err) {
     if (all) *(void **)(void *)&lt->name = dlsym(lt->library, "cublasLt" #name), all = lt->name != NULL;
     FUNCTIONS(LOAD)
     if (!all)
-        err_set(err, "device cuda: libcublasLt.so.13 (or .12) was not found or is too old: install the CUDA toolkit's "
-                     "cuBLAS, or use device cpu");
+        err_set(err,
+                "device cuda: libcublasLt.so.13 (or .12) was not found or is too old: install the CUDA toolkit's "
+                "cuBLAS, or use device cpu");
     else if (lt->Create(&lt->handle) != CUBLAS_STATUS_SUCCESS)
         all = err_set(err, "device cuda: cublasLt cannot be opened on this GPU");
     if (all) {
@@ -106,7 +107,8 @@ static Call call_open(Lt *lt, const Operands *o) {
     Ten c = ten_is(o->c) ? o->c : o->y;
     must(lt->MatmulDescCreate(&call.desc, CUBLAS_COMPUTE_32F, CUDA_R_32F), "product");
     must(lt->MatmulDescSetAttribute(call.desc, CUBLASLT_MATMUL_DESC_TRANSA, &turn, sizeof turn), "product");
-    must(lt->MatrixLayoutCreate(&call.w, data_type(o->w.type), o->back ? m : k, o->back ? k : m, o->w.stride), "layout");
+    must(lt->MatrixLayoutCreate(&call.w, data_type(o->w.type), o->back ? m : k, o->back ? k : m, o->w.stride),
+         "layout");
     must(lt->MatrixLayoutCreate(&call.x, data_type(o->x.type), k, n, o->x.stride), "layout");
     must(lt->MatrixLayoutCreate(&call.c, data_type(c.type), m, n, c.stride), "layout");
     must(lt->MatrixLayoutCreate(&call.y, data_type(o->y.type), m, n, o->y.stride), "layout");
@@ -124,9 +126,9 @@ static cublasStatus_t run(Dev *dev, const Operands *o, const cublasLtMatmulAlgo_
     Call call = call_open(lt, o);
     const float one = 1, beta = ten_is(o->c) ? 1 : 0;
     void *workspace = dev_scratch(dev, WS_LT, LT_WORKSPACE);
-    cublasStatus_t status =
-        lt->Matmul(lt->handle, call.desc, &one, o->w.p, call.w, o->x.p, call.x, &beta, ten_is(o->c) ? o->c.p : o->y.p,
-                   call.c, o->y.p, call.y, algo, workspace, LT_WORKSPACE, dev->cuda->stream);
+    cublasStatus_t status = lt->Matmul(lt->handle, call.desc, &one, o->w.p, call.w, o->x.p, call.x, &beta,
+                                       ten_is(o->c) ? o->c.p : o->y.p, call.c, o->y.p, call.y, algo, workspace,
+                                       LT_WORKSPACE, dev->cuda->stream);
     call_close(lt, &call);
     return status;
 }
@@ -142,13 +144,16 @@ static int suggestions(Lt *lt, const Operands *o, cublasLtMatmulHeuristicResult_
     uint32_t scheme = CUBLASLT_REDUCTION_SCHEME_NONE, align = 16;
     int n = 0;
     must(lt->MatmulPreferenceCreate(&wish), "preference");
-    must(lt->MatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof bytes), "wish");
-    must(lt->MatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &scheme, sizeof scheme),
+    must(lt->MatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof bytes),
          "wish");
+    must(
+        lt->MatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &scheme, sizeof scheme),
+        "wish");
     for (int i = CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES; i <= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES; i++)
-        must(lt->MatmulPreferenceSetAttribute(wish, (cublasLtMatmulPreferenceAttributes_t)i, &align, sizeof align), "wish");
-    if (lt->MatmulAlgoGetHeuristic(lt->handle, call.desc, call.w, call.x, call.c, call.y, wish, CANDIDATES, found, &n) !=
-        CUBLAS_STATUS_SUCCESS)
+        must(lt->MatmulPreferenceSetAttribute(wish, (cublasLtMatmulPreferenceAttributes_t)i, &align, sizeof align),
+             "wish");
+    if (lt->MatmulAlgoGetHeuristic(lt->handle, call.desc, call.w, call.x, call.c, call.y, wish, CANDIDATES, found,
+                                   &n) != CUBLAS_STATUS_SUCCESS)
         n = 0;
     lt->MatmulPreferenceDestroy(wish);
     call_close(lt, &call);
@@ -216,7 +221,8 @@ static void choose(Dev *dev, const Operands *wanted, Choice *choice) {
         if (!splits(lt, &found[i].algo) && same_bits(dev, &o, &found[i].algo)) picked = i;
     dev->ops->mem_free(dev, x), dev->ops->mem_free(dev, y), dev->ops->mem_free(dev, c);
     if (picked < 0)
-        die("cublasLt: none of %d algorithms for %d outputs of %d numbers gives a row the same bits in every batch: use "
+        die("cublasLt: none of %d algorithms for %d outputs of %d numbers gives a row the same bits in every "
+            "batch: use "
             "device cpu",
             n, wanted->y.cols, summed_of(wanted));
     choice->algo = found[picked].algo;
@@ -244,7 +250,8 @@ static bool aligned(Ten t) { return (uintptr_t)t.p % 16 == 0 && (size_t)t.stride
 
 static void product_now(Dev *dev, const Operands *o) { must(run(dev, o, algo_for(dev, o)), "product"); }
 
-/* Some rows by way of workspaces: their number rounded up to 32, columns to 8, all aligned, x padded to k numbers. */
+/* Some rows by way of workspaces: their number rounded up to 32, columns to 8, all aligned, x padded to k numbers.
+ */
 static void product_copied(Dev *dev, const Operands *o, int k) {
     cudaStream_t s = dev->cuda->stream;
     int rows = (o->y.rows + 31) / 32 * 32;

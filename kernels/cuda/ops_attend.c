@@ -37,7 +37,8 @@ static bool has_padding(const Rows *rows) {
 }
 
 /* What both directions ask: tiles of chains, span after span. */
-static Attend attend_of(Dev *dev, Ten q, const Kv *kv, int layer, const Rows *rows, real scale, real cap, int window) {
+static Attend attend_of(Dev *dev, Ten q, const Kv *kv, int layer, const Rows *rows, real scale, real cap,
+                        int window) {
     Attend a = {.q = q, .kv = layer_of(kv, layer), .window = window, .scale = scale, .cap = cap};
     int most = 0, *item0 = MEM_ARRAY(int, rows->n_spans + 1);
     a.group = q.cols / (kv->heads * kv->head_dim);

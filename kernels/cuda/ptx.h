@@ -6,13 +6,14 @@
 #include <stdint.h>
 
 /* d[16, 8] += a[16, 16] b[16, 8]: bf16 in, fp32 sums. With g = lane / 4 and t = lane % 4, a thread holds
- * a: {(g, 2t), (g, 2t+1)}, {(g+8, 2t), ..}, {(g, 2t+8), ..}, {(g+8, 2t+8), ..}; b (row k, column n): {(2t, g), (2t+1,
- * g)}, {(2t+8, g), (2t+9, g)}; d: (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1). */
+ * a: {(g, 2t), (g, 2t+1)}, {(g+8, 2t), ..}, {(g, 2t+8), ..}, {(g+8, 2t+8), ..}; b (row k, column n): {(2t, g),
+ * (2t+1, g)}, {(2t+8, g), (2t+9, g)}; d: (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1). */
 __device__ __forceinline__ void ptx_mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};\n"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};\n"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 /* Four 8 x 8 matrices of 16-bit numbers; lane i gives the address of row i % 8 of matrix i / 8, 16 bytes aligned.

@@ -1,6 +1,6 @@
 /* rows.cu: ops that work on rows or elements one by one: conversions, norms, gated units, embedding, gather and
- * scatter, the optimizer. Four columns a thread where a tensor's alignment allows. A sum over a row is a fixed tree
- * of the block's threads; a sum over rows is a chain. Tested under tests/ptx. */
+ * scatter, the optimizer. Four columns a thread where a tensor's alignment allows. A sum over a row is a fixed
+ * tree of the block's threads; a sum over rows is a chain. Tested under tests/ptx. */
 #include "kernels/cuda/device.h"
 
 enum { THREADS = 256 };
