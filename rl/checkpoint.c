@@ -272,6 +272,17 @@ char *checkpoint_find(const char *output_dir, const char *which, Err *err) {
     return path;
 }
 
+char *checkpoint_before(const char *output_dir, long step) {
+    char *path = NULL;
+    int n;
+    long *steps = checkpoint_list(output_dir, false, &n), best = -1;
+    for (int i = 0; i < n; i++)
+        if (steps[i] <= step && steps[i] > best) best = steps[i];
+    if (best >= 0 && asprintf(&path, "%s/checkpoint-%ld", output_dir, best) < 0) die("out of memory");
+    free(steps);
+    return path;
+}
+
 void checkpoint_prune(const char *output_dir, long keep, long best_step) {
     int n;
     long *steps = checkpoint_list(output_dir, true, &n);

@@ -36,6 +36,8 @@ bool checkpoint_save(const char *output_dir, const TrainState *state, const Chec
 /* The folder that `which` names: "last" is the newest one in output_dir, all else is a path. Owned by the caller.
  */
 char *checkpoint_find(const char *output_dir, const char *which, Err *err);
+/* The newest checkpoint of a step at or before `step`; NULL when there is none. Owned by the caller. */
+char *checkpoint_before(const char *output_dir, long step);
 bool checkpoint_state(const char *folder, TrainState *state, Err *err);
 /* Reads the moments; the weights came with the policy, which was loaded from the same folder. */
 bool checkpoint_moments(const char *folder, Policy *policy, Learner *learner, Err *err);

@@ -3,6 +3,7 @@
 #define WHET_RL_CMD_H
 
 int cmd_train(int argc, char **argv);   /* whet train: a training run from a recipe */
+int cmd_replay(int argc, char **argv);  /* whet replay: learns a stored step again and says whether it fits */
 int cmd_score(int argc, char **argv);   /* whet score: JSON lines in, the same lines with rewards out */
 int cmd_sample(int argc, char **argv);  /* whet sample: answers to one prompt */
 int cmd_eval(int argc, char **argv);    /* whet eval: accuracy on a file of problems */

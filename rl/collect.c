@@ -116,7 +116,7 @@ static bool take_scores(Collector *c, double seconds, StoreGroup *groups, Arena 
 
 /* The sample's reward: the weighted sum of its parts, unjudged when one of them is. Its class is the first part's.
  */
-static void total_reward(const Recipe *recipe, StoreSample *s) {
+void collect_reward(const Recipe *recipe, StoreSample *s) {
     s->reward = 0;
     s->class = s->scores[0].class;
     for (int part = 0; part < recipe->reward_funcs.n; part++) {
@@ -153,7 +153,7 @@ bool collect(Collector *c, uint64_t key, StoreGroup *groups, int n, Arena *arena
     while (reward_pending(c->reward) > 0)
         if (!take_scores(c, 1, groups, arena, err)) return false;
     for (int g = 0; g < n; g++)
-        for (int i = 0; i < groups[g].n_samples; i++) total_reward(c->recipe, &groups[g].samples[i]);
+        for (int i = 0; i < groups[g].n_samples; i++) collect_reward(c->recipe, &groups[g].samples[i]);
     return true;
 }
 

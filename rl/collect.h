@@ -23,6 +23,8 @@ typedef struct {
     void *self;
 } Collector;
 
+/* The reward and the class that follow from a sample's scores. */
+void collect_reward(const Recipe *recipe, StoreSample *sample);
 /* How the recipe wants its judges. */
 RewardConf reward_conf_of(const Recipe *recipe);
 

@@ -35,6 +35,10 @@ static void show_progress(void *self, long done, long total) {
     report_progress(((Trainer *)self)->report, "sampling", done, total);
 }
 
+uint64_t round_key(const Recipe *r, long step) {
+    return rng_mix(rng_mix((uint64_t)r->seed, 0x73616d706c65), (uint64_t)step);
+}
+
 /* Samples the groups of the round that begins at `step`, or reads them from the store where that has them. */
 static bool round_begin(Trainer *t, long step, Err *err) {
     const Recipe *r = t->recipe;
@@ -57,8 +61,7 @@ static bool round_begin(Trainer *t, long step, Err *err) {
         t->groups = arena_alloc(&t->round_arena, (size_t)n, sizeof *t->groups);
         t->n_groups = n;
         t->collector.progress = show_progress, t->collector.self = t;
-        uint64_t key = rng_mix(rng_mix((uint64_t)r->seed, 0x73616d706c65), (uint64_t)step);
-        if (!collect(&t->collector, key, t->groups, n, &t->round_arena, err)) return false;
+        if (!collect(&t->collector, round_key(r, step), t->groups, n, &t->round_arena, err)) return false;
     }
     t->advantages = arena_alloc(&t->round_arena, (size_t)n * (size_t)r->num_generations, sizeof(double));
     return true;
@@ -158,7 +161,7 @@ static bool slice_of(Trainer *t, Round round, Slice *out, Err *err) {
 /* The sampler's log-probabilities and the learner's are one computation: any difference is a bug, and a run that
  * has it would learn from something else than it sampled. */
 static bool same_logp(const Trainer *t, const LearnReport *report, long step, Err *err) {
-    if (step != t->round || report->diff_max == 0 || !t->same_path) return true;
+    if (step != t->round || report->diff_max == 0 || !t->same_path || t->audit) return true;
     return err_set(
         err,
         "step %ld: the learner's log-probabilities differ from the sampler's by up to %g; this is a bug of "
@@ -319,7 +322,25 @@ static long round_tokens(const Trainer *t) {
     return n;
 }
 
-static bool train_step(Trainer *t, long step, Err *err) {
+/* All samples of the round, before anything is learnt from them. */
+static bool show_round(Trainer *t, long step, Err *err) {
+    Slice all;
+    bool good = slice_of(t, (Round){step, 0, 1}, &all, err) &&
+                t->audit->before(t->audit->self, t, step, all.groups, all.n, err);
+    arena_free(&all.arena);
+    return good;
+}
+
+/* A step's record: into the store, or before the eyes of who looks on. */
+static bool keep_step(Trainer *t, long step, const Slice *slice, const Numbers *metrics, const Numbers *seconds,
+                      Err *err) {
+    if (t->audit) return t->audit->after(t->audit->self, t, step, metrics->at, metrics->n, err);
+    return (step <= t->stored_last ? same_weights(t, step, err)
+                                   : store_step(t, step, slice, metrics, seconds, err)) &&
+           metrics_write(t->metrics, step, metrics->at, metrics->n, seconds->at, seconds->n, err);
+}
+
+bool train_step(Trainer *t, long step, Err *err) {
     const Recipe *r = t->recipe;
     Round round = round_of(r, step);
     double t0 = clock_seconds();
@@ -334,6 +355,7 @@ static bool train_step(Trainer *t, long step, Err *err) {
     double rate = r->learning_rate * schedule_factor(&t->schedule, step - 1);
     LearnReport learn;
     report_progress(t->report, "learning", 0, 0);
+    if (good && t->audit && step == t->round) good = show_round(t, step, err);
     good = good &&
            learner_update(t->learner, slice.groups, slice.extra, slice.n, &t->loss, rate, step, &learn, err) &&
            same_logp(t, &learn, step, err);
@@ -351,11 +373,9 @@ static bool train_step(Trainer *t, long step, Err *err) {
         number_add(&seconds, "optimizer", learn.optimizer_seconds);
         number_add(&seconds, "learn", t2 - t1);
         number_add(&seconds, "step", clock_seconds() - t0);
-        good = step <= t->stored_last ? same_weights(t, step, err)
-                                      : store_step(t, step, &slice, &metrics, &seconds, err);
+        good = keep_step(t, step, &slice, &metrics, &seconds, err);
     }
-    if (good) good = metrics_write(t->metrics, step, metrics.at, metrics.n, seconds.at, seconds.n, err);
-    if (good)
+    if (good && !t->audit)
         report_of_step(t, step, &metrics,
                        step == t->round ? number_of(&metrics, "completions/mean_length") *
                                               (double)(t->n_groups * r->num_generations)

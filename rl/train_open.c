@@ -257,6 +257,41 @@ Trainer *train_open(const Recipe *recipe, FILE *out, const volatile int *stop, E
     return NULL;
 }
 
+Trainer *train_open_audit(const Recipe *r, const char *checkpoint, Store *store, const StoreRun *run,
+                          const Audit *audit, FILE *out, Err *err) {
+    static const volatile int never;
+    Trainer *t = MEM_NEW(Trainer);
+    t->recipe = r, t->out = out, t->stop = &never, t->audit = audit, t->store = store, t->run = *run;
+    t->store_path = path_in(t, r->output_dir, "run.db");
+    bool good = !checkpoint || checkpoint_state(checkpoint, &t->state, err);
+    if (good && audit->sample) {
+        RewardConf judges = reward_conf_of(r);
+        t->reward = reward_open(r->reward_funcs.at, r->reward_funcs.n, &judges, err);
+        good = t->reward != NULL;
+    }
+    good = good && open_model(t, checkpoint, err) && open_data(t, err) && open_maths(t, err) &&
+           store_step_last(store, run->id, &t->stored_last, err);
+    uint64_t hash = good ? weights_hash(t->model.policy) : 0;
+    if (good && hash != (checkpoint ? t->state.weight_hash : run->weight_hash))
+        good = err_set(err, "%s: its weights are not those that the run %s: it was changed",
+                       checkpoint ? checkpoint : r->model_name_or_path, checkpoint ? "saved" : "began with");
+    if (!good) {
+        train_close(t);
+        return NULL;
+    }
+    t->state.weight_hash = hash;
+    t->same_path = strcmp(dev_path(t->model.dev), run->path) == 0;
+    t->report = report_open(out, t->steps);
+    t->collector = (Collector){.recipe = r,
+                               .tok = t->model.tok,
+                               .prompt_template = t->prompt_template,
+                               .engine = t->engine,
+                               .reward = t->reward,
+                               .source = t->source,
+                               .next_place = t->state.next_place};
+    return t;
+}
+
 void train_end(Trainer *t, const char *outcome) {
     Err err = {0};
     if (t->store && t->attempt && !store_attempt_end(t->store, t->attempt, outcome, &err))

@@ -6,10 +6,20 @@
 #include "rl/advantage.h"
 #include "rl/train.h"
 
+/* Who looks on while stored steps are learnt again (replay.c). Nothing is then written anywhere. */
+typedef struct {
+    void *self;
+    bool sample; /* the engine and the judges will be used */
+    /* The samples of a round, before its first update; and a step, with its metrics, after its update. */
+    bool (*before)(void *self, Trainer *trainer, long step, const BatchGroup *groups, int n, Err *err);
+    bool (*after)(void *self, Trainer *trainer, long step, const StoreNumber *metrics, int n, Err *err);
+} Audit;
+
 struct Trainer {
     const Recipe *recipe;
     const volatile int *stop;
     FILE *out;
+    const Audit *audit; /* NULL: the run is trained */
     Model model;
     ModelFile *reference_file;
     Policy *reference; /* NULL without a KL term, and with adapters */
@@ -47,5 +57,14 @@ struct Trainer {
     StoreEval before, after;
     Arena arena;
 };
+
+/* The key of the random numbers of the round that begins at `step`. */
+uint64_t round_key(const Recipe *recipe, long step);
+/* One step; those that the store holds are learnt again from it. */
+bool train_step(Trainer *trainer, long step, Err *err);
+/* Opens the run that `store` holds (which the trainer then owns) to learn stored steps again before the eyes of
+ * `audit`, from a checkpoint, or from the start (NULL). */
+Trainer *train_open_audit(const Recipe *recipe, const char *checkpoint, Store *store, const StoreRun *run,
+                          const Audit *audit, FILE *out, Err *err);
 
 #endif

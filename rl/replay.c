@@ -1,0 +1,288 @@
+/* replay.c: see replay.h. */
+#include "rl/replay.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rl/prompt.h"
+#include "rl/text.h"
+#include "rl/train_parts.h"
+
+enum { FAULTS_SHOWN = 20 };
+
+typedef struct {
+    FILE *out;
+    long wanted; /* the step that was asked for */
+    bool sample;
+    bool same_path;
+    int faults, values_off;
+    double logp_diff; /* on another path: how far apart */
+    long compared;    /* samples */
+} Replay;
+
+/* ---- faults ------------------------------------------------------------------------------------------------- */
+
+static void fault(Replay *replay, long step, const char *format, ...) FORMAT_LIKE(3, 4);
+static void fault(Replay *replay, long step, const char *format, ...) {
+    va_list args;
+    if (replay->faults++ >= FAULTS_SHOWN) return;
+    fprintf(replay->out, "step %ld: ", step);
+    va_start(args, format);
+    vfprintf(replay->out, format, args);
+    va_end(args);
+    fputc('\n', replay->out);
+}
+
+static const char *sample_name(Arena *arena, int group, const StoreSample *s) {
+    return arena_format(arena, "group %d, sample %d (id %lld)", group, s->sample.index, (long long)s->id);
+}
+
+/* ---- a sample by itself ------------------------------------------------------------------------------------- */
+
+/* Whether the stored text is what the stored tokens spell. */
+static bool text_fits(const Trainer *t, const StoreSample *s) {
+    Buf bytes = {0}, text = {0};
+    tokenizer_decode(t->model.tok, s->sample.tok + s->sample.n_prompt, s->sample.n - s->sample.n_prompt, true,
+                     &bytes);
+    text_utf8(&text, bytes.p ? bytes.p : "", bytes.n);
+    bool same = text.n == s->text_n && (text.n == 0 || memcmp(text.p, s->text, text.n) == 0);
+    buf_free(&bytes);
+    buf_free(&text);
+    return same;
+}
+
+/* Its log-probabilities against those that the weights give now: names the first token where they part. A token
+ * that was altered parts from its place on, as all that follows was sampled after another; a log-probability that
+ * was altered stands alone. False when they differ. */
+static bool logps_fit(Replay *replay, long step, const char *who, const StoreSample *s, const real *stored,
+                      const real *now, bool text_good) {
+    int n = s->sample.n - s->sample.n_prompt, first = -1, apart = 0;
+    for (int i = 0; i < n; i++) {
+        double diff = fabs((double)stored[i] - (double)now[i]);
+        if (diff > replay->logp_diff || isnan(diff)) replay->logp_diff = diff;
+        if (stored[i] == now[i]) continue;
+        if (apart++ == 0) first = i;
+    }
+    if (apart == 0 || !replay->same_path) return true;
+    const char *what = !text_good            ? "its tokens were altered, at or before"
+                       : apart < (n + 1) / 2 ? "a log-probability was altered:"
+                                             : "a token or a log-probability was altered:";
+    fault(replay, step, "%s: %s token %d of %d (id %d): stored %.9g, computed %.9g; %d of %d differ", who, what,
+          first, n, s->sample.tok[s->sample.n_prompt + first], (double)stored[first], (double)now[first], apart,
+          n);
+    return false;
+}
+
+/* Whether its reward is the weighted sum of its scores. */
+static bool reward_fits(Replay *replay, long step, const char *who, const Recipe *r, const StoreSample *s) {
+    StoreSample fresh = *s;
+    collect_reward(r, &fresh);
+    if (fresh.class == s->class && (fresh.reward == s->reward || (isnan(fresh.reward) && isnan(s->reward))))
+        return true;
+    fault(replay, step, "%s: its reward is stored as %g (%s), and its scores give %g (%s)", who, s->reward,
+          score_class_name(s->class), fresh.reward, score_class_name(fresh.class));
+    return false;
+}
+
+static void prompt_fits(Replay *replay, const Trainer *t, long step, int group, const StoreGroup *g) {
+    Prompt prompt = {0};
+    Err err = {0};
+    if (prompt_make(&prompt, t->model.tok, t->prompt_template, g->problem.problem, &err) &&
+        (prompt.n != g->n_prompt || memcmp(prompt.ids, g->prompt_tok, (size_t)prompt.n * sizeof(int)) != 0))
+        fault(replay, step, "group %d: its prompt is not what the template makes of its problem", group);
+    prompt_free(&prompt);
+}
+
+/* ---- sampled and judged anew -------------------------------------------------------------------------------- */
+
+static bool scores_equal(const RewardScore *a, const RewardScore *b) {
+    return a->class == b->class && (a->value == b->value || (isnan(a->value) && isnan(b->value)));
+}
+
+static void sample_equal(Replay *replay, const Trainer *t, long step, const char *who, const StoreSample *a,
+                         const StoreSample *b) {
+    int n = a->sample.n < b->sample.n ? a->sample.n : b->sample.n, at = a->sample.n_prompt;
+    while (at < n && a->sample.tok[at] == b->sample.tok[at]) at++;
+    if (at < n || a->sample.n != b->sample.n) {
+        fault(replay, step, "%s: sampled anew, it differs at token %d: stored id %d, sampled %d", who,
+              at - a->sample.n_prompt, at < a->sample.n ? a->sample.tok[at] : -1,
+              at < b->sample.n ? b->sample.tok[at] : -1);
+        return;
+    }
+    for (int i = a->sample.n_prompt; i < n; i++)
+        if (a->sample.logp[i] != b->sample.logp[i] || a->sample.draw_logp[i] != b->sample.draw_logp[i]) {
+            fault(replay, step, "%s: sampled anew, the log-probability of token %d is %.9g where %.9g is stored",
+                  who, i - a->sample.n_prompt, (double)b->sample.logp[i], (double)a->sample.logp[i]);
+            return;
+        }
+    for (int p = 0; p < t->recipe->reward_funcs.n; p++)
+        if (!scores_equal(&a->scores[p], &b->scores[p])) {
+            fault(replay, step, "%s: judged anew by %s, it gets %g (%s) where %g (%s) is stored", who,
+                  t->recipe->reward_funcs.at[p], b->scores[p].value, score_class_name(b->scores[p].class),
+                  a->scores[p].value, score_class_name(a->scores[p].class));
+            return;
+        }
+}
+
+/* The round sampled and judged once more, by the code that did it first. */
+static bool sampled_again(Replay *replay, Trainer *t, long step, Err *err) {
+    Arena arena = {0};
+    int n = t->n_groups;
+    StoreGroup *groups = arena_alloc(&arena, (size_t)n, sizeof *groups);
+    uint64_t next = t->collector.next_place;
+    t->collector.next_place = t->groups[0].place;
+    bool good = collect(&t->collector, round_key(t->recipe, step), groups, n, &arena, err);
+    t->collector.next_place = next;
+    for (int g = 0; good && g < n; g++) {
+        if (groups[g].place != t->groups[g].place ||
+            strcmp(groups[g].problem.problem, t->groups[g].problem.problem) != 0) {
+            fault(replay, step, "group %d: its problem is not the one that the data set has there now", g);
+            continue;
+        }
+        for (int i = 0; i < groups[g].n_samples && i < t->groups[g].n_samples; i++) {
+            const StoreSample *s = &t->groups[g].samples[i];
+            sample_equal(replay, t, step, sample_name(&arena, g, s), s, &groups[g].samples[i]);
+        }
+    }
+    arena_free(&arena);
+    return good;
+}
+
+/* ---- the trainer's calls ------------------------------------------------------------------------------------ */
+
+static bool before(void *self, Trainer *t, long step, const BatchGroup *groups, int n, Err *err) {
+    Replay *replay = self;
+    Arena arena = {0};
+    int faults = replay->faults;
+    learner_logp(t->learner, t->model.policy, groups, n);
+    for (int g = 0; g < n; g++) {
+        const StoreGroup *group = &t->groups[g];
+        prompt_fits(replay, t, step, g, group);
+        bool rewards_good = true;
+        for (int i = 0; i < group->n_samples; i++, replay->compared++) {
+            const StoreSample *s = &group->samples[i];
+            const char *who = sample_name(&arena, g, s);
+            bool text_good = text_fits(t, s);
+            const real *drawn = (s->sample.kept ? s->sample.draw_logp : s->sample.logp) + s->sample.n_prompt;
+            bool good = logps_fit(replay, step, who, s, drawn, groups[g].samples[i].logp, text_good);
+            if (good && !text_good) fault(replay, step, "%s: its text was altered: its tokens spell another", who);
+            rewards_good = reward_fits(replay, step, who, t->recipe, s) && rewards_good;
+        }
+        for (int i = 0; rewards_good && i < group->n_samples; i++) {
+            const StoreSample *s = &group->samples[i];
+            double now = t->advantages[g * group->n_samples + i];
+            if (!isnan(s->advantage) && s->advantage != now)
+                fault(replay, step, "%s: its advantage is stored as %.9g, and its group's rewards give %.9g",
+                      sample_name(&arena, g, s), s->advantage, now);
+        }
+    }
+    arena_free(&arena);
+    if (!replay->sample || step > replay->wanted || step + t->recipe->updates_per_generation <= replay->wanted)
+        return true;
+    if (!replay->same_path) return true;
+    bool good = sampled_again(replay, t, step, err);
+    if (good && replay->faults == faults)
+        fprintf(replay->out, "step %ld: %d groups sampled and judged anew: all as stored\n", step, t->n_groups);
+    return good;
+}
+
+static double metric_of(const StoreStep *row, const char *name) {
+    for (int i = 0; i < row->n_metrics; i++)
+        if (strcmp(row->metrics[i].name, name) == 0) return row->metrics[i].value;
+    return NAN;
+}
+
+static bool same_number(const Replay *replay, double a, double b) {
+    if (a == b || (isnan(a) && isnan(b))) return true;
+    return !replay->same_path && fabs(a - b) <= 0.05 * fmax(fabs(a), fabs(b)) + 1e-3;
+}
+
+static bool after(void *self, Trainer *t, long step, const StoreNumber *metrics, int n, Err *err) {
+    static const char *const shown[] = {"loss", "grad_norm"};
+    Replay *replay = self;
+    StoreStep row;
+    if (!store_step_read(t->store, t->run.id, step, &row, err)) return false;
+    int off = 0;
+    Buf line = {0}, others = {0};
+    for (int i = 0; i < n; i++) {
+        double stored = metric_of(&row, metrics[i].name);
+        bool good = same_number(replay, stored, metrics[i].value), main = false;
+        for (int k = 0; k < 2; k++) main = main || strcmp(metrics[i].name, shown[k]) == 0;
+        off += !good;
+        if (main && good) buf_format(&line, "%s %.9g as stored, ", metrics[i].name, stored);
+        if (main && !good)
+            buf_format(&line, "%s %.9g where %.9g is stored, ", metrics[i].name, metrics[i].value, stored);
+        if (!main && !good && others.n < 200)
+            buf_format(&others, "\n  %s %.9g where %.9g is stored", metrics[i].name, metrics[i].value, stored);
+    }
+    uint64_t weights = t->state.weight_hash, moments = moments_hash(t->model.policy, t->learner);
+    bool hashes = weights == row.weight_hash && moments == row.moment_hash;
+    if (hashes)
+        buf_format(&line, "weights %016" PRIx64 " and moments as stored", weights);
+    else if (!replay->same_path)
+        buf_text(&line, "weights and moments not comparable");
+    else
+        buf_format(&line, "weights %016" PRIx64 " where %016" PRIx64 " is stored, moments %s", weights,
+                   row.weight_hash, moments == row.moment_hash ? "as stored" : "others");
+    fprintf(replay->out, "step %ld: %s%s\n", step, line.p, others.p ? others.p : "");
+    replay->values_off += off + (!hashes && replay->same_path);
+    buf_free(&line);
+    buf_free(&others);
+    store_step_free(&row);
+    return true;
+}
+
+/* ---- the whole ---------------------------------------------------------------------------------------------- */
+
+/* The run's instruction set where this machine has it; else the best one, which gives other bits. */
+static void path_choose(Past *past) {
+    DevConf conf = {.device = past->recipe.device, .path = past->run.path, .threads = 1};
+    Err err = {0};
+    Dev *dev = dev_open(&conf, &err);
+    if (dev) dev_close(dev);
+    past->recipe.cpu_path = dev ? past->run.path : "auto";
+}
+
+static bool walk(Replay *replay, Trainer *t, long step, Err *err) {
+    replay->same_path = t->same_path;
+    if (!t->same_path)
+        fprintf(replay->out, "the run was computed as %s and this is %s: numbers are compared loosely, bits not\n",
+                t->run.path, dev_path(t->model.dev));
+    for (long s = t->state.step + 1; s <= step; s++) {
+        if (!train_step(t, s, err)) return false;
+        if (replay->faults || replay->values_off) break; /* what follows was learnt from it */
+    }
+    return true;
+}
+
+bool replay(Past *past, long step, bool sample, FILE *out, bool *fits, Err *err) {
+    Replay state = {.out = out, .wanted = step, .sample = sample};
+    const Audit audit = {.self = &state, .sample = sample, .before = before, .after = after};
+    char *checkpoint = checkpoint_before(past->folder, step - 1);
+    path_choose(past);
+    past->recipe.slots = past->recipe.slots > 0 ? past->recipe.slots : 64;
+    fprintf(out, "replaying %s to step %ld from %s\n", past->folder, step,
+            checkpoint ? checkpoint : past->recipe.model_name_or_path);
+    fflush(out);
+    Store *store = past->store;
+    past->store = NULL;
+    Trainer *t = train_open_audit(&past->recipe, checkpoint, store, &past->run, &audit, out, err);
+    free(checkpoint);
+    bool good = t && walk(&state, t, step, err);
+    long reached = t ? t->state.step : 0;
+    train_close(t);
+    if (!good) return false;
+    *fits = state.faults == 0 && state.values_off == 0;
+    if (state.faults > FAULTS_SHOWN) fprintf(out, "(%d more)\n", state.faults - FAULTS_SHOWN);
+    if (*fits)
+        fprintf(out, "step %ld agrees: %ld answers compared, log-probabilities differ by at most %g\n", step,
+                state.compared, state.logp_diff);
+    else
+        fprintf(out, "step %ld does not agree: %s\n", reached,
+                state.faults
+                    ? "the store was changed where it says above"
+                    : "no sample of it is to blame: its checkpoint, its recipe or this program are others");
+    return true;
+}

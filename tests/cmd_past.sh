@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# cmd_past.sh: the commands that read a run which is there: replay. WHET: the program (default ./whet).
+set -u
+cd "$(dirname "$0")/.." || exit 1
+whet=$(realpath "${WHET:-./whet}") tiny=$PWD/tests/goldens/tiny-llama
+work=$(mktemp -d) passed=0 failed=0
+trap 'rm -rf "$work"' EXIT
+export ASAN_OPTIONS=${ASAN_OPTIONS:-exitcode=99}
+
+ok() { passed=$((passed + 1)); }
+bad() { failed=$((failed + 1)) && echo "FAILED: $*" && tail -n 4 "$work/out" "$work/err" | sed 's/^/    /'; }
+# ends STATUS WHAT PATTERN COMMAND...: this status, and a line (of stderr when the status is not 0 and stdout is empty) like
+# PATTERN (grep -E).
+ends() {
+    local want=$1 what=$2 pattern=$3 status
+    shift 3
+    "$@" >"$work/out" 2>"$work/err"
+    status=$?
+    if [ $status = "$want" ] && cat "$work/out" "$work/err" | grep -qE -- "$pattern"; then ok; else
+        bad "$what: status $status, or no line like /$pattern/"
+    fi
+}
+train() { # NAME [FLAG...]
+    "$whet" train --model_name_or_path "$tiny" --dataset_name generate:sums:min=1:max=3:held=1,1,3 \
+        --prompt_template 'Q: {problem}
+A:' --reward_funcs math,format --reward_weights 1,0.1 --num_generations 8 --per_device_train_batch_size 32 \
+        --max_prompt_length 48 --max_completion_length 16 --temperature 1.1 --learning_rate 1e-3 --beta 0.02 --seed 3 \
+        --max_steps 6 --save_steps 3 --save_total_limit 0 --output_dir "$work/$1" "${@:2}" >"$work/out" 2>"$work/err"
+}
+# A copy of the run in which one thing was altered by Python: `db` is its open store, `pack` and `unpack` blobs.
+altered() {
+    rm -rf "$work/altered" && cp -r "$work/run" "$work/altered"
+    python3 - "$work/altered/run.db" "$1" <<'PY' || bad "python: $1"
+import sqlite3, struct, sys, zlib
+db = sqlite3.connect(sys.argv[1])
+def unpack(blob, kind):
+    raw = zlib.decompress(blob)
+    n = len(raw) // 4
+    return list(struct.unpack(f"<{n}{kind}", bytes(raw[b * n + i] for i in range(n) for b in range(4))))
+def pack(values, kind):
+    raw = struct.pack(f"<{len(values)}{kind}", *values)
+    return zlib.compress(bytes(raw[4 * i + b] for b in range(4) for i in range(len(values))))
+def change(id, column, kind, at, f):
+    blob, = db.execute(f"SELECT {column} FROM samples WHERE id = ?", (id,)).fetchone()
+    values = unpack(blob, kind)
+    values[at] = f(values[at])
+    db.execute(f"UPDATE samples SET {column} = ? WHERE id = ?", (pack(values, kind), id))
+exec(sys.argv[2])
+db.commit()
+PY
+}
+
+train run && ok || bad "a run"
+train rounds --num_iterations 2 --generation_batch_size 64 --beta 0 --top_k 20 && ok || bad "a run in rounds"
+
+# ---- replay ----
+replay() { "$whet" replay "$work/$1" "${@:2}"; }
+sum=$(sha256sum "$work/run/run.db")
+for step in 1 2 3 4 5 6; do
+    ends 0 "replay of step $step" "^step $step agrees: .*differ by at most 0$" replay run --step $step
+    ends 0 "replay of step $step in rounds" "^step $step agrees" replay rounds --step $step
+done
+ends 0 "replay of the last step" '^step 6: 4 groups sampled and judged anew: all as stored' replay run
+[ "$sum" = "$(sha256sum "$work/run/run.db")" ] && ok || bad "replay changed the store"
+# Samples 1 .. 32 are step 1's; 97 .. 128 are step 4's, the first after checkpoint-3; 105 is sample 0 of its group 1.
+altered 'change(105, "logprobs", "f", 3, lambda x: x + 1e-4)'
+ends 1 "one log-prob" '^step 4: group 1, sample 0 \(id 105\): a log-probability was altered: token 3 ' replay altered --step 4
+ends 1 "one log-prob, met on the way" 'group 1, sample 0 \(id 105\).*token 3 ' replay altered --step 6 --no_sampling
+altered 'change(106, "tokens", "i", 2, lambda x: x ^ 1)'
+ends 1 "one token" '^step 4: group 1, sample 1 \(id 106\): its tokens were altered.* token 2 ' replay altered --step 4
+altered 'db.execute("UPDATE samples SET reward = reward + 1 WHERE id = 107")'
+ends 1 "one reward" '^step 4: group 1, sample 2 \(id 107\): its reward is stored as' replay altered --step 4
+altered 'db.execute("UPDATE scores SET value = value + 1, class = '"'right'"' WHERE sample_id = 107 AND part = 0"); db.execute("UPDATE samples SET reward = reward + 1, class = '"'right'"' WHERE id = 107")'
+ends 1 "one score with its reward" '^step 4: group 1, sample 2 \(id 107\): judged anew by math' replay altered --step 4
+altered 'db.execute("UPDATE samples SET text = text || 1 WHERE id = 108")'
+ends 1 "one text" '^step 4: group 1, sample 3 \(id 108\): its text was altered' replay altered --step 4 --no_sampling
+altered 'db.execute("UPDATE advantages SET advantage = advantage + 1 WHERE sample_id = 109")'
+ends 1 "one advantage" '^step 4: group 1, sample 4 \(id 109\): its advantage' replay altered --step 4
+altered 'db.execute("UPDATE step_metrics SET value = value + 1e-9 WHERE step = 5 AND name = '"'grad_norm'"'")'
+ends 1 "one metric" '^step 5: .*grad_norm .* where .* is stored' replay altered --step 5
+altered 'db.execute("UPDATE steps SET moment_hash = '"'0000000000000000'"' WHERE step = 5")'
+ends 1 "the hash of the moments" '^step 5: .* moments others' replay altered --step 6
+ends 1 "no such run" 'no such folder' replay nowhere
+ends 1 "no run" 'needed' "$whet" replay
+ends 1 "a folder without a run" 'holds no run' "$whet" replay tests
+ends 1 "no such step" 'step 7 is not there; the last one is 6' replay run --step 7
+ends 1 "another model" 'not those that the run' replay run --step 1 --model "$PWD/tests/goldens/tiny-untied"
+cp -r "$work/run" "$work/old" && sqlite3 "$work/old/run.db" 'PRAGMA user_version = 1'
+ends 1 "a store of another version" 'older whet' replay old
+ends 0 "help" 'usage: whet replay RUN' "$whet" help replay
+
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
