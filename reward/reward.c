@@ -6,6 +6,7 @@
  */
 #include "reward/reward.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,6 +50,23 @@ void reward_score_free(RewardScore *score) {
     free(score->reason);
     free(score->detail);
     score->reason = score->detail = NULL;
+}
+
+bool reward_asked(const RewardScore *score) { return !score->verdict || strcmp(score->verdict, "not-asked") != 0; }
+
+double reward_total(const RewardScore *scores, const double *weights, int n, ScoreClass *class) {
+    double sum = 0;
+    bool any = false, unjudged = false;
+    for (int i = 0; i < n; i++) {
+        if (!reward_asked(&scores[i])) continue;
+        if (!any) *class = scores[i].class;
+        any = true;
+        unjudged = unjudged || scores[i].class == SCORE_UNJUDGED;
+        sum += (weights ? weights[i] : 1) * scores[i].value;
+    }
+    if (any && !unjudged) return sum;
+    *class = SCORE_UNJUDGED;
+    return NAN;
 }
 
 /* "exec:PROGRAM" is the kind exec with an argument; the others take none. */

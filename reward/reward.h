@@ -48,6 +48,13 @@ typedef struct {
 
 void reward_score_free(RewardScore *score);
 
+/* Whether the judge was asked: reward_open's `kinds` can keep it to some kinds of problems. One that was not has class
+ * unjudged, verdict "not-asked" and no say in the total. */
+bool reward_asked(const RewardScore *score);
+/* What n parts say together: the weighted sum of those that were asked (weights NULL: 1 each), and the first one's
+ * class. NaN and SCORE_UNJUDGED where one of them, or all of them, could not say. */
+double reward_total(const RewardScore *scores, const double *weights, int n, ScoreClass *class);
+
 typedef struct Judge Judge;
 
 typedef struct {

@@ -61,7 +61,8 @@ static GroupStats stats_of(const double *r, long n) {
     return stats;
 }
 
-/* ---- the estimators: advantages of one group from its rewards ------------------------------------------------ */
+/* ---- the estimators: advantages of one group from its rewards ------------------------------------------------
+ */
 
 typedef struct {
     const AdvantageIn *in;
@@ -138,7 +139,8 @@ static void whiten(double *a, const AdvantageIn *in) {
     for (long i = 0; i < n; i++) a[i] = differ && !isnan(in->rewards[i]) ? (a[i] - mean) * scale : 0;
 }
 
-/* ---- GDPO ---------------------------------------------------------------------------------------------------- */
+/* ---- GDPO ----------------------------------------------------------------------------------------------------
+ */
 
 static double *part_of_group(const AdvantageIn *in, int group, int part, double *values) {
     for (int i = 0; i < in->size; i++)
@@ -167,12 +169,12 @@ static void gdpo_advantages(double *a, GroupStats *stats, const AdvantageIn *in)
     free(values);
 }
 
-/* ---- all ------------------------------------------------------------------------------------------------------ */
+/* ---- all ------------------------------------------------------------------------------------------------------
+ */
 
 static double gpg_factor(const AdvantageIn *in, int judged) {
     long other = 0;
-    for (long i = 0; i < (long)in->groups * in->size; i++)
-        other += !isnan(in->rewards[i]) && in->rewards[i] != 0;
+    for (long i = 0; i < (long)in->groups * in->size; i++) other += !isnan(in->rewards[i]) && in->rewards[i] != 0;
     return judged / fmax(1, (double)other);
 }
 
@@ -195,7 +197,8 @@ void advantages_compute(double *advantages, GroupStats *stats, AdvantageReport *
             continue;
         }
         double baseline = baseline_of(&group), divisor = divisor_of(&group, gpg);
-        bool alone = in->kind == ADVANTAGE_REINFORCE || in->kind == ADVANTAGE_REMAX; /* no comparison in the group */
+        bool alone =
+            in->kind == ADVANTAGE_REINFORCE || in->kind == ADVANTAGE_REMAX; /* no comparison in the group */
         for (int i = 0; i < size; i++) {
             double difference = group.r[i] - baseline;
             a[i] = (alone || stats[g].signal) && !isnan(difference) ? difference / divisor : 0;

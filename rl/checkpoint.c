@@ -13,6 +13,8 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "rl/reference.h"
+
 /* ---- hashes ---- */
 
 typedef struct {
@@ -153,10 +155,11 @@ static bool file_write(const char *path, const char *text, size_t n, Err *err) {
 static bool state_write(const char *folder, const TrainState *s, Err *err) {
     char hash[17];
     snprintf(hash, sizeof hash, "%016" PRIx64, s->weight_hash);
-    json_t *object = json_pack("{s:I, s:I, s:I, s:I, s:s, s:I, s:f, s:s}", "global_step", (json_int_t)s->step,
-                               "next_place", (json_int_t)s->next_place, "version", (json_int_t)s->version,
-                               "num_tokens", (json_int_t)s->num_tokens, "weight_hash", hash, "best_step",
-                               (json_int_t)s->best_step, "best_value", s->best_value, "path", s->path);
+    json_t *object = json_pack(
+        "{s:I, s:I, s:I, s:I, s:s, s:I, s:f, s:f, s:f, s:s}", "global_step", (json_int_t)s->step, "next_place",
+        (json_int_t)s->next_place, "version", (json_int_t)s->version, "num_tokens", (json_int_t)s->num_tokens,
+        "weight_hash", hash, "best_step", (json_int_t)s->best_step, "best_value", s->best_value, "entropy_coef",
+        s->entropy.coef, "last_entropy", s->entropy.entropy, "path", s->path);
     char *text = json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(17)), *path = NULL;
     if (!text || asprintf(&path, "%s/trainer_state.json", folder) < 0) die("out of memory");
     bool good = file_write(path, text, strlen(text), err);
@@ -173,10 +176,11 @@ bool checkpoint_state(const char *folder, TrainState *s, Err *err) {
     json_t *object = json_load_file(path, 0, &why);
     json_int_t step, place, version, tokens, best;
     const char *hash, *device;
-    bool good =
-        object && json_unpack_ex(object, &why, 0, "{s:I, s:I, s:I, s:I, s:s, s:I, s:F, s:s}", "global_step", &step,
-                                 "next_place", &place, "version", &version, "num_tokens", &tokens, "weight_hash",
-                                 &hash, "best_step", &best, "best_value", &s->best_value, "path", &device) == 0;
+    bool good = object && json_unpack_ex(object, &why, 0, "{s:I, s:I, s:I, s:I, s:s, s:I, s:F, s?F, s?F, s:s}",
+                                         "global_step", &step, "next_place", &place, "version", &version,
+                                         "num_tokens", &tokens, "weight_hash", &hash, "best_step", &best,
+                                         "best_value", &s->best_value, "entropy_coef", &s->entropy.coef,
+                                         "last_entropy", &s->entropy.entropy, "path", &device) == 0;
     if (good) {
         s->step = (long)step, s->next_place = (uint64_t)place, s->version = version, s->num_tokens = tokens;
         s->best_step = (long)best, s->weight_hash = strtoull(hash, NULL, 16);
@@ -344,6 +348,7 @@ static bool write_parts(const char *folder, const TrainState *state, const Check
     bool good = safetensors_write(path, all.entries, all.n, false, moment_read, &all, NULL, err);
     free(path);
     arena_free(&all.arena);
+    if (good && parts->reference) good = reference_write(folder, parts->reference, err);
     return good && state_write(folder, state, err);
 }
 

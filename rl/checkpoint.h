@@ -8,6 +8,7 @@
 #define WHET_RL_CHECKPOINT_H
 
 #include "rl/learn.h"
+#include "rl/objective.h"
 
 /* The counters of a run: trainer_state.json. */
 typedef struct {
@@ -18,6 +19,7 @@ typedef struct {
     uint64_t weight_hash; /* of the trained weights */
     long best_step;       /* checkpoint with the best evaluation; 0: none yet */
     double best_value;
+    EntropyState entropy; /* of use_adaptive_entropy */
     char path[32]; /* instruction set that the run goes on with to the same bits */
 } TrainState;
 
@@ -26,6 +28,7 @@ typedef struct {
     Learner *learner;
     const Tokenizer *tok;
     const char *chat_template, *prompt_template; /* NULL: none */
+    Policy *reference;                           /* NULL: it stays as it was loaded */
 } CheckpointParts;
 
 /* A hash of the weights that are trained. */

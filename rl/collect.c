@@ -38,6 +38,8 @@ static bool next_group(Collector *c, StoreGroup *group, Arena *arena, Err *err) 
                               .n_prompt = prompt.n,
                               .n_samples = (int)recipe->num_generations};
         group->samples = arena_alloc(arena, (size_t)group->n_samples, sizeof *group->samples);
+        if (strcmp(recipe->advantage_estimator, "remax") == 0)
+            group->baseline = arena_alloc(arena, 1, sizeof *group->baseline);
     }
     prompt_free(&prompt);
     return good;
@@ -58,14 +60,29 @@ static bool submit_group(Collector *c, const StoreGroup *group, int64_t ticket, 
                        .min_p = (real)r->min_p,
                        .max_new = (int)r->max_completion_length,
                        .stop = r->stop_strings.n ? r->stop_strings.at : NULL};
+    if (!engine_submit(c->engine, &request, err)) return false;
+    if (!group->baseline) return true;
+    request.ticket = ~ticket, request.group = 1; /* the answer that samples are compared with */
+    request.temperature = 0, request.top_k = 0, request.top_p = 1, request.min_p = 0;
     return engine_submit(c->engine, &request, err);
+}
+
+/* The place of a ticket of the judges: a group's samples, and then its baseline. */
+static StoreSample *sample_at(const Collector *c, StoreGroup *groups, int64_t ticket) {
+    int size = (int)c->recipe->num_generations;
+    StoreGroup *group = &groups[ticket / (size + 1)];
+    return ticket % (size + 1) == size ? group->baseline : &group->samples[ticket % (size + 1)];
 }
 
 /* Moves a finished sample into its group, decodes it and hands it to the judges. */
 static bool take_sample(Collector *c, Sample *from, StoreGroup *groups, int parts, Arena *arena, Err *err) {
-    StoreGroup *group = &groups[from->ticket];
-    StoreSample *s = &group->samples[from->index];
+    bool baseline = from->ticket < 0;
+    int64_t g = baseline ? ~from->ticket : from->ticket;
+    StoreGroup *group = &groups[g];
+    int64_t ticket = g * (group->n_samples + 1) + (baseline ? group->n_samples : from->index);
+    StoreSample *s = sample_at(c, groups, ticket);
     s->sample = *from;
+    if (baseline) s->sample.index = group->n_samples;
     size_t n = (size_t)from->n;
     s->sample.tok = arena_copy(arena, from->tok, n, sizeof *from->tok);
     s->sample.logp = arena_copy(arena, from->logp, n, sizeof *from->logp);
@@ -76,7 +93,7 @@ static bool take_sample(Collector *c, Sample *from, StoreGroup *groups, int part
     tokenizer_decode(c->tok, s->sample.tok + from->n_prompt, new_tokens, true, &text);
     s->text = arena_text(arena, text.p ? text.p : "", text.n);
     s->text_n = text.n;
-    s->stage = "train";
+    s->stage = baseline ? "baseline" : "train";
     s->advantage = NAN;
     s->scores = arena_alloc(arena, (size_t)parts, sizeof *s->scores);
     buf_free(&text);
@@ -86,11 +103,10 @@ static bool take_sample(Collector *c, Sample *from, StoreGroup *groups, int part
                        .completion = s->text,
                        .answer = group->problem.answer,
                        .fields = group->problem.fields,
-                       .group = from->ticket,
-                       .index = from->index,
+                       .group = g,
+                       .index = s->sample.index,
                        .n_tokens = new_tokens,
                        .finish = finish_name(from->finish)};
-    int64_t ticket = from->ticket * group->n_samples + from->index;
     sample_free(from);
     return reward_submit(c->reward, &item, 1, ticket, err);
 }
@@ -103,8 +119,7 @@ static bool take_scores(Collector *c, double seconds, StoreGroup *groups, Arena 
     int part, got;
     RewardScore score;
     while ((got = reward_poll(c->reward, seconds, &ticket, &part, &score, err)) > 0) {
-        int size = (int)c->recipe->num_generations;
-        RewardScore *to = &groups[ticket / size].samples[ticket % size].scores[part];
+        RewardScore *to = &sample_at(c, groups, ticket)->scores[part];
         *to = score;
         to->reason = score.reason ? arena_text(arena, score.reason, strlen(score.reason)) : NULL;
         to->detail = score.detail ? arena_text(arena, score.detail, strlen(score.detail)) : NULL;
@@ -114,16 +129,9 @@ static bool take_scores(Collector *c, double seconds, StoreGroup *groups, Arena 
     return got == 0;
 }
 
-/* The sample's reward: the weighted sum of its parts, unjudged when one of them is. Its class is the first part's.
- */
+/* The sample's reward and class: what its parts say together. */
 void collect_reward(const Recipe *recipe, StoreSample *s) {
-    s->reward = 0;
-    s->class = s->scores[0].class;
-    for (int part = 0; part < recipe->reward_funcs.n; part++) {
-        if (s->scores[part].class == SCORE_UNJUDGED) s->class = SCORE_UNJUDGED;
-        s->reward += recipe->reward_weights.at[part] * s->scores[part].value;
-    }
-    if (s->class == SCORE_UNJUDGED) s->reward = NAN;
+    s->reward = reward_total(s->scores, recipe->reward_weights.at, recipe->reward_funcs.n, &s->class);
 }
 
 RewardConf reward_conf_of(const Recipe *recipe) {
@@ -139,7 +147,7 @@ bool collect(Collector *c, uint64_t key, StoreGroup *groups, int n, Arena *arena
     for (int g = 0; g < n; g++) {
         if (!next_group(c, &groups[g], arena, err)) return false;
         groups[g].key = rng_mix(key, groups[g].place);
-        total += groups[g].n_samples;
+        total += groups[g].n_samples + (groups[g].baseline != NULL);
         if (!submit_group(c, &groups[g], g, err)) return false;
     }
     while (!engine_idle(c->engine)) {
@@ -152,8 +160,54 @@ bool collect(Collector *c, uint64_t key, StoreGroup *groups, int n, Arena *arena
     }
     while (reward_pending(c->reward) > 0)
         if (!take_scores(c, 1, groups, arena, err)) return false;
-    for (int g = 0; g < n; g++)
+    for (int g = 0; g < n; g++) {
         for (int i = 0; i < groups[g].n_samples; i++) collect_reward(c->recipe, &groups[g].samples[i]);
+        if (groups[g].baseline) collect_reward(c->recipe, groups[g].baseline);
+    }
+    return true;
+}
+
+/* ---- groups that teach ---- */
+
+/* Whether two judged answers of the group differ: in their class, or in their reward. */
+static bool has_signal(const StoreGroup *group, bool by_class) {
+    const StoreSample *first = NULL;
+    for (int i = 0; i < group->n_samples; i++) {
+        const StoreSample *s = &group->samples[i];
+        if (s->class == SCORE_UNJUDGED) continue;
+        if (!first) first = s;
+        if (by_class ? s->class != first->class : s->reward != first->reward) return true;
+    }
+    return false;
+}
+
+bool collect_signal(Collector *c, uint64_t key, StoreGroup **groups, int *all, int n, Arena *arena, Err *err) {
+    const char *how = c->recipe->dynamic_sampling;
+    bool any = strcmp(how, "none") == 0, by_class = strcmp(how, "accuracy") == 0;
+    int most = any ? n : (int)fmin((double)c->recipe->max_generation_batches * n, 1 << 28), drawn = 0, kept = 0;
+    StoreGroup *good = arena_alloc(arena, (size_t)n, sizeof *good), *bad = NULL, *wave = NULL;
+    while (kept < n && drawn < most) {
+        int count = n - kept < most - drawn ? n - kept : most - drawn;
+        wave = mem_grow(wave, (size_t)count, sizeof *wave);
+        if (!collect(c, key, wave, count, arena, err)) {
+            free(wave);
+            free(bad);
+            return false;
+        }
+        bad = mem_grow(bad, (size_t)(drawn - kept + count), sizeof *bad);
+        for (int i = 0; i < count; i++, drawn++) {
+            if (any || has_signal(&wave[i], by_class))
+                good[kept++] = wave[i];
+            else
+                bad[drawn - kept] = wave[i];
+        }
+    }
+    *groups = arena_alloc(arena, (size_t)drawn, sizeof **groups);
+    memcpy(*groups, good, (size_t)kept * sizeof **groups);
+    if (drawn > kept) memcpy(*groups + kept, bad, (size_t)(drawn - kept) * sizeof **groups);
+    *all = drawn;
+    free(wave);
+    free(bad);
     return true;
 }
 
@@ -164,6 +218,7 @@ PartStats part_stats(const StoreGroup *groups, int n, int part) {
         for (int g = 0; g < n; g++)
             for (int i = 0; i < groups[g].n_samples; i++) {
                 const RewardScore *score = &groups[g].samples[i].scores[part];
+                if (!reward_asked(score)) continue;
                 if (pass == 0) stats.unjudged += score->class == SCORE_UNJUDGED;
                 if (score->class == SCORE_UNJUDGED) continue;
                 if (pass == 0)

@@ -32,6 +32,11 @@ RewardConf reward_conf_of(const Recipe *recipe);
  * Problems whose prompt is longer than max_prompt_length are passed over. */
 bool collect(Collector *collector, uint64_t key, StoreGroup *groups, int n, Arena *arena, Err *err);
 
+/* The same with the recipe's dynamic_sampling (DAPO, arXiv 2503.14476): draws until n groups have something to teach,
+ * or max_generation_batches is reached. *groups has *all of them: first the n to learn from, in the order in which they
+ * were drawn (those without signal last, where there are too few others), then those that were passed over. */
+bool collect_signal(Collector *collector, uint64_t key, StoreGroup **groups, int *all, int n, Arena *arena, Err *err);
+
 /* Mean and standard deviation of one part's values, and counts over all samples. */
 typedef struct {
     double mean, std;

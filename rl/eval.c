@@ -142,14 +142,10 @@ static bool answers_make(Run *run, Err *err) {
 /* ---- counting ---- */
 
 static void answer_total(const Run *run, StoreAnswer *answer, const RewardScore *scores) {
-    answer->class = scores[0].class;
-    answer->verdict = scores[0].verdict;
-    answer->reward = 0;
-    for (int p = 0; p < run->parts; p++) {
-        if (scores[p].class == SCORE_UNJUDGED) answer->class = SCORE_UNJUDGED;
-        answer->reward += (run->conf->weights ? run->conf->weights[p] : 1) * scores[p].value;
-    }
-    if (answer->class == SCORE_UNJUDGED) answer->reward = NAN;
+    int first = 0; /* the part that says right or wrong */
+    while (first + 1 < run->parts && !reward_asked(&scores[first])) first++;
+    answer->verdict = scores[first].verdict;
+    answer->reward = reward_total(scores, run->conf->weights, run->parts, &answer->class);
 }
 
 /* Mean over the problems with at least k judged answers. */

@@ -235,7 +235,7 @@ static void head_backward(const Update *u, const Batch *b) {
 }
 
 static LossLogps logps_of(const BatchSample *s, const LearnSample *x) {
-    return (LossLogps){s->logp, x->old_logp, x->ref_logp, s->entropy};
+    return (LossLogps){s->logp, x->old_logp, x->ref_logp, s->entropy, NULL};
 }
 
 /* Coefficients of the samples whose last head row is in this batch. */
@@ -341,6 +341,12 @@ void learner_logp(Learner *l, Policy *policy, const BatchGroup *groups, int n) {
     bool *skip = MEM_ARRAY(bool, n);
     logp_of(l, policy, groups, n, skip);
     free(skip);
+}
+
+void learner_reference_logp(Learner *l, const BatchGroup *groups, int n) {
+    l->reference->adapters_off = l->reference == l->policy;
+    learner_logp(l, l->reference, groups, n);
+    l->reference->adapters_off = false;
 }
 
 /* The same groups, with the log-probabilities going to ref_logp. */

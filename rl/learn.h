@@ -54,6 +54,7 @@ bool learner_gradients(Learner *learner, const BatchGroup *groups, LearnSample *
                        const LossConf *loss, LearnReport *report, Err *err);
 /* Log-probabilities (and entropies) alone, into every sample's logp. */
 void learner_logp(Learner *learner, Policy *policy, const BatchGroup *groups, int n);
+void learner_reference_logp(Learner *learner, const BatchGroup *groups, int n); /* of the reference */
 
 Ten learner_grads(Learner *learner);                    /* layout of the masters */
 void learner_moments(Learner *learner, Ten *m, Ten *v); /* the same layout */

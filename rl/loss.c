@@ -14,11 +14,11 @@ static const struct {
     LossSum sum;
     LossPick pick;
 } losses[] = {
-    {"grpo", TERM_CLIP, SUM_SEQUENCE, PICK_NONE},     {"dr_grpo", TERM_CLIP, SUM_CONSTANT, PICK_NONE},
-    {"dapo", TERM_CLIP, SUM_TOKEN, PICK_NONE},        {"bnpo", TERM_CLIP, SUM_TOKEN, PICK_NONE},
+    {"grpo", TERM_CLIP, SUM_SEQUENCE, PICK_NONE},      {"dr_grpo", TERM_CLIP, SUM_CONSTANT, PICK_NONE},
+    {"dapo", TERM_CLIP, SUM_TOKEN, PICK_NONE},         {"bnpo", TERM_CLIP, SUM_TOKEN, PICK_NONE},
     {"luspo", TERM_CLIP, SUM_SEQUENCE_SUM, PICK_NONE}, {"cispo", TERM_CISPO, SUM_TOKEN, PICK_NONE},
-    {"sapo", TERM_SAPO, SUM_SEQUENCE, PICK_NONE},     {"vespo", TERM_VESPO, SUM_TOKEN, PICK_NONE},
-    {"gmpo", TERM_GMPO, SUM_SEQUENCE, PICK_NONE},     {"gpg", TERM_GPG, SUM_TOKEN, PICK_NONE},
+    {"sapo", TERM_SAPO, SUM_SEQUENCE, PICK_NONE},      {"vespo", TERM_VESPO, SUM_TOKEN, PICK_NONE},
+    {"gmpo", TERM_GMPO, SUM_SEQUENCE, PICK_NONE},      {"gpg", TERM_GPG, SUM_TOKEN, PICK_NONE},
     {"clip_cov", TERM_CLIP, SUM_TOKEN, PICK_CLIP_COV}, {"kl_cov", TERM_RATIO, SUM_TOKEN, PICK_KL_COV},
 };
 
@@ -87,7 +87,8 @@ LossNorm loss_norm(const LossConf *conf, const LossSeq *seqs, int n) {
 }
 
 bool loss_has_gradient(const LossConf *conf, const LossSeq *seq) {
-    bool any = seq->advantage != 0 || conf->beta != 0 || conf->entropy_coef != 0 || conf->pick == PICK_KL_COV;
+    bool any = seq->advantage != 0 || conf->beta != 0 || conf->entropy_coef != 0 || conf->watch_entropy ||
+               conf->pick == PICK_KL_COV;
     return any && !seq->unjudged && seq_tokens(conf, seq) > 0;
 }
 
@@ -125,7 +126,8 @@ static double clip(double x, double low, double high) { return fmin(fmax(x, low)
 
 /* PPO's clipped surrogate, -min(w A, clip(w, 1 - epsilon, 1 + epsilon_high) A) with w = exp(logp - old_logp)
  * (arXiv 1707.06347; two bounds: DAPO). Where the clipped branch is the smaller one the slope is 0. delta bounds w
- * in the first branch: for A < 0 the loss ends at delta |A| (dual clip, arXiv 1912.09729; INTELLECT-2, 2505.07291). */
+ * in the first branch: for A < 0 the loss ends at delta |A| (dual clip, arXiv 1912.09729; INTELLECT-2,
+ * 2505.07291). */
 static Term clip_term(const LossConf *conf, double w, double a) {
     double bound = conf->delta > 0 ? fmin(w, conf->delta) : w;
     double clipped = clip(w, 1 - conf->epsilon, 1 + conf->epsilon_high);
@@ -177,8 +179,8 @@ typedef struct {
     double vespo;   /* sum of the same, each within +-20 */
     bool dropped;   /* off_policy */
     double through; /* the terms' derivatives by the sequence's ratio, summed */
-    double policy, kl, ratio, max_ratio;
-    long low, high;
+    double policy, kl, ratio, max_ratio, entropy;
+    long low, high, active;
 } Seq;
 
 static double log_ratio(const LossLogps *in, int t) {
@@ -196,7 +198,9 @@ static Seq seq_of(const LossConf *conf, const LossSeq *seq, const LossLogps *in,
         if (!seq_has(seq, t)) continue;
         double d = log_ratio(in, t);
         s.mean += d;
-        s.gmpo += gmpo_open(conf, d, seq->advantage) ? d : seq->advantage > 0 ? conf->epsilon_high : -conf->epsilon;
+        s.gmpo += gmpo_open(conf, d, seq->advantage) ? d
+                  : seq->advantage > 0               ? conf->epsilon_high
+                                                     : -conf->epsilon;
         s.vespo += clip(d, -20, 20);
     }
     s.mean /= (double)tokens, s.gmpo /= (double)tokens;
@@ -241,7 +245,7 @@ static Term policy_term(const Seq *s, int t, double w) {
 static void count_clips(Seq *s, double d, double w) {
     const LossConf *conf = s->conf;
     double a = s->seq->advantage;
-    bool low = w < 1 - conf->epsilon, high = w > 1 + conf->epsilon_high;
+    bool low = w<1 - conf->epsilon, high = w> 1 + conf->epsilon_high;
     if (conf->term == TERM_CISPO) low = false, high = w > conf->epsilon_high;
     if (conf->term == TERM_GMPO) low = high = !gmpo_open(conf, d, a);
     s->low += low && a < 0;
@@ -257,6 +261,10 @@ static double token_slope(Seq *s, int t) {
     if (mark_of(s->seq, t) & MARK_HELD) { /* kl_cov, arXiv 2505.22617 */
         policy.value += conf->cov_kl * fabs(d);
         policy.by_logp += conf->cov_kl * (d > 0 ? 1 : d < 0 ? -1 : 0);
+    }
+    if (s->in->weight) {
+        double weight = (double)s->in->weight[t];
+        policy = (Term){weight * policy.value, weight * policy.by_ratio, weight * policy.by_logp};
     }
     s->policy += policy.value;
     s->kl += kl.value;
@@ -285,12 +293,13 @@ static void report_clips(LossReport *report, const LossConf *conf, long low, lon
     report->sequences++;
 }
 
-static void report_seq(LossReport *report, const Seq *s, double weight, double bonus, double entropy) {
+static void report_seq(LossReport *report, const Seq *s, double weight, double bonus) {
     report_clips(report, s->conf, s->low, s->high, s->tokens);
     report->policy_loss += weight * s->policy;
     report->loss += weight * (s->policy + s->conf->beta * s->kl) + bonus;
     report->kl += s->kl;
-    report->entropy += entropy;
+    report->entropy += s->entropy;
+    report->active += s->active;
     report->ratio += s->ratio;
     report->ratio_tokens += s->tokens;
     report->max_ratio = fmax(report->max_ratio, s->max_ratio);
@@ -307,18 +316,19 @@ bool loss_coefs(real *coef, LossReport *report, const LossConf *conf, const Loss
         return true;
     }
     long tokens = seq_tokens(conf, seq);
-    double weight = token_weight(conf, norm, tokens), bonus = 0, entropy = 0;
+    double weight = token_weight(conf, norm, tokens);
     Seq s = seq_of(conf, seq, in, tokens);
     bool finite = true;
     for (int t = 0; t < seq->n; t++) {
         if (!seq_has(seq, t)) continue;
         coef[t] = (real)(weight * token_slope(&s, t));
-        double part = loss_entropy_coef(conf, norm, seq, t);
-        if (part != 0) bonus += part * (double)in->entropy[t], entropy += (double)in->entropy[t];
         finite = finite && isfinite(coef[t]);
+        if (in->entropy && !(mark_of(seq, t) & MARK_CALM)) s.entropy += (double)in->entropy[t], s.active++;
     }
+    double bonus = conf->entropy_coef != 0 ? -conf->entropy_coef * s.entropy / (double)norm->active : 0;
     if (clips_sequences(conf)) count_clips(&s, s.mean, exp(s.mean));
-    double shared = weight * s.through / (double)tokens; /* d mean / d logp[t] = 1 / tokens, where it is not clipped */
+    double shared =
+        weight * s.through / (double)tokens; /* d mean / d logp[t] = 1 / tokens, where it is not clipped */
     for (int t = 0; shared != 0 && t < seq->n; t++)
         if (seq_has(seq, t) && (conf->term != TERM_GMPO || gmpo_open(conf, log_ratio(in, t), seq->advantage)))
             coef[t] = (real)((double)coef[t] + shared);
@@ -328,7 +338,7 @@ bool loss_coefs(real *coef, LossReport *report, const LossConf *conf, const Loss
         for (int t = 0; t < seq->n; t++) coef[t] = 0;
         return false;
     }
-    report_seq(report, &s, weight, bonus, entropy);
+    report_seq(report, &s, weight, bonus);
     return true;
 }
 
@@ -345,6 +355,7 @@ LossMetrics loss_metrics(const LossReport *report) {
         .loss = report->loss,
         .policy_loss = report->policy_loss,
         .kl = report->kl / tokens,
+        .entropy = report->entropy / fmax(1, (double)report->active),
         .ratio_mean = report->ratio_tokens > 0 ? report->ratio / (double)report->ratio_tokens : 1,
         .ratio_max = report->ratio_tokens > 0 ? report->max_ratio : 1,
         .clip_low_mean = (double)report->low / of,

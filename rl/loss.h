@@ -57,7 +57,8 @@ typedef struct {
     KlKind kl;
     bool kl_corrected; /* the KL is multiplied by the ratio: unbiased under samples of the old policy */
 
-    double entropy_coef; /* weight of the mean entropy, which is subtracted; 0: no entropies are needed */
+    double entropy_coef; /* weight of the mean entropy, which is subtracted */
+    bool watch_entropy;  /* all judged sequences go through the network, so that the mean entropy is all tokens' */
     double top_entropy;  /* share of tokens, those of the greatest entropy, that have a policy term; 1 (or 0): all */
     double cov_share;    /* PICK_*: share of tokens that may be picked */
     double cov_low, cov_high; /* PICK_CLIP_COV: among those with a covariance inside */
@@ -96,6 +97,7 @@ typedef struct {
     const real *old_logp; /* of the one that sampled (NULL: the same, so every ratio is 1) */
     const real *ref_logp; /* of the reference, NULL if and only if beta is 0 */
     const real *entropy;  /* of the policy that learns; may be NULL without an entropy bonus */
+    const real *weight;   /* importance weight of each token's policy term, a constant; NULL: 1 */
 } LossLogps;
 
 /* Counts over the whole batch of an update. */
@@ -117,12 +119,12 @@ void loss_marks(const LossConf *conf, LossSeq *seqs, const LossLogps *in, int n)
 typedef struct {
     double loss, policy_loss; /* complete once every sequence of the update has been seen; loss has KL and bonus */
     double kl;                /* summed over tokens; 0 without a reference */
-    double entropy;           /* summed over active tokens, with an entropy bonus */
+    double entropy;           /* summed over the active tokens of judged sequences, where entropies are given */
     double ratio;             /* summed over ratio_tokens, those that went through the policy term */
     double max_ratio;
     double low_min, high_max; /* least and greatest share of clipped tokens in one sequence */
     /* clip_of: what low and high count, tokens, or sequences where a ratio is the sequence's */
-    long sequences, tokens, ratio_tokens, clip_of, low, high;
+    long sequences, tokens, ratio_tokens, active, clip_of, low, high;
 } LossReport;
 
 /* Whether a sequence has any gradient. Where none of a group has, its forward and backward can be left out:
@@ -139,7 +141,7 @@ double loss_entropy_coef(const LossConf *conf, const LossNorm *norm, const LossS
 
 /* TRL's metrics of one update: means over tokens; low_min and high_max over sequences. */
 typedef struct {
-    double loss, policy_loss, kl, ratio_mean, ratio_max;
+    double loss, policy_loss, kl, entropy, ratio_mean, ratio_max;
     double clip_low_mean, clip_low_min, clip_high_mean, clip_high_max, clip_region_mean;
 } LossMetrics;
 LossMetrics loss_metrics(const LossReport *report);

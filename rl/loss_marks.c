@@ -58,8 +58,8 @@ static void covariances(const LossSeq *seqs, const LossLogps *in, Place *places,
     }
     advantage /= (double)n, logp /= (double)n;
     for (long i = 0; i < n; i++)
-        places[i].value = (seqs[places[i].seq].advantage - advantage) *
-                          ((double)in[places[i].seq].logp[places[i].token] - logp);
+        places[i].value =
+            (seqs[places[i].seq].advantage - advantage) * ((double)in[places[i].seq].logp[places[i].token] - logp);
 }
 
 static long most_picked(const LossConf *conf, long n) { return (long)fmax(1, floor(conf->cov_share * (double)n)); }

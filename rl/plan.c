@@ -45,7 +45,7 @@ bool plan_make(Plan *p, const Recipe *r, const Model *model, Err *err) {
             r->max_prompt_length, r->max_completion_length, conf->max_positions);
     bool cuts = r->top_k > 0 || r->top_p < 1 || r->min_p > 0;
     *p = (Plan){.policy = {.type = model->type, .train = true, .max_positions = (int)longest},
-                .reference = {.type = model->type, .max_positions = (int)longest},
+                .reference = {.type = model->type, .train = r->sync_ref_model, .max_positions = (int)longest},
                 .learn = {.max_prompt = (int)r->max_prompt_length,
                           .max_completion = (int)r->max_completion_length,
                           .group = (int)r->num_generations,
@@ -57,7 +57,7 @@ bool plan_make(Plan *p, const Recipe *r, const Model *model, Err *err) {
                           .weight_decay = r->weight_decay,
                           .max_grad_norm = r->max_grad_norm},
                 .engine = {.slots = (int)r->slots, .max_tokens = (int)longest, .keep_sets = cuts}};
-    p->policy.frozen = r->frozen.n ? (const char *const *)r->frozen.at : NULL;
+    p->policy.frozen = p->reference.frozen = r->frozen.n ? (const char *const *)r->frozen.at : NULL;
     p->policy_bytes = policy_bytes(model->dev, conf, &p->policy);
     /* Without its adapters the policy is the reference. */
     if (r->beta != 0 && !r->use_peft) p->reference_bytes = policy_bytes(model->dev, conf, &p->reference);

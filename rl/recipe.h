@@ -56,17 +56,36 @@ typedef struct {
     long top_k; /* 0: all tokens */
     TextList stop_strings;
 
-    /* rewards and loss */
+    /* rewards */
     TextList reward_funcs;
     NumberList reward_weights; /* as many as reward_funcs */
     bool allow_weak_sandbox;
     long reward_exec_workers, reward_exec_parallel;
     double reward_exec_deadline;
     double max_unjudged;       /* share of unjudged scores above which the run stops */
+    const char *dynamic_sampling; /* none, reward, accuracy */
+    long max_generation_batches;
+
+    /* advantages, loss, reference; what the names stand for: objective.c */
+    const char *advantage_estimator;
     const char *scale_rewards; /* group, batch, none */
-    const char *loss_type;     /* grpo, dr_grpo, dapo */
-    double beta, epsilon, epsilon_high;
+    const char *multi_objective_aggregation;
+    const char *loss_type, *loss_aggregation;
+    const char *importance_sampling_level;    /* token, sequence, sequence_token */
+    double epsilon, epsilon_high, delta;      /* delta 0: none */
+    double sapo_temperature_pos, sapo_temperature_neg;
+    double vespo_k_pos, vespo_lambda_pos, vespo_k_neg, vespo_lambda_neg;
+    double clip_cov_ratio, clip_cov_lb, clip_cov_ub, kl_cov_ratio, ppo_kl_coef;
     bool mask_truncated_completions;
+    double off_policy_mask_threshold; /* 0: none */
+    double top_entropy_quantile, entropy_coef;
+    bool use_adaptive_entropy;
+    double entropy_target, entropy_coef_delta, entropy_coef_min, entropy_coef_max;
+    double beta;
+    const char *kl_estimator; /* k1, k2, k3 */
+    bool use_bias_correction_kl, kl_in_reward, sync_ref_model;
+    long ref_model_sync_steps;
+    double ref_model_mixup_alpha;
 
     /* optimizer */
     double learning_rate, warmup_steps, warmup_ratio;

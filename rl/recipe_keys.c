@@ -4,8 +4,8 @@
  * test compares with). Reading and checking is recipe.c's. Tested by tests/test_rl_recipe.c.
  *
  * Defaults are TRL's, but for these: dtype (TRL's is of the weights; whet's is what is computed in, and the
- * weights that learn are always float32), lora_dropout, logging_steps, save_total_limit and eval_on_start (a run here is watched
- * step by step, keeps its last checkpoints and the best, and compares with the untouched model).
+ * weights that learn are always float32), lora_dropout, logging_steps, save_total_limit and eval_on_start (a run
+ * here is watched step by step, keeps its last checkpoints and the best, and compares with the untouched model).
  */
 #include "rl/recipe.h"
 
@@ -46,9 +46,6 @@
 #define HUB "whet talks to no hub; checkpoints lie in output_dir"
 #define NOT_TORCH "whet is no PyTorch program"
 #define NO_4BIT "quantised weights can't learn here yet"
-#define NO_LOSS "only loss_type grpo, dr_grpo and dapo exist here"
-#define NO_ENTROPY "the entropy terms do not exist here"
-#define NO_REF_SYNC "the reference stays as it is loaded"
 
 const RecipeKey recipe_keys[] = {
     HEADING("Model and data"),
@@ -110,8 +107,9 @@ const RecipeKey recipe_keys[] = {
            "sample from tokens with at least this share of the likeliest one's probability"),
     LIST(stop_strings, KEY_TEXTS, NULL, NULL, "texts that end an answer, besides the model's end token"),
 
-    HEADING("Rewards and loss"),
-    LIST(reward_funcs, KEY_TEXTS, SCRIPT, "math", "judges: math, format, ..., or exec:COMMAND, a program of your own; their weighted sum is the reward"),
+    HEADING("Rewards"),
+    LIST(reward_funcs, KEY_TEXTS, SCRIPT, "math",
+         "judges: math, format, ..., or exec:COMMAND, a program of your own; their weighted sum is the reward"),
     LIST(reward_weights, KEY_NUMBERS, GRPO, NULL, "a weight for each of reward_funcs; default: 1 each"),
     WHOLE(reward_exec_workers, NULL, "1", 1, 256, "copies of an exec: program that run at once"),
     WHOLE(reward_exec_parallel, NULL, "8", 1, 4096, "answers that each copy is given at a time"),
@@ -120,15 +118,69 @@ const RecipeKey recipe_keys[] = {
     NUMBER(max_unjudged, NULL, "0.1", 0, 1, "stop when a larger share of a step's answers could not be judged"),
     SWITCH(allow_weak_sandbox, NULL, "false",
            "run candidate programs also where the machine isolates them less than asked"),
+    TEXT(dynamic_sampling, NULL, "none", "none|reward|accuracy|false=none|true=reward",
+         "draw problems until none of the batch has equal rewards for all its answers (or is all right or all "
+         "wrong); "
+         "the groups that were passed over are kept in run.db"),
+    WHOLE(max_generation_batches, NULL, "10", 1, 1e6,
+          "with dynamic_sampling: draw at most so many times the problems of a batch, then learn from what is "
+          "there"),
+
+    HEADING("Advantages"),
+    TEXT(advantage_estimator, NULL, "grpo",
+         "grpo|rloo|reinforce_plus_plus|reinforce_plus_plus_baseline|remax|opo|gpg|grpo_passk",
+         "what rewards are compared with: rl/advantage.h has the formulas"),
     TEXT(scale_rewards, GRPO, "group", "group|batch|none|true=group|false=none",
          "what advantages are divided by: the standard deviation of the group, of the batch, or nothing"),
-    TEXT(loss_type, GRPO, "dapo", "grpo|dr_grpo|dapo",
-         "how tokens are averaged: per answer, over max_completion_length, or over all tokens of the update"),
-    NUMBER(beta, GRPO, "0", 0, 100,
-           "weight of the KL to the untouched model (k3); 0: none, and it isn't kept in memory"),
-    NUMBER(epsilon, GRPO, "0.2", 0, 1, "the ratio of policies is clipped below 1 minus this"),
-    NUMBER(epsilon_high, GRPO, NULL, 0, 100, "and above 1 plus this; default: epsilon"),
+    TEXT(multi_objective_aggregation, GRPO, "sum_then_normalize", "sum_then_normalize|normalize_then_sum",
+         "compare the rewards' weighted sum, or each of reward_funcs by itself (GDPO)"),
+
+    HEADING("Loss"),
+    TEXT(loss_type, GRPO, "dapo", "grpo|dr_grpo|dapo|bnpo|luspo|cispo|sapo|vespo|gmpo|gpg|clip_cov|kl_cov",
+         "the policy's term, and how tokens are averaged (bnpo is dapo, as the update is one batch): rl/loss.c"),
+    TEXT(loss_aggregation, NULL, "auto", "auto|token|sequence|sequence_sum|constant",
+         "average over all tokens, per answer, sum per answer, or over max_completion_length; auto: loss_type's"),
+    TEXT(importance_sampling_level, GRPO, "token", "token|sequence|sequence_token",
+         "whose ratio of policies: the token's, or the answer's (GSPO), that with the token's own gradient"),
+    NUMBER(epsilon, GRPO, "0.2", 0, 1e6, "the ratio of policies is clipped below 1 minus this"),
+    NUMBER(epsilon_high, GRPO, NULL, 0, 1e6, "and above 1 plus this (cispo: above this); default: epsilon"),
+    NUMBER(delta, GRPO, NULL, 0, 1e6,
+           "and bounded here where the advantage is negative (dual clip); default: nowhere"),
+    NUMBER(sapo_temperature_pos, GRPO, "1", 1e-6, 1e6, "sapo: temperature of its gate for positive advantages"),
+    NUMBER(sapo_temperature_neg, GRPO, "1.05", 1e-6, 1e6, "and for others"),
+    NUMBER(vespo_k_pos, GRPO, "2", 0, 1e6, "vespo: power of the ratio for positive advantages"),
+    NUMBER(vespo_lambda_pos, GRPO, "3", 0, 1e6, "and its decay"),
+    NUMBER(vespo_k_neg, GRPO, "3", 0, 1e6, "vespo: power of the ratio for negative advantages"),
+    NUMBER(vespo_lambda_neg, GRPO, "2", 0, 1e6, "and its decay"),
+    NUMBER(clip_cov_ratio, NULL, "2e-4", DBL_MIN, 1,
+           "clip_cov: share of tokens that are taken out, at random, of those"),
+    NUMBER(clip_cov_lb, NULL, "1", -1e6, 1e6, "with a covariance of advantage and log-prob above this"),
+    NUMBER(clip_cov_ub, NULL, "5", -1e6, 1e6, "and below this"),
+    NUMBER(kl_cov_ratio, NULL, "2e-4", DBL_MIN, 1,
+           "kl_cov: share of tokens, those of the greatest covariance, with"),
+    NUMBER(ppo_kl_coef, NULL, "1", 0, 1e6, "this weight on how far they are from the policy that sampled"),
     SWITCH(mask_truncated_completions, GRPO, "false", "leave answers that ran out of tokens out of the loss"),
+    NUMBER(off_policy_mask_threshold, GRPO, NULL, 0, 1e6,
+           "leave answers with a negative advantage out that the policy has moved from by more, in mean log-prob"),
+    NUMBER(top_entropy_quantile, GRPO, "1", DBL_MIN, 1,
+           "learn only from this share of tokens, the least certain ones"),
+    NUMBER(entropy_coef, GRPO, "0", -1e6, 1e6, "weight of the mean entropy, which is to grow"),
+    SWITCH(use_adaptive_entropy, GRPO, "false", "let that weight follow the entropy:"),
+    NUMBER(entropy_target, GRPO, "0.2", 0, 1e6, "it grows while the entropy is below this, else it shrinks,"),
+    NUMBER(entropy_coef_delta, GRPO, "0.005", 0, 1e6, "by so much an update,"),
+    NUMBER(entropy_coef_min, GRPO, "0", 0, 1e6, "not below this"),
+    NUMBER(entropy_coef_max, GRPO, "1", 0, 1e6, "and not above this"),
+
+    HEADING("The reference model"),
+    NUMBER(beta, GRPO, "0", 0, 100,
+           "weight of the KL to the untouched model; 0: none, and it isn't kept in memory"),
+    TEXT(kl_estimator, NULL, "k3", "k1|k2|k3|kl=k1|mse=k2|low_var_kl=k3", "how the KL is estimated: rl/loss.h"),
+    SWITCH(use_bias_correction_kl, GRPO, "true", "multiply it by the ratio of policies, so that it is unbiased"),
+    SWITCH(kl_in_reward, NULL, "false",
+           "subtract it from the rewards, summed over the answer, instead of the loss"),
+    SWITCH(sync_ref_model, GRPO, "false", "let the untouched model follow the one that learns"),
+    WHOLE(ref_model_sync_steps, GRPO, "512", 1, 1e9, "every so many updates,"),
+    NUMBER(ref_model_mixup_alpha, GRPO, "0.6", DBL_MIN, 1, "by this share; 1: replaced"),
 
     HEADING("Optimizer (AdamW)"),
     NUMBER(learning_rate, GRPO, "1e-6", 0, 10, "learning rate after the warm-up"),
@@ -301,18 +353,6 @@ const RecipeKey recipe_keys[] = {
     UNNEEDED("debug", HF, NOT_TORCH),
     UNNEEDED("skip_memory_metrics", HF, "the memory plan is printed before the run"),
     /* Parameters of choices that are themselves refused: without the choice they say nothing. */
-    UNNEEDED("sapo_temperature_neg", GRPO, NO_LOSS),
-    UNNEEDED("sapo_temperature_pos", GRPO, NO_LOSS),
-    UNNEEDED("vespo_k_pos", GRPO, NO_LOSS),
-    UNNEEDED("vespo_lambda_pos", GRPO, NO_LOSS),
-    UNNEEDED("vespo_k_neg", GRPO, NO_LOSS),
-    UNNEEDED("vespo_lambda_neg", GRPO, NO_LOSS),
-    UNNEEDED("ref_model_mixup_alpha", GRPO, NO_REF_SYNC),
-    UNNEEDED("ref_model_sync_steps", GRPO, NO_REF_SYNC),
-    UNNEEDED("entropy_coef_min", GRPO, NO_ENTROPY),
-    UNNEEDED("entropy_coef_max", GRPO, NO_ENTROPY),
-    UNNEEDED("entropy_coef_delta", GRPO, NO_ENTROPY),
-    UNNEEDED("entropy_target", GRPO, NO_ENTROPY),
     UNNEEDED("max_tool_calling_iterations", GRPO, "there are no tools"),
     UNNEEDED("bnb_4bit_quant_type", MODEL, NO_4BIT),
     UNNEEDED("use_bnb_nested_quant", MODEL, NO_4BIT),
@@ -347,17 +387,6 @@ const RecipeKey recipe_keys[] = {
     REFUSED("repetition_penalty", GRPO, "1", "sampling here has no penalties"),
     REFUSED("vllm_structured_outputs_regex", GRPO, NULL, "sampling here is free"),
     REFUSED("vllm_guided_decoding_regex", OLD, NULL, "sampling here is free"),
-    REFUSED("delta", GRPO, NULL, "the two-sided clip does not exist here"),
-    REFUSED("importance_sampling_level", GRPO, "token", "ratios are by token here"),
-    REFUSED("multi_objective_aggregation", GRPO, "sum_then_normalize",
-            "rewards are summed before the group is compared"),
-    REFUSED("sync_ref_model", GRPO, "false", NO_REF_SYNC),
-    REFUSED("top_entropy_quantile", GRPO, "1", NO_ENTROPY),
-    REFUSED("entropy_coef", GRPO, "0", NO_ENTROPY),
-    REFUSED("use_adaptive_entropy", GRPO, "false", NO_ENTROPY),
-    REFUSED("off_policy_mask_threshold", GRPO, NULL, "off-policy masks do not exist here"),
-    REFUSED("use_bias_correction_kl", GRPO, "false",
-            "the KL is k3 without a ratio (only with beta above 0 does it matter)"),
     REFUSED("reward_model_name_or_path", SCRIPT, NULL, "rewards are rules here: reward_funcs"),
     REFUSED("optim", HF, "adamw_torch|adamw_torch_fused|adamw_hf", "the optimizer is AdamW in float32"),
     REFUSED("optim_args", HF, NULL, "the optimizer is AdamW: adam_beta1, adam_beta2, adam_epsilon, weight_decay"),

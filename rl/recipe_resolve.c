@@ -172,6 +172,95 @@ static bool adapters_check(Recipe *r, Err *err) {
     return true;
 }
 
+/* ---- advantages and loss ---- */
+
+/* Keys that say nothing beside another key's value: whoever sets them is told. */
+static const struct {
+    const char *key, *of, *values; /* "of" must have one of the values, apart by | */
+} only_with[] = {
+    {"delta", "loss_type", "grpo|dr_grpo|dapo|bnpo|luspo|clip_cov"},
+    {"sapo_temperature_pos", "loss_type", "sapo"},
+    {"sapo_temperature_neg", "loss_type", "sapo"},
+    {"vespo_k_pos", "loss_type", "vespo"},
+    {"vespo_lambda_pos", "loss_type", "vespo"},
+    {"vespo_k_neg", "loss_type", "vespo"},
+    {"vespo_lambda_neg", "loss_type", "vespo"},
+    {"clip_cov_ratio", "loss_type", "clip_cov"},
+    {"clip_cov_lb", "loss_type", "clip_cov"},
+    {"clip_cov_ub", "loss_type", "clip_cov"},
+    {"kl_cov_ratio", "loss_type", "kl_cov"},
+    {"ppo_kl_coef", "loss_type", "kl_cov"},
+    {"importance_sampling_level", "loss_type", "grpo|dr_grpo|dapo|bnpo|luspo|cispo|sapo"},
+    {"scale_rewards", "advantage_estimator", "grpo|grpo_passk"},
+    {"max_generation_batches", "dynamic_sampling", "reward|accuracy"},
+};
+
+static bool is_one_of(const char *word, const char *words) {
+    size_t n = strlen(word);
+    for (const char *p = words; *p; p += strcspn(p, "|"), p += *p == '|')
+        if (strcspn(p, "|") == n && strncmp(p, word, n) == 0) return true;
+    return false;
+}
+
+static const char *text_of(const Recipe *r, const char *key) {
+    return *(const char *const *)((const char *)r + recipe_keys[recipe_key_find(key)].at);
+}
+
+/* Whether the key's field has another value than by default. */
+static bool is_changed(const Recipe *r, const char *key) {
+    Recipe plain;
+    recipe_default(&plain);
+    const RecipeKey *row = &recipe_keys[recipe_key_find(key)];
+    const char *now = (const char *)r + row->at, *before = (const char *)&plain + row->at;
+    bool same = row->type == KEY_TEXT     ? strcmp(*(const char *const *)now, *(const char *const *)before) == 0
+                : row->type == KEY_NUMBER ? *(const double *)now == *(const double *)before
+                                          : *(const long *)now == *(const long *)before;
+    recipe_free(&plain);
+    return !same;
+}
+
+static void idle_notes(Recipe *r) {
+    for (size_t i = 0; i < sizeof only_with / sizeof *only_with; i++) {
+        const char *key = only_with[i].key, *word = text_of(r, only_with[i].of);
+        if (!is_given(r, key) || is_one_of(word, only_with[i].values) || !is_changed(r, key)) continue;
+        note_add(r, arena_format(&r->arena, "%s: changes nothing with %s %s", key, only_with[i].of, word));
+    }
+}
+
+static bool objective_check(Recipe *r, Err *err) {
+    bool by_part = strcmp(r->multi_objective_aggregation, "normalize_then_sum") == 0;
+    bool by_token = strcmp(r->importance_sampling_level, "token") == 0;
+    if (by_part && strcmp(r->advantage_estimator, "grpo") != 0)
+        return err_set(err,
+                       "multi_objective_aggregation normalize_then_sum is a form of advantage_estimator grpo, not "
+                       "of %s",
+                       r->advantage_estimator);
+    if (by_part && r->kl_in_reward)
+        return err_set(err,
+                       "kl_in_reward asks for one reward, which multi_objective_aggregation normalize_then_sum "
+                       "does not have");
+    if (r->kl_in_reward && r->beta == 0)
+        return err_set(err, "kl_in_reward without a weight: say beta, for example 0.05");
+    if (r->sync_ref_model && r->use_peft)
+        return err_set(err,
+                       "sync_ref_model and use_peft contradict each other: the reference is the model without "
+                       "its adapters");
+    if (r->sync_ref_model && r->beta == 0)
+        return err_set(err, "sync_ref_model without a reference: it is there with beta above 0 only");
+    if (!by_token && is_one_of(r->loss_type, "clip_cov|kl_cov"))
+        return err_set(err, "loss_type %s goes with importance_sampling_level token only", r->loss_type);
+    if (r->delta > 0 && r->delta <= 1 + r->epsilon_high && is_one_of(r->loss_type, only_with[0].values))
+        return err_set(err, "delta %g is inside the clip of 1 + epsilon_high %g: raise it", r->delta,
+                       r->epsilon_high);
+    if (r->clip_cov_lb >= r->clip_cov_ub)
+        return err_set(err, "clip_cov_lb %g is not below clip_cov_ub %g", r->clip_cov_lb, r->clip_cov_ub);
+    if (r->entropy_coef_min > r->entropy_coef_max)
+        return err_set(err, "entropy_coef_min %g is above entropy_coef_max %g", r->entropy_coef_min,
+                       r->entropy_coef_max);
+    idle_notes(r);
+    return true;
+}
+
 static bool is_generator(const char *name) { return strncmp(name, "generate:", 9) == 0; }
 
 static bool eval_resolve(Recipe *r, Err *err) {
@@ -206,7 +295,7 @@ bool recipe_resolve(Recipe *recipe, Err *err) {
     unneeded_note(recipe);
     return required_check(recipe, err) && batches_resolve(recipe, err) && schedule_check(recipe, err) &&
            rewards_resolve(recipe, err) && sampling_check(recipe, err) && adapters_check(recipe, err) &&
-           eval_resolve(recipe, err) && resume_resolve(recipe, err);
+           objective_check(recipe, err) && eval_resolve(recipe, err) && resume_resolve(recipe, err);
 }
 
 long recipe_updates(const Recipe *recipe, long problems) {

@@ -75,10 +75,13 @@ static bool logps_fit(Replay *replay, long step, const char *who, const StoreSam
     return false;
 }
 
-/* Whether its reward is the weighted sum of its scores. */
-static bool reward_fits(Replay *replay, long step, const char *who, const Recipe *r, const StoreSample *s) {
+/* Whether its reward is the weighted sum of its scores, less what kl_in_reward took off. */
+static bool reward_fits(Replay *replay, long step, const char *who, const Recipe *r, const StoreSample *s,
+                        double penalty) {
     StoreSample fresh = *s;
     collect_reward(r, &fresh);
+    if (penalty != 0) fresh.reward -= penalty;
+    if (penalty != 0 && !replay->same_path) return true;
     if (fresh.class == s->class && (fresh.reward == s->reward || (isnan(fresh.reward) && isnan(s->reward))))
         return true;
     fault(replay, step, "%s: its reward is stored as %g (%s), and its scores give %g (%s)", who, s->reward,
@@ -129,12 +132,17 @@ static void sample_equal(Replay *replay, const Trainer *t, long step, const char
 /* The round sampled and judged once more, by the code that did it first. */
 static bool sampled_again(Replay *replay, Trainer *t, long step, Err *err) {
     Arena arena = {0};
-    int n = t->n_groups;
-    StoreGroup *groups = arena_alloc(&arena, (size_t)n, sizeof *groups);
+    int n = t->all_groups, drawn = 0;
+    StoreGroup *groups = NULL;
     uint64_t next = t->collector.next_place;
-    t->collector.next_place = t->groups[0].place;
-    bool good = collect(&t->collector, round_key(t->recipe, step), groups, n, &arena, err);
+    for (int g = 0; g < n; g++)
+        if (t->groups[g].place < t->collector.next_place) t->collector.next_place = t->groups[g].place;
+    bool good =
+        collect_signal(&t->collector, round_key(t->recipe, step), &groups, &drawn, t->n_groups, &arena, err);
     t->collector.next_place = next;
+    if (good && drawn != n)
+        fault(replay, step, "sampled anew, %d groups were drawn where %d are stored", drawn, n);
+    if (drawn < n) n = drawn;
     for (int g = 0; good && g < n; g++) {
         if (groups[g].place != t->groups[g].place ||
             strcmp(groups[g].problem.problem, t->groups[g].problem.problem) != 0) {
@@ -156,6 +164,12 @@ static bool before(void *self, Trainer *t, long step, const BatchGroup *groups, 
     Replay *replay = self;
     Arena arena = {0};
     int faults = replay->faults;
+    double weight = t->objective.kl_reward;
+    double *kl = arena_alloc(&arena, (size_t)n * (size_t)t->recipe->num_generations, sizeof *kl);
+    if (weight != 0 && !round_kl_sums(t, kl, err)) {
+        arena_free(&arena);
+        return false;
+    }
     learner_logp(t->learner, t->model.policy, groups, n);
     for (int g = 0; g < n; g++) {
         const StoreGroup *group = &t->groups[g];
@@ -168,7 +182,8 @@ static bool before(void *self, Trainer *t, long step, const BatchGroup *groups, 
             const real *drawn = (s->sample.kept ? s->sample.draw_logp : s->sample.logp) + s->sample.n_prompt;
             bool good = logps_fit(replay, step, who, s, drawn, groups[g].samples[i].logp, text_good);
             if (good && !text_good) fault(replay, step, "%s: its text was altered: its tokens spell another", who);
-            rewards_good = reward_fits(replay, step, who, t->recipe, s) && rewards_good;
+            rewards_good = reward_fits(replay, step, who, t->recipe, s, weight * kl[g * group->n_samples + i]) &&
+                           rewards_good;
         }
         for (int i = 0; rewards_good && i < group->n_samples; i++) {
             const StoreSample *s = &group->samples[i];

@@ -108,7 +108,8 @@ CREATE TABLE groups (
     id            INTEGER PRIMARY KEY,
     run           INTEGER NOT NULL,
     step          INTEGER NOT NULL,
-    position      INTEGER NOT NULL, -- inside the step, from 0: the order in which it was learnt from
+    position      INTEGER NOT NULL, -- inside the step, from 0: the order in which it was learnt from; last come those
+                                    -- that dynamic_sampling passed over
     problem_id    INTEGER NOT NULL REFERENCES problems,
     place         INTEGER NOT NULL, -- in the endless order of the source
     key           INTEGER NOT NULL, -- of its random numbers
@@ -132,7 +133,7 @@ CREATE TABLE samples (
     group_id       INTEGER NOT NULL REFERENCES groups,
     number         INTEGER NOT NULL, -- inside the group, from 0
     parent_id      INTEGER REFERENCES samples, -- the sample that this one goes on from
-    stage          TEXT NOT NULL,    -- what it was sampled for: train
+    stage          TEXT NOT NULL,    -- what it was sampled for: train; baseline: the greedy answer of ReMax
     n_prompt       INTEGER NOT NULL, -- tokens before the policy's own (the group's prompt, or more)
     n_tokens       INTEGER NOT NULL, -- tokens after n_prompt: the length of the answer
     tokens         BLOB NOT NULL,
@@ -144,7 +145,8 @@ CREATE TABLE samples (
     text           TEXT NOT NULL,    -- the answer, decoded; U+FFFD for what is no UTF-8
     finish         TEXT NOT NULL,    -- stop, length, cancelled
     policy_version INTEGER NOT NULL, -- of the policy that wrote its last token
-    reward         REAL,             -- weighted sum of the scores; NULL: unjudged, and not learnt from
+    reward         REAL,             -- weighted sum of the scores, less the KL of kl_in_reward; NULL: unjudged, and not
+                                     -- learnt from
     class          TEXT NOT NULL CHECK (class IN ('right', 'wrong', 'unjudged')),
     UNIQUE (group_id, number)
 );
@@ -304,7 +306,8 @@ SELECT s.id AS sample_id, g.run, g.step, g.position, s.number, p.problem, p.answ
        s.n_tokens, s.finish, p.id AS problem_id, p.kind
 FROM samples s
 JOIN groups g ON g.id = s.group_id
-JOIN problems p ON p.id = g.problem_id;
+JOIN problems p ON p.id = g.problem_id
+WHERE s.stage = 'train';
 
 -- How the run went:
 --   SELECT * FROM reward_by_step;
@@ -328,7 +331,7 @@ ORDER BY y.right_share, y.asked DESC, y.problem_id;
 CREATE VIEW longest_right AS
 SELECT s.n_tokens, g.step, p.problem, p.answer, s.text, s.id AS sample_id, g.run
 FROM samples s CROSS JOIN groups g ON g.id = s.group_id CROSS JOIN problems p ON p.id = g.problem_id
-WHERE s.class = 'right'
+WHERE s.class = 'right' AND s.stage = 'train'
 ORDER BY s.n_tokens DESC, s.id;
 
 -- Why answers were judged as they were:

@@ -56,7 +56,7 @@ typedef struct {
     Sample sample;    /* ticket is not stored; index is the sample's number in its group */
     const char *text; /* the completion, decoded; stored with U+FFFD for what is no UTF-8 */
     size_t text_n;
-    const char *stage; /* what it was sampled for: "train" */
+    const char *stage; /* what it was sampled for: "train", "baseline" */
     int64_t parent;    /* id of the sample that it goes on from; 0: none */
     double reward;     /* NaN: unjudged */
     ScoreClass class;
@@ -78,6 +78,7 @@ typedef struct {
     bool signal;
     StoreSample *samples;
     int n_samples;
+    StoreSample *baseline; /* the greedy answer that they are compared with (ReMax); NULL: none */
 } StoreGroup;
 
 typedef struct {

@@ -138,6 +138,8 @@ static bool samples_read(Store *store, int64_t run, StoreStep *step, StoreGroup 
     for (int i = 0; got == 0 && i < group->n_samples; i++) {
         if (!scores_read(store, step, &group->samples[i], &step->arena, err)) return false;
     }
+    if (group->n_samples > 0 && strcmp(group->samples[group->n_samples - 1].stage, "baseline") == 0)
+        group->baseline = &group->samples[--group->n_samples];
     return got == 0;
 }
 

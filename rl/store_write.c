@@ -90,6 +90,8 @@ static bool group_put(Store *store, int64_t run, const StoreStep *step, int posi
         good = sample_put(store, g, s, json, err) && scores_put(store, step, s, err);
         if (good && !isnan(s->advantage)) good = use_put(store, run, step->step, s->id, s->advantage, err);
     }
+    if (good && g->baseline)
+        good = sample_put(store, g, g->baseline, json, err) && scores_put(store, step, g->baseline, err);
     return good;
 }
 
@@ -104,12 +106,12 @@ static bool summaries_put(Store *store, int64_t run, int64_t step, Err *err) {
                      "total(s.reward) AS reward, sum(s.class = 'right') AS n_right, "
                      "sum(s.class = 'unjudged') AS unjudged, sum(s.finish = 'length') AS clipped, "
                      "sum(s.n_tokens) AS tokens FROM groups g CROSS JOIN samples s ON s.group_id = g.id "
-                     "WHERE g.run = ? AND g.step = ? GROUP BY g.id) GROUP BY run, step",
+                     "WHERE g.run = ? AND g.step = ? AND s.stage = 'train' GROUP BY g.id) GROUP BY run, step",
                      "ll", run, step) &&
            store_put(store, err,
                      "INSERT INTO problem_summary SELECT g.problem_id, count(*), sum(s.class = 'right'), "
                      "total(s.reward), g.step, g.step FROM groups g CROSS JOIN samples s ON s.group_id = g.id "
-                     "WHERE g.run = ? AND g.step = ? AND s.class <> 'unjudged' GROUP BY g.problem_id "
+                     "WHERE g.run = ? AND g.step = ? AND s.class <> 'unjudged' AND s.stage = 'train' GROUP BY g.problem_id "
                      "ON CONFLICT DO UPDATE SET asked = asked + excluded.asked, "
                      "n_right = n_right + excluded.n_right, reward = reward + excluded.reward, "
                      "first_step = min(first_step, excluded.first_step), "
@@ -119,7 +121,7 @@ static bool summaries_put(Store *store, int64_t run, int64_t step, Err *err) {
                      "INSERT INTO step_verdicts SELECT g.run, g.step, c.name, c.class, c.verdict, count(*), "
                      "avg(c.value), avg(c.microseconds) FROM groups g CROSS JOIN samples s ON s.group_id = g.id "
                      "CROSS JOIN scores c ON c.sample_id = s.id WHERE g.run = ? AND g.step = ? "
-                     "GROUP BY g.run, g.step, c.name, c.class, c.verdict",
+                     "AND s.stage = 'train' GROUP BY g.run, g.step, c.name, c.class, c.verdict",
                      "ll", run, step);
 }
 

@@ -7,15 +7,9 @@
 #include <string.h>
 
 #include "rl/eval.h"
+#include "rl/reference.h"
 
 /* ---- where a step stands ---- */
-
-/* Updates come in rounds: each draws samples once and learns from them updates_per_generation times, a slice of
- * the groups at a time, num_iterations times around. */
-typedef struct {
-    long first;        /* the round's first step */
-    int slice, slices; /* of this step */
-} Round;
 
 static Round round_of(const Recipe *r, long step) {
     long at = (step - 1) % r->updates_per_generation, slices = r->generation_groups / r->batch_groups;
@@ -28,7 +22,7 @@ static void round_free(Trainer *t) {
     arena_free(&t->round_arena);
     store_step_free(&t->stored);
     t->groups = NULL;
-    t->n_groups = 0;
+    t->n_groups = t->all_groups = 0;
 }
 
 static void show_progress(void *self, long done, long total) {
@@ -52,36 +46,21 @@ static bool round_begin(Trainer *t, long step, Err *err) {
     t->round = step;
     if (step <= t->stored_last) {
         if (!store_step_read(t->store, t->run.id, step, &t->stored, err)) return false;
-        if (t->stored.n_groups != n)
+        if (t->stored.n_groups < n)
             return err_set(err, "%s: step %ld holds %d groups where the recipe asks for %d", t->store_path, step,
                            t->stored.n_groups, n);
-        t->groups = t->stored.groups, t->n_groups = n;
-        t->collector.next_place = t->groups[n - 1].place + 1;
+        t->groups = t->stored.groups, t->n_groups = n, t->all_groups = t->stored.n_groups;
+        t->collector.next_place = 0;
+        for (int g = 0; g < t->all_groups; g++)
+            if (t->groups[g].place >= t->collector.next_place) t->collector.next_place = t->groups[g].place + 1;
     } else {
-        t->groups = arena_alloc(&t->round_arena, (size_t)n, sizeof *t->groups);
-        t->n_groups = n;
         t->collector.progress = show_progress, t->collector.self = t;
-        if (!collect(&t->collector, round_key(r, step), t->groups, n, &t->round_arena, err)) return false;
+        if (!collect_signal(&t->collector, round_key(r, step), &t->groups, &t->all_groups, n, &t->round_arena, err))
+            return false;
+        t->n_groups = n;
     }
     t->advantages = arena_alloc(&t->round_arena, (size_t)n * (size_t)r->num_generations, sizeof(double));
-    return true;
-}
-
-/* Advantages of the round's samples, and what its groups' rewards look like. */
-static void round_advantages(Trainer *t, AdvantageReport *report) {
-    int n = t->n_groups, size = (int)t->recipe->num_generations;
-    double *rewards = MEM_ARRAY(double, (size_t)n *(size_t)size);
-    GroupStats *stats = MEM_ARRAY(GroupStats, n);
-    for (int g = 0; g < n; g++)
-        for (int i = 0; i < size; i++) rewards[g * size + i] = t->groups[g].samples[i].reward;
-    AdvantageIn in = {.scale = t->scale, .groups = n, .size = size, .rewards = rewards};
-    advantages_compute(t->advantages, stats, report, &in);
-    for (int g = 0; g < n; g++) {
-        t->groups[g].reward_mean = stats[g].mean, t->groups[g].reward_std = stats[g].std;
-        t->groups[g].judged = stats[g].judged, t->groups[g].signal = stats[g].signal;
-    }
-    free(rewards);
-    free(stats);
+    return step <= t->stored_last || round_kl(t, err);
 }
 
 /* Too many samples that could not be judged: a reward that is broken must not teach. */
@@ -105,13 +84,6 @@ static bool judged_enough(const Trainer *t, Err *err) {
 
 /* ---- learning ---- */
 
-typedef struct {
-    BatchGroup *groups;
-    LearnSample **extra;
-    int n, group0; /* groups of the round */
-    Arena arena;
-} Slice;
-
 /* A stored sample as the learner sees it. */
 static bool batch_sample(const Trainer *t, BatchSample *to, const StoreSample *from, Arena *arena, Err *err) {
     const Sample *s = &from->sample;
@@ -129,7 +101,7 @@ static bool batch_sample(const Trainer *t, BatchSample *to, const StoreSample *f
 /* The log-probabilities that it was drawn with, inside what top_k, top_p and min_p kept. */
 static const real *drawn_logp(const Sample *s) { return (s->kept ? s->draw_logp : s->logp) + s->n_prompt; }
 
-static bool slice_of(Trainer *t, Round round, Slice *out, Err *err) {
+bool slice_of(Trainer *t, Round round, Slice *out, Err *err) {
     bool good = true;
     int n = t->n_groups / round.slices;
     Slice slice = {.n = n, .group0 = round.slice * n};
@@ -151,7 +123,7 @@ static bool slice_of(Trainer *t, Round round, Slice *out, Err *err) {
                                .truncated = s->sample.finish == FINISH_LENGTH,
                                .unjudged = s->class == SCORE_UNJUDGED};
             x->old_logp = drawn_logp(&s->sample);
-            if (t->loss.beta != 0) x->ref_logp = arena_alloc(&slice.arena, (size_t)count, sizeof(real));
+            if (t->objective.loss.beta != 0) x->ref_logp = arena_alloc(&slice.arena, (size_t)count, sizeof(real));
         }
     }
     *out = slice;
@@ -227,7 +199,11 @@ static void step_metrics(Numbers *out, Trainer *t, const AdvantageReport *advant
     }
     length_metrics(out, t->groups, t->n_groups);
     number_add(out, "entropy", learn->entropy_sum / tokens);
-    if (t->loss.beta != 0) number_add(out, "kl", loss.kl);
+    if (t->objective.loss.beta != 0) number_add(out, "kl", loss.kl);
+    if (t->objective.kl_reward != 0) number_add(out, "kl", round_mean_kl(t));
+    if (t->recipe->use_adaptive_entropy) number_add(out, "entropy_coef", t->state.entropy.coef);
+    if (strcmp(t->recipe->dynamic_sampling, "none") != 0)
+        number_add(out, "groups_passed_over", t->all_groups - t->n_groups);
     number_add(out, "policy_loss", loss.policy_loss);
     number_add(out, "clip_ratio/low_mean", loss.clip_low_mean);
     number_add(out, "clip_ratio/low_min", loss.clip_low_min);
@@ -275,7 +251,7 @@ static bool store_step(Trainer *t, long step, const Slice *slice, const Numbers 
                 uses[row.n_uses++] = (StoreUse){s->id, advantage};
             }
         }
-    if (step == t->round) row.groups = t->groups, row.n_groups = t->n_groups;
+    if (step == t->round) row.groups = t->groups, row.n_groups = t->all_groups;
     row.uses = uses;
     bool good = store_step_write(t->store, t->run.id, &row, err);
     free(uses);
@@ -317,9 +293,19 @@ static void report_of_step(Trainer *t, long step, const Numbers *m, double sampl
 
 static long round_tokens(const Trainer *t) {
     long n = 0;
-    for (int g = 0; g < t->n_groups; g++)
+    for (int g = 0; g < t->all_groups; g++) {
         for (int i = 0; i < t->groups[g].n_samples; i++) n += t->groups[g].samples[i].sample.n;
+        if (t->groups[g].baseline) n += t->groups[g].baseline->sample.n;
+    }
     return n;
+}
+
+/* What follows the policy: the reference model, and the weight of the entropy bonus. */
+static void follow(Trainer *t, long step, const LearnReport *learn) {
+    const Recipe *r = t->recipe;
+    if (r->sync_ref_model && step % r->ref_model_sync_steps == 0)
+        reference_follow(t->reference, t->model.policy, r->ref_model_mixup_alpha);
+    if (r->use_adaptive_entropy) entropy_update(r, &t->state.entropy, loss_metrics(&learn->loss).entropy);
 }
 
 /* All samples of the round, before anything is learnt from them. */
@@ -354,10 +340,13 @@ bool train_step(Trainer *t, long step, Err *err) {
     bool good = slice_of(t, round, &slice, err);
     double rate = r->learning_rate * schedule_factor(&t->schedule, step - 1);
     LearnReport learn;
+    LossConf loss = t->objective.loss;
+    loss.entropy_coef = entropy_coef(r, &t->state.entropy);
+    loss.key = rng_mix(rng_mix((uint64_t)r->seed, 0x636c6970), (uint64_t)step);
     report_progress(t->report, "learning", 0, 0);
     if (good && t->audit && step == t->round) good = show_round(t, step, err);
     good = good &&
-           learner_update(t->learner, slice.groups, slice.extra, slice.n, &t->loss, rate, step, &learn, err) &&
+           learner_update(t->learner, slice.groups, slice.extra, slice.n, &loss, rate, step, &learn, err) &&
            same_logp(t, &learn, step, err);
     double t2 = clock_seconds();
     Numbers metrics = {0}, seconds = {0};
@@ -365,6 +354,7 @@ bool train_step(Trainer *t, long step, Err *err) {
         t->state.step = step, t->state.version = t->model.policy->version,
         t->state.next_place = t->collector.next_place;
         t->state.weight_hash = weights_hash(t->model.policy);
+        follow(t, step, &learn);
         step_metrics(&metrics, t, &advantage, &learn, rate, step);
         number_add(&seconds, "sample", t1 - t0);
         number_add(&seconds, "forward", learn.forward_seconds);
@@ -389,8 +379,9 @@ bool train_step(Trainer *t, long step, Err *err) {
 /* ---- the run ---- */
 
 static bool save(Trainer *t, Err *err) {
-    CheckpointParts parts = {t->model.policy, t->learner, t->model.tok, model_file_chat_template(t->model.file),
-                             t->prompt_template};
+    CheckpointParts parts = {t->model.policy,    t->learner,
+                             t->model.tok,       model_file_chat_template(t->model.file),
+                             t->prompt_template, t->recipe->sync_ref_model ? t->reference : NULL};
     report_progress(t->report, "saving", 0, 0);
     if (!checkpoint_save(t->recipe->output_dir, &t->state, &parts, err)) return false;
     checkpoint_prune(t->recipe->output_dir, t->recipe->save_total_limit, t->state.best_step);

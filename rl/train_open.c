@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "rl/reference.h"
 #include "rl/version.h"
 
 static char *path_in(Trainer *t, const char *folder, const char *name) {
@@ -25,6 +26,7 @@ static bool exists(const char *path) {
 static bool open_folder(Trainer *t, char **folder, Err *err) {
     const Recipe *r = t->recipe;
     *folder = NULL;
+    t->state.entropy = entropy_state(r);
     t->store_path = path_in(t, r->output_dir, "run.db");
     if (!folder_make(r->output_dir, err)) return false;
     if (access(r->output_dir, W_OK) != 0)
@@ -112,6 +114,7 @@ static bool open_model(Trainer *t, const char *folder, Err *err) {
     t->engine = engine_open(t->model.policy, t->model.tok, &t->plan.engine, err);
     if (t->engine) t->learner = learner_open(t->model.policy, reference, &t->plan.learn, err);
     if (!t->learner) return false;
+    if (folder && r->sync_ref_model && !reference_read(folder, t->reference, err)) return false;
     return !folder || checkpoint_moments(folder, t->model.policy, t->learner, err);
 }
 
@@ -142,14 +145,7 @@ static bool open_data(Trainer *t, Err *err) {
 
 static bool open_maths(Trainer *t, Err *err) {
     const Recipe *r = t->recipe;
-    t->loss = (LossConf){.epsilon = r->epsilon,
-                         .epsilon_high = r->epsilon_high,
-                         .beta = r->beta,
-                         .max_completion_length = (int)r->max_completion_length,
-                         .mask_truncated_completions = r->mask_truncated_completions};
-    if (!loss_find(r->loss_type, &t->loss)) return err_set(err, "loss_type %s is not known", r->loss_type);
-    if (!scale_rewards_find(r->scale_rewards, &t->scale))
-        return err_set(err, "scale_rewards %s is not known", r->scale_rewards);
+    if (!objective_of(&t->objective, r, err)) return false;
     t->steps = recipe_updates(r, source_size(t->source));
     if (t->steps < 1)
         return err_set(err, "%s: %ld problems do not fill one batch of %ld", r->dataset_name,

@@ -3,7 +3,7 @@
 #ifndef WHET_RL_TRAIN_PARTS_H
 #define WHET_RL_TRAIN_PARTS_H
 
-#include "rl/advantage.h"
+#include "rl/objective.h"
 #include "rl/train.h"
 
 /* Who looks on while stored steps are learnt again (replay.c). Nothing is then written anywhere. */
@@ -30,8 +30,7 @@ struct Trainer {
     Source *source, *eval_source; /* eval_source NULL: nothing is evaluated */
     const char *eval_name, *prompt_template;
     Collector collector;
-    LossConf loss;
-    ScaleRewards scale;
+    Objective objective;
     Schedule schedule;
     long steps; /* of the whole run */
 
@@ -48,8 +47,9 @@ struct Trainer {
 
     /* the round: samples drawn together */
     long round; /* its first step; 0: none */
-    StoreGroup *groups;
-    int n_groups;
+    StoreGroup *groups;   /* [all_groups] */
+    int n_groups;         /* those that are learnt from; dynamic_sampling passed over the others */
+    int all_groups;
     double *advantages; /* [n_groups * num_generations] */
     Arena round_arena;
     StoreStep stored; /* where it was read from the store */
@@ -57,6 +57,30 @@ struct Trainer {
     StoreEval before, after;
     Arena arena;
 };
+
+/* Updates come in rounds: each draws samples once and learns from them updates_per_generation times, a slice of
+ * the groups at a time, num_iterations times around. */
+typedef struct {
+    long first;        /* the round's first step */
+    int slice, slices; /* of this step */
+} Round;
+
+/* A slice's samples as the learner takes them. */
+typedef struct {
+    BatchGroup *groups;
+    LearnSample **extra;
+    int n, group0; /* groups of the round */
+    Arena arena;
+} Slice;
+bool slice_of(Trainer *trainer, Round round, Slice *slice, Err *err); /* free its arena in any case */
+
+/* train_round.c: rewards and advantages of the round's samples. */
+bool round_kl(Trainer *trainer, Err *err); /* kl_in_reward, once, when they have been sampled */
+/* sums[n_groups * num_generations]: each answer's KL to the reference, as round_kl takes it off. */
+bool round_kl_sums(Trainer *trainer, double *sums, Err *err);
+/* Of the groups that are learnt from; also sets what is known of every group's rewards. */
+void round_advantages(Trainer *trainer, AdvantageReport *report);
+double round_mean_kl(const Trainer *trainer); /* what round_kl took away, per token and for a weight of 1 */
 
 /* The key of the random numbers of the round that begins at `step`. */
 uint64_t round_key(const Recipe *recipe, long step);

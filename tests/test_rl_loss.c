@@ -123,7 +123,7 @@ static double one_token(double advantage, double ratio, double low, double high,
     LossReport report = {0};
     real logp = (real)-2, old = (real)(-2 - log(ratio)), ref = (real)(-2 - x), coef;
     assert_true(loss_coefs(&coef, &report, &conf, &norm, &seq,
-                           &(LossLogps){&logp, &old, beta != 0 ? &ref : NULL, NULL}));
+                           &(LossLogps){&logp, &old, beta != 0 ? &ref : NULL, NULL, NULL}));
     return report.loss;
 }
 
@@ -230,9 +230,9 @@ static LossReport golden_update(Golden *golden, const LossConf *conf, real coef[
     LossNorm norm = loss_norm(conf, golden->seqs, golden->n);
     LossReport report = {0};
     for (int i = 0; i < golden->n; i++) {
-        assert_true(loss_coefs(coef[i], &report, conf, &norm, &golden->seqs[i],
-                               &(LossLogps){golden->logp[i], golden->old[i],
-                                            conf->beta != 0 ? golden->ref[i] : NULL, NULL}));
+        assert_true(loss_coefs(
+            coef[i], &report, conf, &norm, &golden->seqs[i],
+            &(LossLogps){golden->logp[i], golden->old[i], conf->beta != 0 ? golden->ref[i] : NULL, NULL, NULL}));
     }
     return report;
 }
@@ -304,7 +304,7 @@ static void cutting_the_batch_changes_no_bit(void **state) {
             LossReport alone = {0};
             const real *ref = conf.beta != 0 ? golden->ref[i] : NULL;
             loss_coefs(part, &alone, &conf, &norm, &golden->seqs[i],
-                       &(LossLogps){golden->logp[i], golden->old[i], ref, NULL});
+                       &(LossLogps){golden->logp[i], golden->old[i], ref, NULL, NULL});
             assert_memory_equal(part, whole[i], (size_t)golden->seqs[i].n * sizeof(real));
             again.loss += alone.loss;
         }
@@ -323,12 +323,12 @@ static void silent_sequences_have_no_gradient_but_count(void **state) {
     assert_false(loss_has_gradient(&conf, &seqs[1]));
     real logp[] = {-1, -1, -1}, old[] = {-2, -2, -2}, coef[3];
     LossReport skipped = {0}, computed = {0};
-    loss_coefs(coef, &skipped, &conf, &norm, &seqs[0], &(LossLogps){logp, old, NULL, NULL});
+    loss_coefs(coef, &skipped, &conf, &norm, &seqs[0], &(LossLogps){logp, old, NULL, NULL, NULL});
     NEAR(skipped.loss, -1.2 / 3, 1e-15);
     computed = skipped;
     for (int i = 1; i < 3; i++) {
         loss_skip(&skipped, &conf, &seqs[i]);
-        loss_coefs(coef, &computed, &conf, &norm, &seqs[i], &(LossLogps){logp, old, NULL, NULL});
+        loss_coefs(coef, &computed, &conf, &norm, &seqs[i], &(LossLogps){logp, old, NULL, NULL, NULL});
         for (int t = 0; t < 3; t++) assert_true(coef[t] == 0);
     }
     assert_memory_equal(&skipped, &computed, sizeof skipped);
@@ -337,7 +337,7 @@ static void silent_sequences_have_no_gradient_but_count(void **state) {
     conf.beta = 0.1; /* the KL pulls on judged sequences without advantage, on unjudged ones never */
     assert_true(loss_has_gradient(&conf, &seqs[1]));
     assert_false(loss_has_gradient(&conf, &seqs[2]));
-    loss_coefs(coef, &computed, &conf, &norm, &seqs[2], &(LossLogps){logp, old, old, NULL});
+    loss_coefs(coef, &computed, &conf, &norm, &seqs[2], &(LossLogps){logp, old, old, NULL, NULL});
     for (int t = 0; t < 3; t++) assert_true(coef[t] == 0);
 }
 
@@ -352,7 +352,7 @@ static void numbers_that_are_none_are_refused(void **state) {
     for (int i = 0; i < 5; i++) {
         LossReport report = {0};
         /* -inf against a finite old value is a ratio of 0, a number; against itself it is none. */
-        LossLogps in = {i < 3 ? bad[i] : i == 3 ? bad[1] : old, i < 3 ? old : old_bad, NULL, NULL};
+        LossLogps in = {i < 3 ? bad[i] : i == 3 ? bad[1] : old, i < 3 ? old : old_bad, NULL, NULL, NULL};
         bool fine = loss_coefs(coef, &report, &conf, &norm, &seq, &in);
         assert_int_equal(fine, i == 1);
         assert_int_equal(report.sequences, fine);

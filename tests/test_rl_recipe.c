@@ -146,7 +146,7 @@ static void test_yaml_refused(void **state) {
     refused("top_p: 0\n", NULL, "top_p is 0 and must be above 0");
     refused("top_p: 1.5\n", NULL, "top_p is 1.5 and must be at most 1");
     refused("num_generations: 1\n", NULL, "must be at least 2");
-    refused("loss_type: bnpo\n", NULL, "loss_type is bnpo and must be one of grpo, dr_grpo, dapo");
+    refused("loss_type: ppo\n", NULL, "loss_type is ppo and must be one of grpo, dr_grpo, dapo, bnpo, luspo");
     refused("scale_rewards: some\n", NULL, "must be one of group, batch, none");
     refused("shuffle_dataset: maybe\n", NULL, "must be true or false");
     refused("max_memory: 8 elephants\n", NULL, "must be a size such as 8G");
@@ -198,7 +198,15 @@ static void test_contradictions(void **state) {
     refused("use_peft: true\nlora_target_modules: []\n", NULL, "lora_target_modules is empty");
     refused("use_dora: true\n", NULL, "use_dora: true would change the result and is not to be had here");
     refused("generation_kwargs: {top_k: 3}\n", NULL, "generation_kwargs: {...} would change the result");
-    refused("entropy_coef: 0.01\n", NULL, "entropy_coef: 0.01 would change the result");
+    refused("sync_ref_model: true\n", NULL, "sync_ref_model without a reference");
+    refused("sync_ref_model: true\nuse_peft: true\nbeta: 1\n", NULL, "sync_ref_model and use_peft");
+    refused("kl_in_reward: true\n", NULL, "kl_in_reward without a weight");
+    refused("multi_objective_aggregation: normalize_then_sum\nadvantage_estimator: rloo\n", NULL, "not of rloo");
+    refused("multi_objective_aggregation: normalize_then_sum\nbeta: 1\nkl_in_reward: true\n", NULL, "one reward");
+    refused("loss_type: kl_cov\nimportance_sampling_level: sequence\n", NULL, "goes with");
+    refused("delta: 1.1\n", NULL, "inside the clip");
+    refused("clip_cov_lb: 7\n", NULL, "not below clip_cov_ub");
+    refused("entropy_coef_min: 2\n", NULL, "above entropy_coef_max");
     refused(NULL, "--load_in_4bit", "load_in_4bit: true would change the result");
 }
 
@@ -317,7 +325,7 @@ static void test_help(void **state) {
         bool shown = strstr(help.p, flag) || strstr(help.p, flag_line);
         assert_int_equal(shown, key->fate == KEY_HONOURED);
     }
-    assert_non_null(strstr(help.p, "(grpo, dr_grpo, dapo; default dapo)"));
+    assert_non_null(strstr(help.p, "(group, batch, none; default group)"));
     assert_non_null(strstr(help.p, "(default 1e-6)"));
     for (const char *line = help.p; *line; line += strcspn(line, "\n") + 1)
         assert_in_range(strcspn(line, "\n"), 0, 115);
@@ -328,9 +336,8 @@ static void test_help(void **state) {
 static void test_trl_keys(void **state) {
     (void)state;
     static const char *const other_defaults[] = {
-        "dtype",      "logging_steps",          "save_total_limit",     "eval_on_start",
-        "min_p",      "reward_funcs",           "num_generations_eval", "metric_for_best_model",
-        "eval_steps", "use_bias_correction_kl", "lora_dropout"};
+        "dtype",        "logging_steps",        "save_total_limit",      "eval_on_start", "min_p",
+        "reward_funcs", "num_generations_eval", "metric_for_best_model", "eval_steps",    "lora_dropout"};
     Err err = {0};
     Lines *lines = lines_open("tests/goldens/trl_keys.txt", &err);
     if (!lines) print_error("%s (run from the root of the repository)\n", err.msg);

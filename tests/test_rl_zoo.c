@@ -22,7 +22,8 @@
 
 enum { MOST = 16 };
 
-/* ---- goldens ------------------------------------------------------------------------------------------------- */
+/* ---- goldens -------------------------------------------------------------------------------------------------
+ */
 
 typedef struct {
     int n, n_runs;
@@ -36,7 +37,9 @@ typedef struct {
 static json_t *member(const json_t *object, const char *name) { return json_object_get(object, name); }
 static double number(const json_t *object, const char *name) { return json_number_value(member(object, name)); }
 static const char *word(const json_t *object, const char *name) { return json_string_value(member(object, name)); }
-static json_t *run_of(const Golden *golden, int k) { return json_array_get(member(golden->root, "runs"), (size_t)k); }
+static json_t *run_of(const Golden *golden, int k) {
+    return json_array_get(member(golden->root, "runs"), (size_t)k);
+}
 
 static void golden_rows(const json_t *rows, int n, real out[MOST][MOST]) {
     for (int i = 0; i < n; i++) {
@@ -109,7 +112,7 @@ static LossConf golden_conf(Golden *golden, const json_t *run) {
 
 static LossLogps logps_of(Golden *golden, const LossConf *conf, int i) {
     return (LossLogps){golden->logp[i], golden->old[i], conf->beta != 0 ? golden->ref[i] : NULL,
-                       golden->entropy[i]};
+                       golden->entropy[i], NULL};
 }
 
 /* The marks of the numbers as they stand. */
@@ -163,7 +166,8 @@ static void losses_equal_torch(void **state) {
     assert_int_equal(from_trl, 58);
 }
 
-/* ---- finite differences ---------------------------------------------------------------------------------------- */
+/* ---- finite differences ----------------------------------------------------------------------------------------
+ */
 
 /* Near a corner of a clipped term differences say nothing; constants (CISPO's weight, VESPO's phi, the token's own
  * part of a sequence ratio) are not to be differentiated, so their losses are left to torch. */
@@ -204,8 +208,8 @@ static void coefs_are_derivatives(void **state) {
     assert_true(checked > 1500 && corners < checked / 100);
 }
 
-/* Sequences taken one by one, in another order, give the same bits: each depends on itself, on its marks and on the
- * update's counts. */
+/* Sequences taken one by one, in another order, give the same bits: each depends on itself, on its marks and on
+ * the update's counts. */
 static void cutting_the_batch_changes_no_bit(void **state) {
     Golden *golden = *state;
     for (int k = 0; k < golden->n_runs; k++) {
@@ -223,7 +227,8 @@ static void cutting_the_batch_changes_no_bit(void **state) {
     }
 }
 
-/* ---- numbers from the papers ------------------------------------------------------------------------------------ */
+/* ---- numbers from the papers
+ * ------------------------------------------------------------------------------------ */
 
 static double one_token(LossConf conf, double a, double w) {
     LossSeq seq = {.n = 1, .advantage = a};
@@ -290,7 +295,8 @@ static void gspo_has_its_check_value(void **state) {
     for (int t = 0; t < 4; t++) NEAR(coef[t], 1.00100050 / 4, 1e-7);
 }
 
-/* ---- marks ------------------------------------------------------------------------------------------------------- */
+/* ---- marks
+ * ------------------------------------------------------------------------------------------------------- */
 
 enum { LONG = 4000 };
 
@@ -302,7 +308,8 @@ static void clip_cov_picks_at_random(void **state) {
     real *logp = MEM_ARRAY(real, 2 * LONG);
     unsigned char *marks = MEM_ARRAY(unsigned char, 4 * LONG);
     for (int t = 0; t < 2 * LONG; t++) logp[t] = (real)(t % 2 ? -3 : 0);
-    LossSeq seqs[2] = {{.n = LONG, .advantage = 1, .marks = marks}, {.n = LONG, .advantage = -1, .marks = marks + LONG}};
+    LossSeq seqs[2] = {{.n = LONG, .advantage = 1, .marks = marks},
+                       {.n = LONG, .advantage = -1, .marks = marks + LONG}};
     LossLogps in[2] = {{.logp = logp}, {.logp = logp + LONG}};
     long picked = 0, same = 0;
     loss_marks(&conf, seqs, in, 2);
@@ -353,7 +360,8 @@ static void silent_sequences_may_have_a_bonus(void **state) {
     assert_false(loss_has_gradient(&conf, &seq));
 }
 
-/* ---- advantages --------------------------------------------------------------------------------------------------- */
+/* ---- advantages
+ * --------------------------------------------------------------------------------------------------- */
 
 static void numbers_read(const json_t *from, double *out) {
     for (size_t i = 0; i < json_array_size(from); i++) out[i] = json_number_value(json_array_get(from, i));
@@ -429,12 +437,8 @@ static void unjudged_and_equal_rewards(void **state) {
         bool alone = kind == ADVANTAGE_REINFORCE || kind == ADVANTAGE_REMAX;
         if (kind != ADVANTAGE_REINFORCE_BASELINE) assert_int_equal(a[1] != 0, alone);
         if (kind == ADVANTAGE_REMAX) assert_true(a[4] == 0 && a[7] == 0); /* its greedy answer is unjudged */
-        in = (AdvantageIn){.kind = kind,
-                           .groups = 2,
-                           .size = 3,
-                           .rewards = judged,
-                           .lengths = judged_lengths,
-                           .greedy = greedy};
+        in = (AdvantageIn){
+            .kind = kind, .groups = 2, .size = 3, .rewards = judged, .lengths = judged_lengths, .greedy = greedy};
         advantages_compute(without, stats, &report, &in);
         for (int i = 0; i < 3; i++) {
             NEAR(a[i + 1], without[i], 1e-15);
