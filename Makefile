@@ -144,6 +144,10 @@ $(BUILD)/tests/test_$(1)_%: tests/test_$(1)_%.c $(USES_$(1):%=$(BUILD)/lib%.a)
 	$$(call say,CC $$@)$(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $$@ $$< $(USES_$(1):%=$(BUILD)/lib%.a) -lcmocka $(LDLIBS) $(CUDA_LIBS)
 endef
 $(foreach room,$(ROOMS),$(eval $(call test_rule,$(room))))
+# tests/test_ptx_*.c: the stand-ins' own tests.
+$(BUILD)/tests/test_ptx_%: tests/test_ptx_%.c $(STANDIN) $(BUILD)/libkernels.a
+	@mkdir -p $(@D)
+	$(call say,CC $@)$(CC) $(CFLAGS) -isystem $(CUDA_HOME)/include -MMD -MP $(LDFLAGS) -o $@ $< $(STANDIN_LINK) $(BUILD)/libkernels.a -lcmocka $(LDLIBS)
 tests-built: $(TESTS)
 -include $(OBJECTS:.o=.d) $(TESTS:=.d) $(STANDIN_OBJECTS:.o=.d) $(BUILD)/tests/ptx/cublaslt.d
 

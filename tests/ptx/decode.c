@@ -223,7 +223,7 @@ static void decode_memory(Decoder *d) {
         }
     }
     in->width = (uint8_t)type_bytes(in->type);
-    if (in->type == T_NONE || in->type == T_PRED || in->width > 8) unknown(d);
+    if (in->type == T_NONE || in->type == T_PRED || in->width > 8 || in->width * in->vec > 16) unknown(d);
     memory_class(in);
     bool load = op[0] == 'l';
     int width = in->width < 2 ? 2 : in->width;
@@ -434,7 +434,8 @@ static void split(Decoder *d) {
             if (strcmp(s, rounds[i]) == 0) d->in->rnd = (uint8_t)(i + 1), d->seen |= ALLOW_RND, modifier = true;
         if (strcmp(s, "ftz") == 0) d->in->ftz = true, d->seen |= ALLOW_FTZ, modifier = true;
         if (strcmp(s, "sat") == 0) d->in->sat = true, d->seen |= ALLOW_SAT, modifier = true;
-        if (strcmp(s, "uni") == 0 && d->n_part > 1) modifier = true;
+        if (strcmp(s, "uni") == 0 && (strcmp(d->part[0], "bra") == 0 || strcmp(d->part[0], "call") == 0))
+            modifier = true;
         if (strcmp(d->part[0], "setp") == 0) { /* and, or, xor with a further predicate */
             int boolean = strcmp(s, "and") == 0 ? 1 : strcmp(s, "or") == 0 ? 2 : strcmp(s, "xor") == 0 ? 3 : 0;
             if (boolean) d->in->cmp = (uint8_t)boolean, modifier = true;
