@@ -113,24 +113,28 @@ $(BUILD)/rl/store.o: $(BUILD)/rl/schema.inc
 $(BUILD)/rl/store.o: CFLAGS += -I$(BUILD)
 # tests/ptx: an interpreter of PTX, and stand-ins for cudart (in place of libcudart_static.a) and for cuBLASLt; parts
 # of the tests alone. See tests/ptx/ptx.h and standin.h.
-CUDA_HOME ?= /usr/local/cuda
-NVCC      ?= $(CUDA_HOME)/bin/nvcc
-NVCCFLAGS ?= -std=c++17 -lineinfo -fmad=false -I.
-STANDIN_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %/cublaslt.c,$(wildcard tests/ptx/*.c)))
-STANDIN         := $(BUILD)/libstandin.a $(BUILD)/libcublasLt.so.13 $(patsubst kernels/cuda/%.cu,build/ptx/%.ptx,$(wildcard kernels/cuda/*.cu))
+PTX_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %/cudart.c %/cublaslt.c,$(wildcard tests/ptx/*.c)))
+$(PTX_OBJECTS): CFLAGS += -O2 -fno-strict-aliasing -mavx2 -mfma -mf16c
+$(BUILD)/libptx.a: $(PTX_OBJECTS)
+	@rm -f $@ && ar rcs $@ $^
+ifeq ($(CUDA),1)
+STANDIN := $(BUILD)/libstandin.a $(BUILD)/libcublasLt.so.13 $(patsubst kernels/cuda/%.cu,build/ptx/%.ptx,$(wildcard kernels/cuda/*.cu))
 # How a program is linked with the stand-ins: the library whole, and visible to the stand-in for cuBLASLt.
-STANDIN_LINK    := -Wl,--whole-archive $(BUILD)/libstandin.a -Wl,--no-whole-archive -rdynamic
-STANDIN_CFLAGS  := -O2 -fno-strict-aliasing -mavx2 -mfma -mf16c -isystem $(CUDA_HOME)/include \
-                   -DSTANDIN_PTX='"$(CURDIR)/build/ptx"' -DSTANDIN_CUBLASLT='"$(CURDIR)/$(BUILD)/libcublasLt.so.13"'
-$(STANDIN_OBJECTS) $(BUILD)/tests/ptx/cublaslt.o: CFLAGS += $(STANDIN_CFLAGS)
-$(BUILD)/tests/ptx/cublaslt.o: CFLAGS += -fPIC
-$(BUILD)/libstandin.a: $(STANDIN_OBJECTS)
+STANDIN_LINK := -Wl,--whole-archive $(BUILD)/libstandin.a -Wl,--no-whole-archive -rdynamic
+$(BUILD)/tests/ptx/cudart.o $(BUILD)/tests/ptx/cublaslt.o: CFLAGS += -O2 -fPIC -fno-strict-aliasing -isystem $(CUDA_HOME)/include \
+    -DSTANDIN_PTX='"$(CURDIR)/build/ptx"' -DSTANDIN_CUBLASLT='"$(CURDIR)/$(BUILD)/libcublasLt.so.13"'
+$(BUILD)/libstandin.a: $(PTX_OBJECTS) $(BUILD)/tests/ptx/cudart.o
 	@rm -f $@ && ar rcs $@ $^
 $(BUILD)/libcublasLt.so.13: $(BUILD)/tests/ptx/cublaslt.o
 	$(call say,LD $@)$(CC) $(LDFLAGS) -shared -Wl,-soname,$(@F) -o $@ $<
-build/ptx/%.ptx: kernels/cuda/%.cu $(wildcard kernels/cuda/*.h kernels/*.h)
+build/ptx/%.ptx: kernels/cuda/%.cu $(wildcard kernels/cuda/*.h) kernels/kernels.h kernels/base.h
 	@mkdir -p $(@D)
 	$(call say,PTX $@)$(NVCC) $(NVCCFLAGS) -arch=compute_80 -ptx -o $@ $<
+$(BUILD)/whet-standin: $(BUILD)/rl/main.o $(LIBS) $(STANDIN)
+	$(call say,LD $@)$(CC) $(LDFLAGS) -o $@ $< $(STANDIN_LINK) $(LIBS) $(LDLIBS)
+else
+TESTS := $(filter-out $(BUILD)/tests/test_standin_% $(BUILD)/tests/test_cuda_%,$(TESTS))
+endif
 
 # tests/test_ROOM_*.c links ROOM and what lies below it, and nothing else.
 USES_kernels  := kernels
@@ -144,12 +148,19 @@ $(BUILD)/tests/test_$(1)_%: tests/test_$(1)_%.c $(USES_$(1):%=$(BUILD)/lib%.a)
 	$$(call say,CC $$@)$(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $$@ $$< $(USES_$(1):%=$(BUILD)/lib%.a) -lcmocka $(LDLIBS) $(CUDA_LIBS)
 endef
 $(foreach room,$(ROOMS),$(eval $(call test_rule,$(room))))
-# tests/test_ptx_*.c: the stand-ins' own tests.
-$(BUILD)/tests/test_ptx_%: tests/test_ptx_%.c $(STANDIN) $(BUILD)/libkernels.a
+# tests/test_ptx_*.c: the interpreter; tests/test_standin_*.c: the stand-ins; tests/test_cuda_*.c: the CUDA back on them.
+$(BUILD)/tests/test_ptx_%: tests/test_ptx_%.c $(BUILD)/libptx.a $(BUILD)/libkernels.a
 	@mkdir -p $(@D)
-	$(call say,CC $@)$(CC) $(CFLAGS) -isystem $(CUDA_HOME)/include -MMD -MP $(LDFLAGS) -o $@ $< $(STANDIN_LINK) $(BUILD)/libkernels.a -lcmocka $(LDLIBS)
+	$(call say,CC $@)$(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libptx.a $(BUILD)/libkernels.a -lcmocka $(LDLIBS) $(CUDA_LIBS)
+$(BUILD)/tests/test_standin_% $(BUILD)/tests/test_cuda_%: CFLAGS += -isystem $(CUDA_HOME)/include
+$(BUILD)/tests/test_standin_%: tests/test_standin_%.c $(STANDIN) $(LIBS)
+	@mkdir -p $(@D)
+	$(call say,CC $@)$(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(STANDIN_LINK) $(LIBS) -lcmocka $(LDLIBS)
+$(BUILD)/tests/test_cuda_%: tests/test_cuda_%.c $(STANDIN) $(LIBS)
+	@mkdir -p $(@D)
+	$(call say,CC $@)$(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(STANDIN_LINK) $(LIBS) -lcmocka $(LDLIBS)
 tests-built: $(TESTS)
--include $(OBJECTS:.o=.d) $(TESTS:=.d) $(STANDIN_OBJECTS:.o=.d) $(BUILD)/tests/ptx/cublaslt.d
+-include $(OBJECTS:.o=.d) $(TESTS:=.d) $(wildcard $(BUILD)/tests/ptx/*.d)
 
 deps:
 	@tests/deps.sh

@@ -28,23 +28,21 @@ static s128 clamp32(s128 x) { return x > INT32_MAX ? INT32_MAX : x < INT32_MIN ?
 static uint64_t low_bits(uint64_t n) { return n >= 64 ? ~0ull : (1ull << n) - 1; }
 
 REF(add, a + b)
-REF(sub, a - b) REF(mul, a *b) REF(mad, a *b + c) REF(mulhi16u, U(a) * b >> 16) REF(
-    mulhi16s, S16(a) * S16(b) >> 16) REF(mulhi32u, U(a) * b >> 32) REF(mulhi32s, S32(a) * S32(b) >> 32)
-    REF(mulhi64u, U(a) * b >> 64) REF(mulhi64s, S64(a) * S64(b) >> 64) REF(madhi32u, (U(a) * b >> 32) + c) REF(
-        madhi32s, (S32(a) * S32(b) >> 32) +
-                      S32(c)) REF(wide16s,
-                                  S16(a) * S16(b)) REF(wide32s, S32(a) * S32(b))
-        REF(madwide32s, S32(a) * S32(b) + S64(c)) REF(div16u, divide(a, b, 0xffff)) REF(
-            div32u,
-            divide(a, b, 0xffffffffu)) REF(div64u,
-                                           divide(a, b, ~0ull)) REF(div16s, divide_s(S16(a), S16(b)))
-            REF(div32s, divide_s(S32(a), S32(b))) REF(div64s, divide_s(S64(a), S64(b))) REF(
-                remu,
-                b ? a % b
-                  : a) REF(rem16s,
-                           rest_s(S16(a),
-                                  S16(b))) REF(rem32s,
-                                               rest_s(S32(a), S32(b))) REF(rem64s, rest_s(S64(a), S64(b)))
+REF(sub, a - b)
+REF(mul, a *b) REF(mad, a *b + c) REF(mulhi16u, U(a) * b >> 16) REF(mulhi16s, S16(a) * S16(b) >> 16) REF(
+    mulhi32u, U(a) * b >> 32) REF(mulhi32s, S32(a) * S32(b) >> 32) REF(mulhi64u,
+                                                                       U(a) * b >> 64) REF(mulhi64s,
+                                                                                           S64(a) * S64(b) >> 64)
+    REF(madhi32u, (U(a) * b >> 32) + c) REF(madhi32s, (S32(a) * S32(b) >> 32) + S32(c)) REF(
+        wide16s, S16(a) * S16(b)) REF(wide32s,
+                                      S32(a) * S32(b)) REF(madwide32s, S32(a) * S32(b) + S64(c))
+        REF(div16u, divide(a, b, 0xffff)) REF(div32u, divide(a, b, 0xffffffffu)) REF(
+            div64u,
+            divide(a, b, ~0ull)) REF(div16s,
+                                     divide_s(S16(a), S16(b))) REF(div32s, divide_s(S32(a), S32(b)))
+            REF(div64s, divide_s(S64(a), S64(b))) REF(remu, b ? a % b : a) REF(rem16s, rest_s(S16(a), S16(b))) REF(
+                rem32s,
+                rest_s(S32(a), S32(b))) REF(rem64s, rest_s(S64(a), S64(b)))
                 REF(minu, a < b ? a : b) REF(maxu, a < b ? b : a) REF(min16s, S16(a) < S16(b) ? a : b)
                     REF(max16s, S16(a) < S16(b) ? b : a) REF(min32s, S32(a) < S32(b) ? a : b)
                         REF(max32s, S32(a) < S32(b) ? b : a) REF(min64s, S64(a) < S64(b) ? a : b)
@@ -54,10 +52,9 @@ REF(sub, a - b) REF(mul, a *b) REF(mad, a *b + c) REF(mulhi16u, U(a) * b >> 16) 
                                     REF(and, a &b) REF(or, a | b) REF(xor, a ^ b) REF(not, ~a) REF(andnot, a & !b)
                                         REF(cnot, a == 0) REF(shl16, b > 15 ? 0 : a << b)
                                             REF(shl32,
-                                                b > 31 ? 0
-                                                       : a << b) REF(shl64, b > 63 ? 0 : a << b)
-                                                REF(shru, b > 63 ? 0
-                                                                 : a >> b) REF(shr16s, S16(a) >> (b > 15 ? 15 : b))
+                                                b > 31 ? 0 : a << b) REF(shl64, b > 63 ? 0 : a << b)
+                                                REF(shru,
+                                                    b > 63 ? 0 : a >> b) REF(shr16s, S16(a) >> (b > 15 ? 15 : b))
                                                     REF(shr32s, S32(a) >> (b > 31 ? 31 : b))
                                                         REF(shr64s,
                                                             S64(a) >> (b > 63 ? 63 : b)) REF(sel, c & 1 ? a : b)
@@ -82,7 +79,8 @@ static uint64_t mirror(uint64_t a, int bits) {
     return r;
 }
 REF(popc, count(a))
-REF(clz32, leading(a, 32)) REF(clz64, leading(a, 64)) REF(brev32, mirror(a, 32)) REF(brev64, mirror(a, 64))
+REF(clz32, leading(a, 32))
+REF(clz64, leading(a, 64)) REF(brev32, mirror(a, 32)) REF(brev64, mirror(a, 64))
     REF(bfind32, a ? 31 - leading(a, 32) : 0xffffffffu) REF(bfind64, a ? 63 - leading(a, 64) : 0xffffffffu)
     /* As the manual writes bfe: bit by bit. */
     static uint64_t field(uint64_t a, uint64_t b, uint64_t c, int msb, bool sign) {
@@ -96,8 +94,8 @@ REF(clz32, leading(a, 32)) REF(clz64, leading(a, 64)) REF(brev32, mirror(a, 32))
     return d;
 }
 REF(bfe32u, field(a, b, c, 31, false))
-REF(bfe32s, field(a, b, c, 31, true)) REF(bfe64u, field(a, b, c, 63, false))
-    REF(bfe64s, field(a, b, c, 63, true)) static uint64_t
+REF(bfe32s, field(a, b, c, 31, true))
+REF(bfe64u, field(a, b, c, 63, false)) REF(bfe64s, field(a, b, c, 63, true)) static uint64_t
     insert(uint64_t a, uint64_t f, uint64_t pos, uint64_t len, uint64_t bits) {
     pos &= 255, len &= 255;
     for (uint64_t i = 0; i < len && pos + i < bits; i++)
@@ -117,27 +115,27 @@ REF(bfi64, insert(a, b, c, e, 64)) static uint64_t pick(uint64_t a, uint64_t b, 
 }
 REF(prmt, pick(a, b, c))
 REF(shflw, c & 31 ? b << (c & 31) | a >> (32 - (c & 31)) : b)
-REF(shfrw, c & 31 ? b << (32 - (c & 31)) | a >> (c & 31) : a) REF(shflc, c > 31 ? a
-                                                                         : c    ? b << c | a >> (32 - c)
-                                                                                : b)
-    REF(shfrc, c > 31 ? b
-               : c    ? b << (32 - c) | a >> c
-                      : a) static uint64_t look(uint64_t a, uint64_t b, uint64_t c, uint64_t table) {
+REF(shfrw, c & 31 ? b << (32 - (c & 31)) | a >> (c & 31) : a)
+REF(shflc, c > 31 ? a
+           : c    ? b << c | a >> (32 - c)
+                  : b) REF(shfrc, c > 31 ? b
+                               : c    ? b << (32 - c) | a >> c
+                                   : a) static uint64_t look(uint64_t a, uint64_t b, uint64_t c, uint64_t table) {
     uint64_t r = 0;
     for (int i = 0; i < 32; i++) r |= (table >> ((a >> i & 1) * 4 + (b >> i & 1) * 2 + (c >> i & 1)) & 1) << i;
     return r;
 }
 REF(lop3, look(a, b, c, 0x6a))
-REF(lop3xor, look(a, b, c, 0x96)) REF(same, a) REF(pack, b << 32 | a) REF(pack16, b << 16 | a)
-    REF(pack4, e << 48 | c << 32 | b << 16 | a) REF(high, a >> 32) REF(sx8, (int8_t)a) REF(sx16, (int16_t)a)
-        REF(sx32, (int32_t)a) REF(low8, a & 255) REF(low16, a & 0xffff) REF(low32, a & 0xffffffffu)
-            REF(sats8, S32(a) > 127    ? 127
-                       : S32(a) < -128 ? -128
-                                       : S32(a)) REF(satu8, S32(a) > 255 ? 255
-                                                            : S32(a) < 0 ? 0
-                                                                         : S32(a))
-                REF(satu16u, a > 65535 ? 65535 : a) REF(shared, a | 1ull << 56) REF(local, a | 2ull << 56)
-                    REF(offset, a &low_bits(56))
+REF(lop3xor, look(a, b, c, 0x96))
+REF(same, a) REF(pack, b << 32 | a) REF(pack16, b << 16 | a) REF(pack4, e << 48 | c << 32 | b << 16 | a)
+    REF(high, a >> 32) REF(sx8, (int8_t)a) REF(sx16, (int16_t)a) REF(sx32, (int32_t)a) REF(low8, a & 255)
+        REF(low16, a & 0xffff) REF(low32, a & 0xffffffffu) REF(sats8, S32(a) > 127    ? 127
+                                                                      : S32(a) < -128 ? -128
+                                                                                      : S32(a))
+            REF(satu8, S32(a) > 255 ? 255
+                       : S32(a) < 0 ? 0
+                                    : S32(a)) REF(satu16u, a > 65535 ? 65535 : a) REF(shared, a | 1ull << 56)
+                REF(local, a | 2ull << 56) REF(offset, a &low_bits(56))
 
 #define C(text, sig, name)                                                                                        \
     { text, sig, ref_##name }
@@ -147,120 +145,120 @@ REF(lop3xor, look(a, b, c, 0x96)) REF(same, a) REF(pack, b << 32 | a) REF(pack16
 #define WS(op, h, w, d)                                                                                           \
     C(op "16 D, A, B;", "h:hw", h), C(op "32 D, A, B;", "w:ww", w), C(op "64 D, A, B;", "d:dw", d)
 
-                        static const Case cases[] = {
-                            W3("add.u", add, add, add),
-                            W3("add.s", add, add, add),
-                            W3("sub.u", sub, sub, sub),
-                            W3("sub.s", sub, sub, sub),
-                            W3("mul.lo.u", mul, mul, mul),
-                            W3("mul.lo.s", mul, mul, mul),
-                            W3("mul.hi.u", mulhi16u, mulhi32u, mulhi64u),
-                            W3("mul.hi.s", mulhi16s, mulhi32s, mulhi64s),
-                            W3("div.u", div16u, div32u, div64u),
-                            W3("div.s", div16s, div32s, div64s),
-                            W3("rem.u", remu, remu, remu),
-                            W3("rem.s", rem16s, rem32s, rem64s),
-                            W3("min.u", minu, minu, minu),
-                            W3("max.u", maxu, maxu, maxu),
-                            W3("min.s", min16s, min32s, min64s),
-                            W3("max.s", max16s, max32s, max64s),
-                            W3("and.b", and, and, and),
-                            W3("or.b", or, or, or),
-                            W3("xor.b", xor, xor, xor),
-                            W2("not.b", not, not, not ),
-                            W2("cnot.b", cnot, cnot, cnot),
-                            W2("neg.s", neg, neg, neg),
-                            W2("abs.s", abs16, abs32, abs64),
-                            W2("mov.b", same, same, same),
-                            W2("mov.u", same, same, same),
-                            W2("mov.s", same, same, same),
-                            WS("shl.b", shl16, shl32, shl64),
-                            WS("shr.u", shru, shru, shru),
-                            WS("shr.b", shru, shru, shru),
-                            WS("shr.s", shr16s, shr32s, shr64s),
-                            C("mad.lo.s16 D, A, B, C;", "h:hhh", mad),
-                            C("mad.lo.s32 D, A, B, C;", "w:www", mad),
-                            C("mad.lo.s64 D, A, B, C;", "d:ddd", mad),
-                            C("mad.lo.u16 D, A, B, C;", "h:hhh", mad),
-                            C("mad.lo.u32 D, A, B, C;", "w:www", mad),
-                            C("mad.lo.u64 D, A, B, C;", "d:ddd", mad),
-                            C("mad.hi.u32 D, A, B, C;", "w:www", madhi32u),
-                            C("mad.hi.s32 D, A, B, C;", "w:www", madhi32s),
-                            C("mul.wide.u16 D, A, B;", "w:hh", mul),
-                            C("mul.wide.s16 D, A, B;", "w:hh", wide16s),
-                            C("mul.wide.u32 D, A, B;", "d:ww", mul),
-                            C("mul.wide.s32 D, A, B;", "d:ww", wide32s),
-                            C("mad.wide.u32 D, A, B, C;", "d:wwd", mad),
-                            C("mad.wide.s32 D, A, B, C;", "d:wwd", madwide32s),
-                            C("mad.wide.u16 D, A, B, C;", "w:hhw", mad),
-                            C("selp.b16 D, A, B, C;", "h:hhp", sel),
-                            C("selp.b32 D, A, B, C;", "w:wwp", sel),
-                            C("selp.b64 D, A, B, C;", "d:ddp", sel),
-                            C("selp.u32 D, A, B, C;", "w:wwp", sel),
-                            C("selp.s32 D, A, B, C;", "w:wwp", sel),
-                            C("selp.f32 D, A, B, C;", "w:wwp", sel),
-                            C("selp.u64 D, A, B, C;", "d:ddp", sel),
-                            C("selp.u16 D, A, B, C;", "h:hhp", sel),
-                            C("selp.f64 D, A, B, C;", "d:ddp", sel),
-                            C("mov.f32 D, A;", "w:w", same),
-                            C("mov.f64 D, A;", "d:d", same),
-                            C("add.sat.s32 D, A, B;", "w:ww", addsat),
-                            C("sub.sat.s32 D, A, B;", "w:ww", subsat),
-                            C("sad.u32 D, A, B, C;", "w:www", sad),
-                            C("popc.b32 D, A;", "w:w", popc),
-                            C("popc.b64 D, A;", "w:d", popc),
-                            C("clz.b32 D, A;", "w:w", clz32),
-                            C("clz.b64 D, A;", "w:d", clz64),
-                            C("brev.b32 D, A;", "w:w", brev32),
-                            C("brev.b64 D, A;", "d:d", brev64),
-                            C("bfind.u32 D, A;", "w:w", bfind32),
-                            C("bfind.u64 D, A;", "w:d", bfind64),
-                            C("bfe.u32 D, A, B, C;", "w:www", bfe32u),
-                            C("bfe.s32 D, A, B, C;", "w:www", bfe32s),
-                            C("bfe.u64 D, A, B, C;", "d:dww", bfe64u),
-                            C("bfe.s64 D, A, B, C;", "d:dww", bfe64s),
-                            C("bfi.b32 D, A, B, C, E;", "w:wwww", bfi32),
-                            C("bfi.b64 D, A, B, C, E;", "d:ddww", bfi64),
-                            C("prmt.b32 D, A, B, C;", "w:www", prmt),
-                            C("shf.l.wrap.b32 D, A, B, C;", "w:www", shflw),
-                            C("shf.r.wrap.b32 D, A, B, C;", "w:www", shfrw),
-                            C("shf.l.clamp.b32 D, A, B, C;", "w:www", shflc),
-                            C("shf.r.clamp.b32 D, A, B, C;", "w:www", shfrc),
-                            C("lop3.b32 D, A, B, C, 0x6a;", "w:www", lop3),
-                            C("lop3.b32 D, A, B, C, 150;", "w:www", lop3xor),
-                            C("and.pred D, A, B;", "p:pp", and),
-                            C("or.pred D, A, B;", "p:pp", or),
-                            C("xor.pred D, A, B;", "p:pp", xor),
-                            C("not.pred D, A;", "p:p", cnot),
-                            C("mov.pred D, A;", "p:p", same),
-                            C("and.pred D, A, !B;", "p:pp", andnot),
-                            C("mov.b64 D, {A, B};", "d:ww", pack),
-                            C("mov.b32 D, {A, B};", "w:hh", pack16),
-                            C("mov.b64 D, {A, B, C, E};", "d:hhhh", pack4),
-                            C("mov.b64 {_, D}, A;", "w:d", high),
-                            C("cvt.s64.s32 D, A;", "d:w", sx32),
-                            C("cvt.u64.u32 D, A;", "d:w", same),
-                            C("cvt.u32.u64 D, A;", "w:d", low32),
-                            C("cvt.s32.s64 D, A;", "w:d", low32),
-                            C("cvt.u32.u16 D, A;", "w:h", same),
-                            C("cvt.s32.s16 D, A;", "w:h", sx16),
-                            C("cvt.u16.u32 D, A;", "h:w", low16),
-                            C("cvt.s64.s16 D, A;", "d:h", sx16),
-                            C("cvt.u64.u16 D, A;", "d:h", same),
-                            C("cvt.s32.s8 D, A;", "w:w", sx8),
-                            C("cvt.u32.u8 D, A;", "w:w", low8),
-                            C("cvt.s16.s8 D, A;", "h:h", sx8),
-                            C("cvt.u8.u32 D, A;", "h:w", low8),
-                            C("cvt.s8.s32 D, A;", "w:w", sx8),
-                            C("cvt.u16.u64 D, A;", "h:d", low16),
-                            C("cvt.sat.s8.s32 D, A;", "w:w", sats8),
-                            C("cvt.sat.u8.s32 D, A;", "w:w", satu8),
-                            C("cvt.sat.u16.u32 D, A;", "h:w", satu16u),
-                            C("cvta.shared.u64 D, A;", "d:d", shared),
-                            C("cvta.to.shared.u64 D, A;", "d:d", offset),
-                            C("cvta.to.global.u64 D, A;", "d:d", same),
-                            C("cvta.local.u64 D, A;", "d:d", local),
-                            C("cvta.to.local.u64 D, A;", "d:d", offset),
+                    static const Case cases[] = {
+                        W3("add.u", add, add, add),
+                        W3("add.s", add, add, add),
+                        W3("sub.u", sub, sub, sub),
+                        W3("sub.s", sub, sub, sub),
+                        W3("mul.lo.u", mul, mul, mul),
+                        W3("mul.lo.s", mul, mul, mul),
+                        W3("mul.hi.u", mulhi16u, mulhi32u, mulhi64u),
+                        W3("mul.hi.s", mulhi16s, mulhi32s, mulhi64s),
+                        W3("div.u", div16u, div32u, div64u),
+                        W3("div.s", div16s, div32s, div64s),
+                        W3("rem.u", remu, remu, remu),
+                        W3("rem.s", rem16s, rem32s, rem64s),
+                        W3("min.u", minu, minu, minu),
+                        W3("max.u", maxu, maxu, maxu),
+                        W3("min.s", min16s, min32s, min64s),
+                        W3("max.s", max16s, max32s, max64s),
+                        W3("and.b", and, and, and),
+                        W3("or.b", or, or, or),
+                        W3("xor.b", xor, xor, xor),
+                        W2("not.b", not, not, not ),
+                        W2("cnot.b", cnot, cnot, cnot),
+                        W2("neg.s", neg, neg, neg),
+                        W2("abs.s", abs16, abs32, abs64),
+                        W2("mov.b", same, same, same),
+                        W2("mov.u", same, same, same),
+                        W2("mov.s", same, same, same),
+                        WS("shl.b", shl16, shl32, shl64),
+                        WS("shr.u", shru, shru, shru),
+                        WS("shr.b", shru, shru, shru),
+                        WS("shr.s", shr16s, shr32s, shr64s),
+                        C("mad.lo.s16 D, A, B, C;", "h:hhh", mad),
+                        C("mad.lo.s32 D, A, B, C;", "w:www", mad),
+                        C("mad.lo.s64 D, A, B, C;", "d:ddd", mad),
+                        C("mad.lo.u16 D, A, B, C;", "h:hhh", mad),
+                        C("mad.lo.u32 D, A, B, C;", "w:www", mad),
+                        C("mad.lo.u64 D, A, B, C;", "d:ddd", mad),
+                        C("mad.hi.u32 D, A, B, C;", "w:www", madhi32u),
+                        C("mad.hi.s32 D, A, B, C;", "w:www", madhi32s),
+                        C("mul.wide.u16 D, A, B;", "w:hh", mul),
+                        C("mul.wide.s16 D, A, B;", "w:hh", wide16s),
+                        C("mul.wide.u32 D, A, B;", "d:ww", mul),
+                        C("mul.wide.s32 D, A, B;", "d:ww", wide32s),
+                        C("mad.wide.u32 D, A, B, C;", "d:wwd", mad),
+                        C("mad.wide.s32 D, A, B, C;", "d:wwd", madwide32s),
+                        C("mad.wide.u16 D, A, B, C;", "w:hhw", mad),
+                        C("selp.b16 D, A, B, C;", "h:hhp", sel),
+                        C("selp.b32 D, A, B, C;", "w:wwp", sel),
+                        C("selp.b64 D, A, B, C;", "d:ddp", sel),
+                        C("selp.u32 D, A, B, C;", "w:wwp", sel),
+                        C("selp.s32 D, A, B, C;", "w:wwp", sel),
+                        C("selp.f32 D, A, B, C;", "w:wwp", sel),
+                        C("selp.u64 D, A, B, C;", "d:ddp", sel),
+                        C("selp.u16 D, A, B, C;", "h:hhp", sel),
+                        C("selp.f64 D, A, B, C;", "d:ddp", sel),
+                        C("mov.f32 D, A;", "w:w", same),
+                        C("mov.f64 D, A;", "d:d", same),
+                        C("add.sat.s32 D, A, B;", "w:ww", addsat),
+                        C("sub.sat.s32 D, A, B;", "w:ww", subsat),
+                        C("sad.u32 D, A, B, C;", "w:www", sad),
+                        C("popc.b32 D, A;", "w:w", popc),
+                        C("popc.b64 D, A;", "w:d", popc),
+                        C("clz.b32 D, A;", "w:w", clz32),
+                        C("clz.b64 D, A;", "w:d", clz64),
+                        C("brev.b32 D, A;", "w:w", brev32),
+                        C("brev.b64 D, A;", "d:d", brev64),
+                        C("bfind.u32 D, A;", "w:w", bfind32),
+                        C("bfind.u64 D, A;", "w:d", bfind64),
+                        C("bfe.u32 D, A, B, C;", "w:www", bfe32u),
+                        C("bfe.s32 D, A, B, C;", "w:www", bfe32s),
+                        C("bfe.u64 D, A, B, C;", "d:dww", bfe64u),
+                        C("bfe.s64 D, A, B, C;", "d:dww", bfe64s),
+                        C("bfi.b32 D, A, B, C, E;", "w:wwww", bfi32),
+                        C("bfi.b64 D, A, B, C, E;", "d:ddww", bfi64),
+                        C("prmt.b32 D, A, B, C;", "w:www", prmt),
+                        C("shf.l.wrap.b32 D, A, B, C;", "w:www", shflw),
+                        C("shf.r.wrap.b32 D, A, B, C;", "w:www", shfrw),
+                        C("shf.l.clamp.b32 D, A, B, C;", "w:www", shflc),
+                        C("shf.r.clamp.b32 D, A, B, C;", "w:www", shfrc),
+                        C("lop3.b32 D, A, B, C, 0x6a;", "w:www", lop3),
+                        C("lop3.b32 D, A, B, C, 150;", "w:www", lop3xor),
+                        C("and.pred D, A, B;", "p:pp", and),
+                        C("or.pred D, A, B;", "p:pp", or),
+                        C("xor.pred D, A, B;", "p:pp", xor),
+                        C("not.pred D, A;", "p:p", cnot),
+                        C("mov.pred D, A;", "p:p", same),
+                        C("and.pred D, A, !B;", "p:pp", andnot),
+                        C("mov.b64 D, {A, B};", "d:ww", pack),
+                        C("mov.b32 D, {A, B};", "w:hh", pack16),
+                        C("mov.b64 D, {A, B, C, E};", "d:hhhh", pack4),
+                        C("mov.b64 {_, D}, A;", "w:d", high),
+                        C("cvt.s64.s32 D, A;", "d:w", sx32),
+                        C("cvt.u64.u32 D, A;", "d:w", same),
+                        C("cvt.u32.u64 D, A;", "w:d", low32),
+                        C("cvt.s32.s64 D, A;", "w:d", low32),
+                        C("cvt.u32.u16 D, A;", "w:h", same),
+                        C("cvt.s32.s16 D, A;", "w:h", sx16),
+                        C("cvt.u16.u32 D, A;", "h:w", low16),
+                        C("cvt.s64.s16 D, A;", "d:h", sx16),
+                        C("cvt.u64.u16 D, A;", "d:h", same),
+                        C("cvt.s32.s8 D, A;", "w:w", sx8),
+                        C("cvt.u32.u8 D, A;", "w:w", low8),
+                        C("cvt.s16.s8 D, A;", "h:h", sx8),
+                        C("cvt.u8.u32 D, A;", "h:w", low8),
+                        C("cvt.s8.s32 D, A;", "w:w", sx8),
+                        C("cvt.u16.u64 D, A;", "h:d", low16),
+                        C("cvt.sat.s8.s32 D, A;", "w:w", sats8),
+                        C("cvt.sat.u8.s32 D, A;", "w:w", satu8),
+                        C("cvt.sat.u16.u32 D, A;", "h:w", satu16u),
+                        C("cvta.shared.u64 D, A;", "d:d", shared),
+                        C("cvta.to.shared.u64 D, A;", "d:d", offset),
+                        C("cvta.to.global.u64 D, A;", "d:d", same),
+                        C("cvta.local.u64 D, A;", "d:d", local),
+                        C("cvta.to.local.u64 D, A;", "d:d", offset),
 };
 
 static const uint64_t edges[] = {0,

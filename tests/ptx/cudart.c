@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 #include <dirent.h>
 #include <dlfcn.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -182,10 +183,26 @@ static void library_load(void) {
     if (access(path, R_OK) == 0 && !dlopen(path, RTLD_NOW | RTLD_GLOBAL)) standin_stop("cublas: %s", dlerror());
 }
 
+/* Device memory has no access for the host. */
+static void on_fault(int signal, siginfo_t *info, void *context) {
+    (void)context;
+    if (ptx_is_device(info->si_addr))
+        standin_stop("host-memory: the host touches device memory: %s",
+                     ptx_describe((uint64_t)(uintptr_t)info->si_addr));
+    struct sigaction plain = {.sa_handler = SIG_DFL};
+    sigaction(signal, &plain, NULL); /* the fault happens again, as it would have */
+}
+
+void standin_catch_faults(void) {
+    struct sigaction fault = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    sigaction(SIGSEGV, &fault, NULL);
+}
+
 void standin_open(void) {
     static bool open;
     if (open) return;
     open = true;
+    standin_catch_faults();
     library_load();
     const char *s;
     if ((s = getenv("STANDIN_SEED"))) ptx_options.seed = strtoull(s, NULL, 0);

@@ -28,7 +28,8 @@ void *standin_device(const void *p, size_t bytes, const char *what, int read);
 void standin_mark(const void *p, size_t bytes); /* device memory that now is written */
 bool standin_is_device(const void *p);
 uint64_t standin_seed(void);
-void standin_open(void); /* reads the settings; every call of the runtime does it */
+void standin_open(void);         /* reads the settings; every call of the runtime does it */
+void standin_catch_faults(void); /* done once; again after another (cmocka) took the signal */
 void standin_counts_print(const char *path);
 long standin_pending(void); /* operations that wait in the streams */
 
