@@ -190,8 +190,11 @@ static bool gguf_scaling(const Gguf *gguf, const char *prefix, Rope *rope, const
 static bool gguf_ropes(const Gguf *gguf, const Family *f, Conf *conf, const char *where, Err *err) {
     const char *prefix = f->gguf;
     Rope rope = {.whole = true, .theta = gguf_number(gguf, prefix, "rope.freq_base", 10000)};
-    if (!gguf_size(gguf, prefix, "rope.dimension_count", conf->head_dim, &rope.turned, where, err)) return false;
-    rope.original = gguf_number(gguf, prefix, "rope.scaling.original_context_length", conf->max_positions);
+    int original = 0;
+    if (!gguf_size(gguf, prefix, "rope.dimension_count", conf->head_dim, &rope.turned, where, err) ||
+        !gguf_size(gguf, prefix, "rope.scaling.original_context_length", conf->max_positions, &original, where, err))
+        return false;
+    rope.original = original;
     conf->n_ropes = f->local_theta > 0 ? 2 : 1;
     conf->ropes[0] = rope;
     if (!f->partial && rope.turned != conf->head_dim)
