@@ -264,14 +264,12 @@ static long *checkpoint_list(const char *output_dir, bool clean, int *n) {
     return steps;
 }
 
-char *checkpoint_find(const char *output_dir, const char *which, Err *err) {
+char *checkpoint_find(const char *output_dir, const char *which) {
     char *path = NULL;
     if (strcmp(which, "last") != 0) return mem_text(which);
     int n;
     long *steps = checkpoint_list(output_dir, false, &n);
     if (n && asprintf(&path, "%s/checkpoint-%ld", output_dir, steps[n - 1]) < 0) die("out of memory");
-    if (!n)
-        err_set(err, "%s: there is no checkpoint to go on from; run without --resume_from_checkpoint", output_dir);
     free(steps);
     return path;
 }

@@ -36,9 +36,9 @@ uint64_t weights_hash(const Policy *policy);
 uint64_t moments_hash(const Policy *policy, Learner *learner); /* and of AdamW's moments */
 
 bool checkpoint_save(const char *output_dir, const TrainState *state, const CheckpointParts *parts, Err *err);
-/* The folder that `which` names: "last" is the newest one in output_dir, all else is a path. Owned by the caller.
- */
-char *checkpoint_find(const char *output_dir, const char *which, Err *err);
+/* The folder that `which` names: "last" is the newest one in output_dir (NULL when there is none yet), all else is
+ * a path. Owned by the caller. */
+char *checkpoint_find(const char *output_dir, const char *which);
 /* The newest checkpoint of a step at or before `step`; NULL when there is none. Owned by the caller. */
 char *checkpoint_before(const char *output_dir, long step);
 bool checkpoint_state(const char *folder, TrainState *state, Err *err);

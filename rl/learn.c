@@ -235,7 +235,7 @@ static void head_backward(const Update *u, const Batch *b) {
 }
 
 static LossLogps logps_of(const BatchSample *s, const LearnSample *x) {
-    return (LossLogps){s->logp, x->old_logp, x->ref_logp, s->entropy, NULL};
+    return (LossLogps){s->logp, x->old_logp, x->ref_logp, s->entropy, x->weight};
 }
 
 /* Coefficients of the samples whose last head row is in this batch. */
@@ -255,6 +255,17 @@ static bool batch_loss(Update *u, const Batch *b) {
     return true;
 }
 
+/* Entropy and difference of a sample that went forward. */
+static void measure(LearnReport *r, const BatchSample *s, const LearnSample *x) {
+    r->measured += s->n;
+    for (int t = 0; t < s->n; t++) {
+        r->entropy_sum += (double)s->entropy[t];
+        double diff = x->old_logp ? fabs((double)s->logp[t] - (double)x->old_logp[t]) : 0;
+        r->diff_sum += diff;
+        if (!(diff <= r->diff_max)) r->diff_max = diff; /* NaN is a difference, too */
+    }
+}
+
 /* The report of the whole update, sample after sample. */
 static void update_report(Update *u, int n, const bool *skip) {
     LearnReport *r = u->report;
@@ -270,12 +281,7 @@ static void update_report(Update *u, int n, const bool *skip) {
             LossLogps in = logps_of(s, x);
             loss_coefs(s->coef, &r->loss, u->loss, &u->norm, &x->seq, &in);
             r->tokens += s->n;
-            for (int t = 0; t < s->n; t++) {
-                r->entropy_sum += (double)s->entropy[t];
-                double diff = x->old_logp ? fabs((double)s->logp[t] - (double)x->old_logp[t]) : 0;
-                r->diff_sum += diff;
-                if (diff > r->diff_max) r->diff_max = diff;
-            }
+            measure(r, s, x);
         }
     }
 }
@@ -349,6 +355,14 @@ void learner_reference_logp(Learner *l, const BatchGroup *groups, int n) {
     l->reference->adapters_off = false;
 }
 
+/* No group has a gradient: the first one goes forward all the same, so that entropy and the difference between
+ * sampler and learner are measured in each step. */
+static void measure_only(Update *u, int n) {
+    if (n == 0) return;
+    learner_logp(u->l, u->l->policy, u->groups, 1);
+    for (int i = 0; i < u->groups[0].n; i++) measure(u->report, &u->groups[0].samples[i], &u->extra[0][i]);
+}
+
 /* The same groups, with the log-probabilities going to ref_logp. */
 static void reference_logp(Learner *l, const BatchGroup *groups, LearnSample *const *extra, int n,
                            const bool *skip) {
@@ -416,6 +430,7 @@ bool learner_gradients(Learner *l, const BatchGroup *groups, LearnSample *const 
     BatchCursor cursor = {0};
     while (good && batch_next(&l->batch, &cursor, groups, n, skip)) good = run_batch(&u);
     if (good) update_report(&u, n, skip);
+    if (good && !u.report->batches) measure_only(&u, n);
     free(skip);
     for (int g = 0; g < n; g++)
         for (int i = 0; i < groups[g].n; i++) extra[g][i].seq.marks = NULL;

@@ -24,13 +24,16 @@ typedef struct {
     LossSeq seq;
     const real *old_logp; /* [n] of the policy that sampled; NULL: the same, every ratio is 1 */
     real *ref_logp;       /* [n] filled from the reference; NULL without one */
+    const real *weight;   /* [n] importance weights; NULL: 1 each */
 } LearnSample;
 
 typedef struct {
     LossReport loss;
-    double grad_norm;          /* before clipping */
-    double entropy_sum;        /* over `tokens` */
-    long tokens, rows;         /* trained tokens that went through the network; rows with padding */
+    double grad_norm;  /* before clipping */
+    long tokens, rows; /* trained tokens that went through the network; rows with padding */
+    long measured; /* tokens that the two below are sums over: `tokens`, or one group where nothing has a gradient
+                    */
+    double entropy_sum;
     int batches, skipped;      /* groups without signal */
     double diff_sum, diff_max; /* |logp - old_logp| */
     double forward_seconds, head_seconds, backward_seconds, optimizer_seconds;

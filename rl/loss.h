@@ -97,7 +97,7 @@ typedef struct {
     const real *old_logp; /* of the one that sampled (NULL: the same, so every ratio is 1) */
     const real *ref_logp; /* of the reference, NULL if and only if beta is 0 */
     const real *entropy;  /* of the policy that learns; may be NULL without an entropy bonus */
-    const real *weight;   /* importance weight of each token's policy term, a constant; NULL: 1 */
+    const real *weight;   /* of each token's policy term, a constant (importance.h); NULL: 1 */
 } LossLogps;
 
 /* Counts over the whole batch of an update. */

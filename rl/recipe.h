@@ -86,6 +86,9 @@ typedef struct {
     bool use_bias_correction_kl, kl_in_reward, sync_ref_model;
     long ref_model_sync_steps;
     double ref_model_mixup_alpha;
+    bool vllm_importance_sampling_correction; /* of samples that another policy drew */
+    const char *vllm_importance_sampling_mode;
+    double vllm_importance_sampling_clip_max, vllm_importance_sampling_clip_min; /* 0: none */
 
     /* optimizer */
     double learning_rate, warmup_steps, warmup_ratio;

@@ -39,7 +39,6 @@
 
 /* Reasons that several rows share. */
 #define ENGINE "whet samples with its own engine"
-#define EXACT "the sampler's log-probs equal the trainer's bit for bit, so there is nothing to correct"
 #define PLAN "the memory plan decides what is kept and what is recomputed, with the same bits"
 #define STORED "every completion is kept in run.db"
 #define ONE "whet runs as one process"
@@ -170,6 +169,15 @@ const RecipeKey recipe_keys[] = {
     NUMBER(entropy_coef_delta, GRPO, "0.005", 0, 1e6, "by so much an update,"),
     NUMBER(entropy_coef_min, GRPO, "0", 0, 1e6, "not below this"),
     NUMBER(entropy_coef_max, GRPO, "1", 0, 1e6, "and not above this"),
+    SWITCH(vllm_importance_sampling_correction, GRPO, "true",
+           "weigh the policy loss of samples that another policy or instruction set drew (stored ones: whet's own "
+           "are "
+           "the learner's bit for bit) with the ratio of both; false: the loss's ratio begins at theirs"),
+    TEXT(vllm_importance_sampling_mode, GRPO, "sequence_mask",
+         "token_truncate|token_mask|sequence_truncate|sequence_mask",
+         "one ratio per token or for the sequence; beyond the bounds it is cut off, or the token or sequence is"),
+    NUMBER(vllm_importance_sampling_clip_max, GRPO, "3", 0, 1e9, "its upper bound; 0: none"),
+    NUMBER(vllm_importance_sampling_clip_min, GRPO, "0", 0, 1e9, "its lower bound; 0: none"),
 
     HEADING("The reference model"),
     NUMBER(beta, GRPO, "0", 0, 100,
@@ -223,6 +231,7 @@ const RecipeKey recipe_keys[] = {
     ALIAS("torch_dtype", "dtype", NULL, OLD),
     ALIAS("bf16", "dtype", "true=bfloat16|false=float32", HF),
     ALIAS("dataset_prompt_column", "problem_key", NULL, OLD),
+    ALIAS("vllm_importance_sampling_cap", "vllm_importance_sampling_clip_max", NULL, GRPO),
     ALIAS("stop", "stop_strings", NULL, OLD),
 
     HEADING("TRL's keys that change nothing here"),
@@ -248,11 +257,6 @@ const RecipeKey recipe_keys[] = {
     UNNEEDED("vllm_device", OLD, ENGINE),
     UNNEEDED("vllm_dtype", OLD, ENGINE),
     UNNEEDED("vllm_max_model_len", OLD, ENGINE),
-    UNNEEDED("vllm_importance_sampling_correction", GRPO, EXACT),
-    UNNEEDED("vllm_importance_sampling_mode", GRPO, EXACT),
-    UNNEEDED("vllm_importance_sampling_clip_max", GRPO, EXACT),
-    UNNEEDED("vllm_importance_sampling_clip_min", GRPO, EXACT),
-    UNNEEDED("vllm_importance_sampling_cap", GRPO, EXACT),
     UNNEEDED("use_transformers_continuous_batching", GRPO, ENGINE),
     UNNEEDED("transformers_continuous_batching_config", GRPO, ENGINE),
     UNNEEDED("use_transformers_paged", GRPO, ENGINE),

@@ -129,6 +129,11 @@ static bool rewards_resolve(Recipe *r, Err *err) {
 static bool sampling_check(Recipe *r, Err *err) {
     if (r->top_k < 0) r->top_k = 0;
     if (!is_given(r, "epsilon_high")) r->epsilon_high = r->epsilon;
+    double most = r->vllm_importance_sampling_clip_max;
+    if (most > 0 && r->vllm_importance_sampling_clip_min >= most)
+        return err_set(
+            err, "vllm_importance_sampling_clip_min %g must be less than vllm_importance_sampling_clip_max %g",
+            r->vllm_importance_sampling_clip_min, most);
     for (int i = 0; i < r->stop_strings.n; i++)
         if (!*r->stop_strings.at[i])
             return err_set(err, "stop_strings has an empty text: every answer would be empty");

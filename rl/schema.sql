@@ -55,6 +55,7 @@ CREATE TABLE steps (
     version     INTEGER NOT NULL,   -- of the policy after the step: counts updates of the weights
     weight_hash TEXT NOT NULL,      -- of the weights after the step: learning it again must reach the same
     moment_hash TEXT NOT NULL,      -- of AdamW's moments after the step, likewise
+    path        TEXT NOT NULL,      -- device path that it was sampled and learnt on
     PRIMARY KEY (run, step)
 ) WITHOUT ROWID;
 

@@ -102,6 +102,7 @@ typedef struct {
     int64_t version;      /* of the policy after the step */
     uint64_t weight_hash; /* of the weights after the step */
     uint64_t moment_hash; /* of AdamW's moments after the step */
+    const char *path;     /* of the device (dev_path) that sampled it and learnt from it */
     StoreGroup *groups;   /* sampled in this step, in the order in which they are learnt from; may be none */
     int n_groups;
     StoreUse *uses; /* in order of the samples' ids when read */
@@ -120,12 +121,18 @@ typedef struct {
 /* Writes a step with all that belongs to it, and fills in the ids. `step` must come after the
  * last one stored (and follows it, unless the file was lost and a checkpoint goes on without it). */
 bool store_step_write(Store *store, int64_t run, StoreStep *step, Err *err);
+/* The hash of the weights after a step, as stored; after step 0, or one that is not there: of the run's first
+ * ones. */
+bool store_weights_after(Store *store, int64_t run, long step, uint64_t *hash, Err *err);
 /* The last complete step of the run; 0 when there is none. */
 bool store_step_last(Store *store, int64_t run, long *step, Err *err);
 /* Reads a step back, bit for bit: to be learnt again instead of sampled again. Metrics and seconds come in order
  * of their names. */
 bool store_step_read(Store *store, int64_t run, long number, StoreStep *step, Err *err);
 void store_step_free(StoreStep *step); /* of store_step_read */
+/* One metric of steps 1 to `last`, in their order, in the arena. */
+bool store_metric_read(Store *store, int64_t run, const char *name, long last, StoreNumber **values, int *n,
+                       Arena *arena, Err *err);
 
 /* ---- evaluations -------------------------------------------------------------------------------------------- */
 

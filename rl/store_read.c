@@ -266,15 +266,16 @@ static bool guards_read(Store *store, int64_t run, StoreStep *step, Err *err) {
 
 static bool step_read(Store *store, int64_t run, StoreStep *step, Err *err) {
     int64_t number = step->step;
-    sqlite3_stmt *row =
-        store_ask(store, err, "SELECT version, weight_hash, moment_hash FROM steps WHERE run = ? AND step = ?",
-                  "ll", run, number);
+    sqlite3_stmt *row = store_ask(
+        store, err, "SELECT version, weight_hash, moment_hash, path FROM steps WHERE run = ? AND step = ?", "ll",
+        run, number);
     int got = row ? store_row(store, row, err) : -1;
     if (got < 0) return false;
     if (got == 0) return store_damaged(store, err, "the step is not there");
     step->version = sqlite3_column_int64(row, 0);
     step->weight_hash = store_hash(row, 1);
     step->moment_hash = store_hash(row, 2);
+    step->path = store_text(row, 3, NULL, &step->arena);
     store_end(row);
     if (!parts_read(store, run, step, err) || !groups_read(store, run, step, err)) return false;
     if (!uses_read(store, run, step, err)) return false;
@@ -299,6 +300,29 @@ bool store_step_read(Store *store, int64_t run, long number, StoreStep *step, Er
 void store_step_free(StoreStep *step) {
     arena_free(&step->arena);
     *step = (StoreStep){0};
+}
+
+bool store_metric_read(Store *store, int64_t run, const char *name, long last, StoreNumber **values, int *n,
+                       Arena *arena, Err *err) {
+    store_doing(store, "reading %s", name);
+    *values = NULL, *n = 0;
+    sqlite3_stmt *row = store_ask(store, err,
+                                  "SELECT name, value FROM step_metrics WHERE run = ? AND step <= ? AND name = ? "
+                                  "ORDER BY step",
+                                  "llt", run, (int64_t)last, name);
+    return numbers_read(store, row, values, n, arena, err);
+}
+
+bool store_weights_after(Store *store, int64_t run, long step, uint64_t *hash, Err *err) {
+    store_doing(store, "looking for the weights after step %ld", step);
+    sqlite3_stmt *row = store_ask(store, err,
+                                  "SELECT coalesce((SELECT weight_hash FROM steps WHERE run = r.id AND step = ?), "
+                                  "r.weight_hash) FROM runs r WHERE r.id = ?",
+                                  "ll", (int64_t)step, run);
+    int got = row ? store_row(store, row, err) : -1;
+    *hash = got == 1 ? store_hash(row, 0) : 0;
+    if (got == 1) store_end(row);
+    return got >= 0;
 }
 
 bool store_step_last(Store *store, int64_t run, long *step, Err *err) {

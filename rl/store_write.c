@@ -130,9 +130,9 @@ static bool step_put(Store *store, int64_t run, const StoreStep *step, Err *err)
     if (!store_ask_number(store, err, &last, "SELECT max(step) FROM steps WHERE run = ?", "l", run)) return false;
     CHECK(number > last, "step %lld after step %lld", (long long)number, (long long)last);
     bool good = store_put(store, err,
-                          "INSERT INTO steps (run, step, version, weight_hash, moment_hash) "
-                          "VALUES (?, ?, ?, ?, ?)",
-                          "lllhh", run, number, step->version, step->weight_hash, step->moment_hash);
+                          "INSERT INTO steps (run, step, version, weight_hash, moment_hash, path) "
+                          "VALUES (?, ?, ?, ?, ?, ?)",
+                          "lllhht", run, number, step->version, step->weight_hash, step->moment_hash, step->path);
     Buf json = {0};
     for (int i = 0; good && i < step->n_groups; i++) good = group_put(store, run, step, i, &json, err);
     buf_free(&json);

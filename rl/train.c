@@ -23,6 +23,8 @@ static void round_free(Trainer *t) {
     store_step_free(&t->stored);
     t->groups = NULL;
     t->n_groups = t->all_groups = 0;
+    t->foreign = false;
+    t->old_logp = t->weight = NULL;
 }
 
 static void show_progress(void *self, long done, long total) {
@@ -31,6 +33,16 @@ static void show_progress(void *self, long done, long total) {
 
 uint64_t round_key(const Recipe *r, long step) {
     return rng_mix(rng_mix((uint64_t)r->seed, 0x73616d706c65), (uint64_t)step);
+}
+
+/* Whether the present weights are those that the store knows, and this path is the one that they came from: then
+ * what the store holds of the steps that follow is what will be computed again. */
+static bool same_run(Trainer *t, const char *path, bool *same, Err *err) {
+    uint64_t hash;
+    *same = false;
+    if (!store_weights_after(t->store, t->run.id, t->state.step, &hash, err)) return false;
+    *same = hash == t->state.weight_hash && path && strcmp(path, dev_path(t->model.dev)) == 0;
+    return true;
 }
 
 /* Samples the groups of the round that begins at `step`, or reads them from the store where that has them. */
@@ -53,6 +65,9 @@ static bool round_begin(Trainer *t, long step, Err *err) {
         t->collector.next_place = 0;
         for (int g = 0; g < t->all_groups; g++)
             if (t->groups[g].place >= t->collector.next_place) t->collector.next_place = t->groups[g].place + 1;
+        bool same;
+        if (!same_run(t, t->stored.path, &same, err)) return false;
+        t->foreign = !same;
     } else {
         t->collector.progress = show_progress, t->collector.self = t;
         if (!collect_signal(&t->collector, round_key(r, step), &t->groups, &t->all_groups, n, &t->round_arena, err))
@@ -60,6 +75,7 @@ static bool round_begin(Trainer *t, long step, Err *err) {
         t->n_groups = n;
     }
     t->advantages = arena_alloc(&t->round_arena, (size_t)n * (size_t)r->num_generations, sizeof(double));
+    if (t->foreign && !round_correct(t, err)) return false;
     return step <= t->stored_last || round_kl(t, err);
 }
 
@@ -118,11 +134,13 @@ bool slice_of(Trainer *t, Round round, Slice *out, Err *err) {
             int count = s->sample.n - s->sample.n_prompt;
             good = good && batch_sample(t, &slice.groups[g].samples[i], s, &slice.arena, err);
             LearnSample *x = &slice.extra[g][i];
+            int at = (slice.group0 + g) * from->n_samples + i;
             x->seq = (LossSeq){.n = count,
-                               .advantage = t->advantages[(slice.group0 + g) * from->n_samples + i],
+                               .advantage = t->advantages[at],
                                .truncated = s->sample.finish == FINISH_LENGTH,
                                .unjudged = s->class == SCORE_UNJUDGED};
-            x->old_logp = drawn_logp(&s->sample);
+            x->old_logp = t->old_logp ? t->old_logp[at] : drawn_logp(&s->sample);
+            x->weight = t->weight ? t->weight[at] : NULL;
             if (t->objective.loss.beta != 0) x->ref_logp = arena_alloc(&slice.arena, (size_t)count, sizeof(real));
         }
     }
@@ -133,7 +151,7 @@ bool slice_of(Trainer *t, Round round, Slice *out, Err *err) {
 /* The sampler's log-probabilities and the learner's are one computation: any difference is a bug, and a run that
  * has it would learn from something else than it sampled. */
 static bool same_logp(const Trainer *t, const LearnReport *report, long step, Err *err) {
-    if (step != t->round || report->diff_max == 0 || !t->same_path || t->audit) return true;
+    if (step != t->round || report->diff_max == 0 || t->foreign || t->audit) return true;
     return err_set(
         err,
         "step %ld: the learner's log-probabilities differ from the sampler's by up to %g; this is a bug of "
@@ -179,7 +197,7 @@ static void step_metrics(Numbers *out, Trainer *t, const AdvantageReport *advant
                          double learning_rate, long step) {
     const Recipe *r = t->recipe;
     LossMetrics loss = loss_metrics(&learn->loss);
-    double tokens = learn->tokens > 0 ? (double)learn->tokens : 1;
+    double measured = learn->measured > 0 ? (double)learn->measured : 1;
     number_add(out, "loss", loss.loss);
     number_add(out, "grad_norm", learn->grad_norm);
     number_add(out, "learning_rate", learning_rate);
@@ -198,7 +216,7 @@ static void step_metrics(Numbers *out, Trainer *t, const AdvantageReport *advant
         number_add(out, arena_format(&out->arena, "rewards/%s/unjudged", label), part.unjudged);
     }
     length_metrics(out, t->groups, t->n_groups);
-    number_add(out, "entropy", learn->entropy_sum / tokens);
+    number_add(out, "entropy", learn->entropy_sum / measured);
     if (t->objective.loss.beta != 0) number_add(out, "kl", loss.kl);
     if (t->objective.kl_reward != 0) number_add(out, "kl", round_mean_kl(t));
     if (t->recipe->use_adaptive_entropy) number_add(out, "entropy_coef", t->state.entropy.coef);
@@ -211,8 +229,15 @@ static void step_metrics(Numbers *out, Trainer *t, const AdvantageReport *advant
     number_add(out, "clip_ratio/high_max", loss.clip_high_max);
     number_add(out, "clip_ratio/region_mean", loss.clip_region_mean);
     if (step == t->round) { /* later updates of a round are meant to differ */
-        number_add(out, "sampling/sampling_logp_difference/mean", learn->diff_sum / tokens);
-        number_add(out, "sampling/sampling_logp_difference/max", learn->diff_max);
+        const ImportanceReport *i = &t->importance;
+        number_add(out, "sampling/sampling_logp_difference/mean",
+                   t->weight ? i->diff_sum / (double)i->tokens : learn->diff_sum / measured);
+        number_add(out, "sampling/sampling_logp_difference/max", t->weight ? i->diff_most : learn->diff_max);
+        if (t->weight) {
+            number_add(out, "sampling/importance_sampling_ratio/min", i->weight_least);
+            number_add(out, "sampling/importance_sampling_ratio/mean", i->weight_sum / (double)i->weights);
+            number_add(out, "sampling/importance_sampling_ratio/max", i->weight_most);
+        }
     }
 }
 
@@ -233,6 +258,7 @@ static bool store_step(Trainer *t, long step, const Slice *slice, const Numbers 
                      .version = t->state.version,
                      .weight_hash = t->state.weight_hash,
                      .moment_hash = moments_hash(t->model.policy, t->learner),
+                     .path = dev_path(t->model.dev),
                      .parts = r->reward_funcs.at,
                      .n_parts = r->reward_funcs.n,
                      .metrics = (StoreNumber *)metrics->at,
@@ -258,16 +284,18 @@ static bool store_step(Trainer *t, long step, const Slice *slice, const Numbers 
     return good;
 }
 
-/* A step that the store holds was learnt again: it must have reached the same weights. */
-static bool same_weights(Trainer *t, long step, Err *err) {
+/* A step that the store holds was learnt again: it must have reached the same weights, when it began at those that
+ * the store knows (`same`). */
+static bool same_weights(Trainer *t, long step, bool same, Err *err) {
     StoreStep stored = {0};
     const StoreStep *row = step == t->round ? &t->stored : &stored;
     if (step != t->round && !store_step_read(t->store, t->run.id, step, &stored, err)) return false;
     uint64_t hash = row->weight_hash, moments = row->moment_hash;
+    same = same && strcmp(row->path, dev_path(t->model.dev)) == 0;
     store_step_free(&stored);
     if (hash == t->state.weight_hash && moments == moments_hash(t->model.policy, t->learner)) return true;
-    if (!t->same_path) {
-        report_note(t->report, "step %ld: other weights than stored, as the instruction set is another", step);
+    if (!same) {
+        report_note(t->report, "step %ld: other weights than stored, as the instruction set was another", step);
         return true;
     }
     return err_set(
@@ -318,10 +346,10 @@ static bool show_round(Trainer *t, long step, Err *err) {
 }
 
 /* A step's record: into the store, or before the eyes of who looks on. */
-static bool keep_step(Trainer *t, long step, const Slice *slice, const Numbers *metrics, const Numbers *seconds,
-                      Err *err) {
+static bool keep_step(Trainer *t, long step, bool same, const Slice *slice, const Numbers *metrics,
+                      const Numbers *seconds, Err *err) {
     if (t->audit) return t->audit->after(t->audit->self, t, step, metrics->at, metrics->n, err);
-    return (step <= t->stored_last ? same_weights(t, step, err)
+    return (step <= t->stored_last ? same_weights(t, step, same, err)
                                    : store_step(t, step, slice, metrics, seconds, err)) &&
            metrics_write(t->metrics, step, metrics->at, metrics->n, seconds->at, seconds->n, err);
 }
@@ -338,6 +366,8 @@ bool train_step(Trainer *t, long step, Err *err) {
     if (!judged_enough(t, err)) return false;
     Slice slice;
     bool good = slice_of(t, round, &slice, err);
+    bool same = true;
+    if (good && step <= t->stored_last) good = same_run(t, dev_path(t->model.dev), &same, err);
     double rate = r->learning_rate * schedule_factor(&t->schedule, step - 1);
     LearnReport learn;
     LossConf loss = t->objective.loss;
@@ -363,7 +393,7 @@ bool train_step(Trainer *t, long step, Err *err) {
         number_add(&seconds, "optimizer", learn.optimizer_seconds);
         number_add(&seconds, "learn", t2 - t1);
         number_add(&seconds, "step", clock_seconds() - t0);
-        good = keep_step(t, step, &slice, &metrics, &seconds, err);
+        good = keep_step(t, step, same, &slice, &metrics, &seconds, err);
     }
     if (good && !t->audit)
         report_of_step(t, step, &metrics,

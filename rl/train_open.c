@@ -22,7 +22,8 @@ static bool exists(const char *path) {
     return stat(path, &info) == 0;
 }
 
-/* Makes the output folder and finds the checkpoint to go on from: *folder is NULL for a new run. */
+/* Makes the output folder and finds the checkpoint to go on from: *folder is NULL for a new run, and for one that
+ * was stopped before its first checkpoint, which goes on from the beginning. */
 static bool open_folder(Trainer *t, char **folder, Err *err) {
     const Recipe *r = t->recipe;
     *folder = NULL;
@@ -32,8 +33,8 @@ static bool open_folder(Trainer *t, char **folder, Err *err) {
     if (access(r->output_dir, W_OK) != 0)
         return err_set(err, "%s: the folder cannot be written; choose another --output_dir", r->output_dir);
     if (r->resume_from_checkpoint) {
-        *folder = checkpoint_find(r->output_dir, r->resume_from_checkpoint, err);
-        return *folder && checkpoint_state(*folder, &t->state, err);
+        *folder = checkpoint_find(r->output_dir, r->resume_from_checkpoint);
+        return !*folder || checkpoint_state(*folder, &t->state, err);
     }
     if (exists(t->store_path) && r->overwrite_output_dir) return run_remove(r->output_dir, err);
     if (exists(t->store_path))
@@ -146,6 +147,9 @@ static bool open_data(Trainer *t, Err *err) {
 static bool open_maths(Trainer *t, Err *err) {
     const Recipe *r = t->recipe;
     if (!objective_of(&t->objective, r, err)) return false;
+    if (!importance_find(r->vllm_importance_sampling_mode, r->vllm_importance_sampling_clip_min,
+                         r->vllm_importance_sampling_clip_max, &t->bounds))
+        return err_set(err, "vllm_importance_sampling_mode %s is not known", r->vllm_importance_sampling_mode);
     t->steps = recipe_updates(r, source_size(t->source));
     if (t->steps < 1)
         return err_set(err, "%s: %ld problems do not fill one batch of %ld", r->dataset_name,
@@ -170,7 +174,7 @@ static bool same_recipe(const Trainer *t, const char *now, Err *err) {
     return false;
 }
 
-static bool open_store(Trainer *t, bool resumed, Err *err) {
+static bool open_store(Trainer *t, bool from_checkpoint, Err *err) {
     const char *path = dev_path(t->model.dev);
     Buf recipe = {0};
     bool found = false;
@@ -180,20 +184,21 @@ static bool open_store(Trainer *t, bool resumed, Err *err) {
     t->store = store_open(t->store_path, 0, err);
     if (!t->store || !store_run_last(t->store, &t->arena, &t->run, &found, err)) return false;
     uint64_t hash = weights_hash(t->model.policy);
-    if (resumed) {
-        if (t->state.weight_hash != hash)
-            return err_set(err,
-                           "the checkpoint's weights are not those that were saved (%016" PRIx64
-                           ", not %016" PRIx64 "): the files were changed",
-                           hash, t->state.weight_hash);
-        if (found && !same_recipe(t, text, err)) return false;
-    }
+    if (from_checkpoint && t->state.weight_hash != hash)
+        return err_set(err,
+                       "the checkpoint's weights are not those that were saved (%016" PRIx64 ", not %016" PRIx64
+                       "): the files were changed",
+                       hash, t->state.weight_hash);
+    if (found && !same_recipe(t, text, err)) return false;
+    if (found && !from_checkpoint && t->run.weight_hash != hash)
+        return err_set(err, "%s: %s holds other weights than those that the run began with", t->store_path,
+                       t->recipe->model_name_or_path);
     if (!found) { /* a new run, or one whose store was lost: the checkpoint is the truth */
         t->run = (StoreRun){.recipe = text, .path = path, .version = WHET_VERSION, .weight_hash = hash};
         if (!store_run_begin(t->store, &t->run, err)) return false;
     }
     if (!store_step_last(t->store, t->run.id, &t->stored_last, err)) return false;
-    t->same_path = !resumed || strcmp(t->state.path, path) == 0;
+    t->same_path = strcmp(from_checkpoint ? t->state.path : t->run.path, path) == 0;
     snprintf(t->state.path, sizeof t->state.path, "%s", path);
     t->state.weight_hash = hash;
     return store_attempt_begin(t->store, t->run.id, t->state.step, path, WHET_VERSION, dev_threads(t->model.dev),
@@ -202,15 +207,15 @@ static bool open_store(Trainer *t, bool resumed, Err *err) {
 
 /* The curve of the rewards so far. */
 static bool show_past(Trainer *t, Err *err) {
-    for (long step = 1; step <= t->state.step && step <= t->stored_last; step++) {
-        StoreStep row;
-        if (!store_step_read(t->store, t->run.id, step, &row, err)) return false;
-        for (int i = 0; i < row.n_metrics; i++)
-            if (strcmp(row.metrics[i].name, "reward") == 0) report_past(t->report, row.metrics[i].value);
-        store_step_free(&row);
-    }
+    StoreNumber *rewards;
+    int n;
+    if (!store_metric_read(t->store, t->run.id, "reward", t->state.step, &rewards, &n, &t->arena, err))
+        return false;
+    for (int i = 0; i < n; i++) report_past(t->report, rewards[i].value);
+    if (!t->state.step && t->recipe->resume_from_checkpoint)
+        report_note(t->report, "there is no checkpoint yet: going on from the beginning");
     if (t->state.step) report_note(t->report, "going on after step %ld of %ld", t->state.step, t->steps);
-    if (t->state.step && !t->same_path)
+    if (!t->same_path)
         report_note(
             t->report,
             "the run so far was computed on another instruction set: it goes on, but not to the same bits");

@@ -3,6 +3,7 @@
 #ifndef WHET_RL_TRAIN_PARTS_H
 #define WHET_RL_TRAIN_PARTS_H
 
+#include "rl/importance.h"
 #include "rl/objective.h"
 #include "rl/train.h"
 
@@ -31,6 +32,7 @@ struct Trainer {
     const char *eval_name, *prompt_template;
     Collector collector;
     Objective objective;
+    ImportanceConf bounds;
     Schedule schedule;
     long steps; /* of the whole run */
 
@@ -53,6 +55,11 @@ struct Trainer {
     double *advantages; /* [n_groups * num_generations] */
     Arena round_arena;
     StoreStep stored; /* where it was read from the store */
+    /* Its samples were drawn by other weights than the present ones, or on another path: the learner's
+     * log-probabilities are not theirs. Then, each [n_groups * num_generations], or NULL: */
+    bool foreign;
+    const real **old_logp, **weight; /* under the policy at the round's beginning; importance weights */
+    ImportanceReport importance;
 
     StoreEval before, after;
     Arena arena;
@@ -80,6 +87,8 @@ bool round_kl(Trainer *trainer, Err *err); /* kl_in_reward, once, when they have
 bool round_kl_sums(Trainer *trainer, double *sums, Err *err);
 /* Of the groups that are learnt from; also sets what is known of every group's rewards. */
 void round_advantages(Trainer *trainer, AdvantageReport *report);
+/* Where the round is foreign: its old_logp and weight, under the present weights. */
+bool round_correct(Trainer *trainer, Err *err);
 double round_mean_kl(const Trainer *trainer); /* what round_kl took away, per token and for a weight of 1 */
 
 /* The key of the random numbers of the round that begins at `step`. */

@@ -1,10 +1,12 @@
-/* train_round.c: what a round's samples are worth: the KL in their rewards, and their advantages. Not here:
+/* train_round.c: what a round's samples are worth: the KL in their rewards, their advantages, and the weights of
+ * those that another policy drew. Not here:
  * sampling and judging them (collect.c), the formulas (advantage.c). Tested by tests/test_rl_train.c.
  */
 #include "rl/train_parts.h"
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 bool round_kl_sums(Trainer *t, double *sums, Err *err) {
     Slice all;
@@ -33,6 +35,29 @@ bool round_kl(Trainer *t, Err *err) {
         if (s->class != SCORE_UNJUDGED) s->reward -= t->objective.kl_reward * sums[i];
     }
     free(sums);
+    return good;
+}
+
+/* VESPO weighs with the whole ratio to the policy that sampled, by itself. */
+bool round_correct(Trainer *t, Err *err) {
+    t->importance = (ImportanceReport){0};
+    if (!t->recipe->vllm_importance_sampling_correction || t->objective.loss.term == TERM_VESPO) return true;
+    Slice all;
+    bool good = slice_of(t, (Round){.slices = 1}, &all, err);
+    if (good) learner_logp(t->learner, t->model.policy, all.groups, all.n);
+    size_t n = (size_t)t->n_groups * (size_t)t->recipe->num_generations, at = 0;
+    const real **old = arena_alloc(&t->round_arena, n, sizeof *old);
+    const real **weight = arena_alloc(&t->round_arena, n, sizeof *weight);
+    for (int g = 0; good && g < all.n; g++)
+        for (int i = 0; i < all.groups[g].n; i++, at++) {
+            const BatchSample *s = &all.groups[g].samples[i];
+            real *numbers = arena_alloc(&t->round_arena, 2 * (size_t)s->n, sizeof *numbers);
+            old[at] = memcpy(numbers, s->logp, (size_t)s->n * sizeof *numbers), weight[at] = numbers + s->n;
+            importance_weights(numbers + s->n, &t->importance, &t->bounds, old[at], all.extra[g][i].old_logp, NULL,
+                               s->n);
+        }
+    t->old_logp = old, t->weight = weight;
+    arena_free(&all.arena);
     return good;
 }
 

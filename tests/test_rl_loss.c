@@ -159,7 +159,7 @@ static void aggregations_have_check_values(void **state) {
         LossNorm norm = loss_norm(&conf, seqs, 2);
         LossReport report = {0};
         for (int i = 0; i < 2; i++)
-            assert_true(loss_coefs(coef, &report, &conf, &norm, &seqs[i], &(LossLogps){.logp = logp}));
+            assert_true(loss_coefs(coef, &report, &conf, &norm, &seqs[i], &(LossLogps){.logp = logp, NULL}));
         NEAR(report.loss, wanted[sum], 1e-15);
         NEAR(loss_metrics(&report).ratio_mean, 1, 0);
     }

@@ -124,6 +124,7 @@ static void step_make(StoreStep *step, long number) {
     *step = (StoreStep){.step = number,
                         .version = number,
                         .weight_hash = rng_next(&rng),
+                        .path = number % 2 ? "plain" : "avx2",
                         .moment_hash = rng_next(&rng),
                         .n_groups = GROUPS,
                         .guards = guards,
@@ -262,6 +263,7 @@ static void step_equal(const StoreStep *a, const StoreStep *b) {
         text_equal(a->guards[i].name, b->guards[i].name);
         text_equal(a->guards[i].line, b->guards[i].line);
     }
+    text_equal(a->path, b->path);
     assert_true(a->n_groups == b->n_groups && a->n_parts == b->n_parts);
     assert_true(a->n_metrics == b->n_metrics && a->n_seconds == b->n_seconds);
     for (int i = 0; i < a->n_parts; i++) text_equal(a->parts[i], b->parts[i]);
@@ -308,7 +310,8 @@ static void samples_may_be_consumed_later(void **state) {
     const Place *place = *state;
     Err err = {0};
     StoreUse uses[] = {{2, -0.25}, {4, 1.5}};
-    StoreStep learnt = {.step = 2, .version = 2, .weight_hash = 9, .uses = uses, .n_uses = 2}, read;
+    StoreStep learnt = {.path = "plain", .step = 2, .version = 2, .weight_hash = 9, .uses = uses, .n_uses = 2},
+              read;
     Store *store = must_open(place->db);
     int64_t run = store_fill(store, 1);
     assert_true(store_step_write(store, run, &learnt, &err));
