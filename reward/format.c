@@ -4,7 +4,7 @@
  * ends with <think>, the completion begins inside the thought. What the tags hold is not judged here.
  * Tested by tests/test_reward_format.c.
  */
-#include "reward/reward.h"
+#include "reward/shape.h"
 
 #include <string.h>
 
@@ -14,7 +14,7 @@ static bool space_only(const char *p, const char *end) {
     return true;
 }
 
-static bool prompt_opens(const char *prompt) {
+bool prompt_opens_thought(const char *prompt) {
     if (!prompt) return false;
     size_t n = strlen(prompt);
     while (n && strchr(" \t\r\n\v\f", prompt[n - 1])) n--;
@@ -39,7 +39,7 @@ static const char *tag_once(const char *text, const char *tag, const char *none,
 /* NULL when the completion has the format, else what is wrong with it. */
 static const char *format_fault(const char *prompt, const char *text) {
     const char *fault = NULL, *think = text;
-    if (!prompt_opens(prompt)) {
+    if (!prompt_opens_thought(prompt)) {
         think = tag_once(text, "<think>", "no <think>", "several <think>", &fault);
     } else if (strstr(text, "<think>")) {
         return "a second <think> after that of the prompt";

@@ -376,4 +376,4 @@ static void math_judge(const RewardConf *conf, const RewardItem *item, RewardSco
     arena_free(&j.arena);
 }
 
-const JudgeKind judge_math = {.name = "math", .judge = math_judge};
+const JudgeKind judge_math = {.truth = true, .name = "math", .judge = math_judge};

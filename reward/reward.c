@@ -6,6 +6,7 @@
  */
 #include "reward/reward.h"
 
+#include <fnmatch.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,12 +14,33 @@
 
 /* The table of judges: to add one, write its JudgeKind and add its row. */
 static const JudgeKind *const kinds[] = {
-    &judge_math,
-    &judge_format,
-    &judge_code,
-    &judge_code_share,
-    &judge_exec,
+    &judge_math,   &judge_format,     &judge_code,         &judge_code_share, &judge_reasoning, &judge_countdown,
+    &judge_game24, &judge_choice,     &judge_think_format, &judge_tag_count,  &judge_steps,     &judge_overlong,
+    &judge_cosine, &judge_repetition, &judge_language,     &judge_exec,
 };
+
+/* Names under which TRL and open-r1 know a judge. */
+static const char *const aliases[][2] = {
+    {"accuracy_reward", "math"},
+    {"accuracy", "math"},
+    {"reasoning_accuracy_reward", "reasoning_accuracy"},
+    {"think_format_reward", "think_format"},
+    {"get_soft_overlong_punishment", "soft_overlong"},
+    {"soft_overlong_punishment", "soft_overlong"},
+    {"length", "soft_overlong"},
+    {"get_cosine_scaled_reward", "cosine"},
+    {"cosine_scaled_reward", "cosine"},
+    {"get_repetition_penalty_reward", "repetition"},
+    {"repetition_penalty_reward", "repetition"},
+    {"repetition_penalty", "repetition"},
+    {"binary_code", "code"},
+};
+
+const char *reward_alias(const char *name) {
+    for (size_t i = 0; i < sizeof aliases / sizeof *aliases; i++)
+        if (!strcmp(aliases[i][0], name)) return aliases[i][1];
+    return NULL;
+}
 
 typedef struct {
     int64_t ticket;
@@ -34,6 +56,7 @@ typedef struct {
 
 struct Reward {
     RewardConf conf;
+    RewardShape shape;
     int n_parts;
     Part *parts;
     Finished *queue; /* a ring of the scores that wait to be taken */
@@ -73,6 +96,7 @@ double reward_total(const RewardScore *scores, const double *weights, int n, Sco
 static const JudgeKind *kind_find(const char *name, const char **argument) {
     size_t n = strcspn(name, ":");
     *argument = name[n] ? name + n + 1 : NULL;
+    if (reward_alias(name)) name = reward_alias(name), n = strlen(name);
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (strlen(kinds[i]->name) == n && !memcmp(kinds[i]->name, name, n) &&
             (*argument != NULL) == (kinds[i] == &judge_exec))
@@ -110,12 +134,14 @@ Reward *reward_open(const char *const *names, int n_names, const RewardConf *con
     CHECK(n_names > 0, "no reward function named (%d)", n_names);
     Reward *reward = MEM_NEW(Reward);
     reward->conf = *conf;
+    reward->shape = conf->shape ? *conf->shape : reward_shape_default;
+    reward->conf.shape = &reward->shape;
     reward->parts = MEM_ARRAY(Part, n_names);
     for (int i = 0; i < n_names; i++) {
         const char *argument;
         const JudgeKind *kind = kind_find(names[i], &argument);
         if (!kind) {
-            char known[256];
+            char known[512];
             names_list(known, sizeof known);
             err_set(err, "reward function \"%s\" is not known; known are: %s", names[i], known);
             reward_close(reward);
@@ -158,14 +184,33 @@ static void queue_push(Reward *reward, Finished finished) {
     reward->queue[(reward->head + reward->n_queued++) % reward->room] = finished;
 }
 
+/* Whether part p is asked about problems of this kind. */
+static bool part_asked(const Reward *reward, int p, const RewardItem *item) {
+    const char *const *asked = reward->conf.kinds;
+    return !asked || !*asked[p] || fnmatch(asked[p], item->kind ? item->kind : "", 0) == 0;
+}
+
+static JudgeNow *truth_of(const Reward *reward, const RewardItem *item) {
+    for (int p = 0; p < reward->n_parts; p++) {
+        const JudgeKind *kind = reward->parts[p].kind;
+        if (kind->truth && kind->judge && part_asked(reward, p, item)) return kind->judge;
+    }
+    return NULL;
+}
+
 bool reward_submit(Reward *reward, const RewardItem *items, int n, int64_t ticket, Err *err) {
     for (int p = 0; p < reward->n_parts; p++) {
         Part *part = &reward->parts[p];
         for (int i = 0; i < n; i++) {
-            if (part->kind->judge) {
+            if (!part_asked(reward, p, &items[i])) {
+                RewardScore score = {.value = NAN, .class = SCORE_UNJUDGED, .verdict = "not-asked"};
+                queue_push(reward, (Finished){ticket + i, p, score});
+            } else if (part->kind->judge) {
                 Finished finished = {.ticket = ticket + i, .part = p};
+                RewardConf conf = reward->conf;
                 double start = clock_seconds();
-                part->kind->judge(&reward->conf, &items[i], &finished.score);
+                conf.truth = truth_of(reward, &items[i]);
+                part->kind->judge(&conf, &items[i], &finished.score);
                 finished.score.microseconds = 1e6 * (clock_seconds() - start);
                 queue_push(reward, finished);
             } else {

@@ -25,20 +25,21 @@ typedef enum {
 const char *score_class_name(ScoreClass class); /* "right", "wrong", "unjudged" */
 
 typedef struct {
-    const char *problem;    /* the problem's text, or NULL */
-    const char *kind;       /* the kind of problem (which judges apply), or NULL for any */
-    const char *prompt;     /* what the model was given, or NULL */
-    const char *completion; /* what the model wrote; NUL-terminated UTF-8 (invalid bytes are the judge's to bear) */
-    const char *answer;     /* the expected answer, or NULL */
-    const char *fields;     /* the whole row as the text of a JSON object (tests, language, limits, ...), or NULL */
-    int64_t group;          /* items of one group answer the same problem */
-    int index;              /* place inside the group */
-    int n_tokens;           /* length of the completion */
-    const char *finish;     /* "stop", "length", or NULL */
+    const char *problem; /* the problem's text, or NULL */
+    const char *kind;    /* the kind of problem (which judges apply), or NULL for any */
+    const char *prompt;  /* what the model was given, or NULL */
+    const char
+        *completion;    /* what the model wrote; NUL-terminated UTF-8 (invalid bytes are the judge's to bear) */
+    const char *answer; /* the expected answer, or NULL */
+    const char *fields; /* the whole row as the text of a JSON object (tests, language, limits, ...), or NULL */
+    int64_t group;      /* items of one group answer the same problem */
+    int index;          /* place inside the group */
+    int n_tokens;       /* length of the completion */
+    const char *finish; /* "stop", "length", or NULL */
 } RewardItem;
 
 typedef struct {
-    double value;       /* NaN when class is SCORE_UNJUDGED; else the reward, 1 and 0 for most judges */
+    double value; /* NaN when class is SCORE_UNJUDGED; else the reward, 1 and 0 for most judges */
     ScoreClass class;
     const char *verdict; /* a constant: "equal-exact", "no-answer", "wrong-answer", ... never freed */
     char *reason;        /* a sentence for a person, or NULL */
@@ -48,8 +49,8 @@ typedef struct {
 
 void reward_score_free(RewardScore *score);
 
-/* Whether the judge was asked: reward_open's `kinds` can keep it to some kinds of problems. One that was not has class
- * unjudged, verdict "not-asked" and no say in the total. */
+/* Whether the judge was asked: reward_open's `kinds` can keep it to some kinds of problems. One that was not has
+ * class unjudged, verdict "not-asked" and no say in the total. */
 bool reward_asked(const RewardScore *score);
 /* What n parts say together: the weighted sum of those that were asked (weights NULL: 1 each), and the first one's
  * class. NaN and SCORE_UNJUDGED where one of them, or all of them, could not say. */
@@ -57,7 +58,25 @@ double reward_total(const RewardScore *scores, const double *weights, int n, Sco
 
 typedef struct Judge Judge;
 
+/* What judges of shape are told. */
 typedef struct {
+    long overlong_max, overlong_cache; /* soft_overlong: tokens */
+    long cosine_max;                   /* cosine: tokens, and what it is worth at 0 and at these */
+    double cosine_min_wrong, cosine_max_wrong, cosine_min_correct, cosine_max_correct;
+    long repetition_n; /* repetition: words of a group */
+    double repetition_penalty;
+    const char *language; /* of rows without `lang`: en, zh, ... */
+} RewardShape;
+extern const RewardShape reward_shape_default; /* TRL's values */
+
+typedef struct RewardConf RewardConf;
+typedef void JudgeNow(const RewardConf *conf, const RewardItem *item, RewardScore *score);
+
+struct RewardConf {
+    const RewardShape *shape; /* NULL: reward_shape_default */
+    const char *const
+        *kinds;              /* [names] a pattern (*, ?) of the kinds of problems each judge is asked; NULL: all */
+    JudgeNow *truth;         /* set by reward_submit: the first of the judges that says right or wrong */
     bool strict;             /* math: only the last box counts */
     bool explain;            /* fill reason and detail at length */
     bool allow_weak_sandbox; /* code: run candidates with fewer layers of isolation than asked */
@@ -65,14 +84,15 @@ typedef struct {
     int exec_workers;        /* exec: copies of the program; 0: 1 */
     int exec_parallel;       /* exec: requests that a copy has at once; 0: 8 */
     double exec_deadline;    /* exec: seconds of silence after which a copy is killed; 0: 30 */
-} RewardConf;
+};
 
 /* A kind of judge: one row of the table in reward.c. To add one: write a file with these functions, add its row.
  * Judges that answer at once give `judge`; judges that work elsewhere (processes) give open, submit, poll, close.
  * judge() must be safe to call from several threads at once. */
 typedef struct {
     const char *name; /* as reward_funcs names it */
-    void (*judge)(const RewardConf *conf, const RewardItem *item, RewardScore *score);
+    bool truth;       /* it says whether an answer is right, not how it is written */
+    JudgeNow *judge;
     /* NULL and err when it can't run. argument: what stands after the name and a colon, or NULL. */
     void *(*open)(const RewardConf *conf, const char *argument, Err *err);
     bool (*submit)(void *self, int64_t ticket, const RewardItem *item, Err *err);
@@ -82,10 +102,14 @@ typedef struct {
 } JudgeKind;
 
 extern const JudgeKind judge_math, judge_format, judge_code, judge_code_share, judge_exec;
+extern const JudgeKind judge_overlong, judge_cosine, judge_repetition, judge_tag_count, judge_think_format,
+    judge_steps, judge_reasoning, judge_countdown, judge_game24, judge_choice, judge_language;
 
 /* An open set of judges, in the order of reward_funcs. */
 typedef struct Reward Reward;
 Reward *reward_open(const char *const *names, int n_names, const RewardConf *conf, Err *err);
+/* What a judge is called here whom TRL or open-r1 calls `name`; NULL when there is no other name for it. */
+const char *reward_alias(const char *name);
 int reward_parts(const Reward *reward);
 /* What metrics call a judge: its name, and the program's for exec: my_reward for "exec:./my_reward.py --fast". */
 void reward_label(const char *name, char *out, size_t room);

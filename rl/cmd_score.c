@@ -20,6 +20,8 @@ enum { WINDOW = 2048, PARTS_MAX = 8, VERDICTS_MAX = 64 };
 
 typedef struct {
     RewardConf conf;
+    RewardShape shape;
+    const char *kinds[PARTS_MAX];
     int n;
     char *names[PARTS_MAX];
     double weights[PARTS_MAX];
@@ -56,15 +58,29 @@ typedef struct {
 /* ---- options ---- */
 
 static const char help[] =
-    "usage: whet score --reward_funcs NAME[,NAME...] [--reward_weights W[,W...]] [--strict] [--explain]\n"
-    "                  [--allow_weak_sandbox] [--workers N] [--reward_exec_workers N] [--reward_exec_parallel N]\n"
-    "                  [--reward_exec_deadline SECONDS]  < rows.jsonl > scored.jsonl\n\n"
-    "Each row is a JSON object with \"completion\" and what its judges need: \"answer\" (and \"problem\") for "
-    "math,\n"
-    "tests for code. The row comes back with reward, class, verdict, reason and what the judge found.\n"
+    "usage: whet score --reward_funcs NAME[,NAME...] [--reward_weights W[,W...]] [--reward_kinds KIND[,KIND...]]\n"
+    "                  [--strict] [--explain] [OPTIONS]  < rows.jsonl > scored.jsonl\n\n"
+    "Each row is a JSON object with \"completion\" and what its judges need. The row comes back with reward, "
+    "class,\n"
+    "verdict, reason and what the judge found. Judges, and what they need:\n"
+    "  math                answer: compared as numbers and expressions (reasoning_accuracy: after </think> only)\n"
+    "  countdown, game24   numbers and target: an expression that uses each number once\n"
+    "  choice              answer: a letter, or one of the row's choices\n"
+    "  code, code_share    tests for a program\n"
+    "  format, think_format, tag_count, reasoning_steps   nothing: R1's tags, TRL's, open-r1's; marks of steps\n"
+    "  soft_overlong, cosine   n_tokens: DAPO's penalty; right answers are worth more the shorter they are\n"
+    "  repetition          nothing: repeated groups of words\n"
+    "  language            nothing (lang): share of the thought's words in a language, told by its script\n"
+    "  exec:COMMAND        a program of your own that answers JSON lines (README.md has one)\n"
+    "  --reward_kinds      for each judge, a pattern of the rows' \"kind\" that it judges; empty: all\n"
     "  --strict    math: only the last \\boxed{} of the completion counts\n"
     "  --explain   how the judges came to their verdicts\n"
-    "NAME may be exec:COMMAND, a program of your own that answers JSON lines (README.md has one).\n";
+    "  --max_completion_len N --soft_punish_cache N   soft_overlong (1280, 256)\n"
+    "  --cosine_max_len N --cosine_{min,max}_value_{wrong,correct} X   cosine (1000; -1, -0.5, 0.5, 1)\n"
+    "  --repetition_n_grams N --repetition_max_penalty X   repetition (3, -1)\n"
+    "  --reward_language L   language (en)\n"
+    "  --allow_weak_sandbox --workers N   code\n"
+    "  --reward_exec_workers N --reward_exec_parallel N --reward_exec_deadline SECONDS   exec\n";
 
 /* A plain decimal number, whatever the locale. */
 static double number_read(const char *text, char **end) {
@@ -76,6 +92,20 @@ static double number_read(const char *text, char **end) {
         for (p++; *p >= '0' && *p <= '9'; p++) value += (unit /= 10) * (*p - '0');
     *end = (char *)(p - start > (*start == '.') ? p : text);
     return negative ? -value : value;
+}
+
+/* Patterns apart by commas, one for each judge; an empty one is for all problems. */
+static void kinds_read(Options *options, const char *list) {
+    const char *p = list;
+    for (int i = 0; i < options->n; i++) {
+        size_t n = strcspn(p, ",");
+        options->kinds[i] = mem_text_n(p, n);
+        p += n;
+        if (*p != (i + 1 < options->n ? ',' : 0))
+            die("--reward_kinds %s: asked are %d patterns, separated by commas", list, options->n);
+        p++;
+    }
+    options->conf.kinds = options->kinds;
 }
 
 static void names_read(Options *options, const char *list) {
@@ -115,13 +145,56 @@ static const char *option_value(int argc, char **argv, int *i, const char *after
     return argv[++*i];
 }
 
+/* The options of judges of shape: names as in recipes. */
+static bool shape_read(Options *options, int argc, char **argv, int *i) {
+    RewardShape *s = &options->shape;
+    struct {
+        const char *name;
+        long *whole;
+        double *number;
+    } all[] = {{"max_completion_len", &s->overlong_max, NULL},
+               {"soft_punish_cache", &s->overlong_cache, NULL},
+               {"cosine_max_len", &s->cosine_max, NULL},
+               {"cosine_min_value_wrong", NULL, &s->cosine_min_wrong},
+               {"cosine_max_value_wrong", NULL, &s->cosine_max_wrong},
+               {"cosine_min_value_correct", NULL, &s->cosine_min_correct},
+               {"cosine_max_value_correct", NULL, &s->cosine_max_correct},
+               {"repetition_n_grams", &s->repetition_n, NULL},
+               {"repetition_max_penalty", NULL, &s->repetition_penalty}};
+    const char *after;
+    if ((after = option_is(argv[*i], "reward_language"))) {
+        s->language = option_value(argc, argv, i, after);
+        return true;
+    }
+    for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
+        if (!(after = option_is(argv[*i], all[k].name))) continue;
+        char *end;
+        const char *text = option_value(argc, argv, i, after);
+        double value = number_read(text, &end);
+        if (end == text || *end || (all[k].whole && (value < 1 || value > 1e9)))
+            die("--%s %s: it must be %s", all[k].name, text, all[k].whole ? "a whole number from 1" : "a number");
+        if (all[k].whole)
+            *all[k].whole = (long)value;
+        else
+            *all[k].number = value;
+        return true;
+    }
+    return false;
+}
+
 static void options_read(Options *options, int argc, char **argv) {
-    const char *weights = NULL, *after;
+    const char *weights = NULL, *asked = NULL, *after;
+    options->shape = reward_shape_default;
+    options->conf.shape = &options->shape;
     for (int i = 1; i < argc; i++) {
         if ((after = option_is(argv[i], "reward_funcs")))
             names_read(options, option_value(argc, argv, &i, after));
         else if ((after = option_is(argv[i], "reward_weights")))
             weights = option_value(argc, argv, &i, after);
+        else if ((after = option_is(argv[i], "reward_kinds")))
+            asked = option_value(argc, argv, &i, after);
+        else if (shape_read(options, argc, argv, &i))
+            continue;
         else if ((after = option_is(argv[i], "workers")))
             options->conf.workers = atoi(option_value(argc, argv, &i, after));
         else if ((after = option_is(argv[i], "reward_exec_workers")))
@@ -145,6 +218,7 @@ static void options_read(Options *options, int argc, char **argv) {
     if (!options->n) die("score: --reward_funcs is needed, for example --reward_funcs math");
     for (int i = 0; i < options->n; i++) options->weights[i] = 1;
     if (weights) weights_read(options, weights);
+    if (asked) kinds_read(options, asked);
 }
 
 /* ---- rows ---- */
@@ -245,6 +319,8 @@ static void row_parse(Row *row, int64_t number) {
         .answer = row->answer ? row->answer : text_whole(row->object, "answer"),
         .fields = row->line,
         .group = number,
+        .n_tokens = (int)json_integer_value(json_object_get(row->object, "n_tokens")),
+        .finish = text_whole(row->object, "finish"),
     };
 }
 
@@ -294,19 +370,33 @@ static void reward_field(Buf *buf, double value) {
         field_number(buf, "reward", value);
 }
 
-/* The weighted sum of the parts; unjudged where a part that counts is unjudged. */
+/* The weighted sum of the parts and the class of the first that was asked; unjudged where a part that counts is.
+ */
 static double row_reward(const Scorer *scorer, const Row *row, ScoreClass *class) {
     double sum = 0;
-    *class = SCORE_RIGHT;
+    bool any = false, unjudged = false;
+    *class = SCORE_UNJUDGED;
     for (int p = 0; p < scorer->options.n; p++) {
         const RewardScore *score = &row->scores[p];
-        if (score->class > *class) *class = score->class;
-        if (score->class == SCORE_UNJUDGED && scorer->options.weights[p] != 0)
-            sum = (double)__builtin_nanf("");
-        else if (score->class != SCORE_UNJUDGED)
-            sum += scorer->options.weights[p] * score->value;
+        double weight = scorer->options.weights[p];
+        if (!reward_asked(score)) continue;
+        if (!any) *class = score->class;
+        any = true;
+        if (score->class != SCORE_UNJUDGED)
+            sum += weight * score->value;
+        else
+            unjudged = unjudged || weight != 0;
     }
-    return sum;
+    if (any && !unjudged) return sum;
+    *class = SCORE_UNJUDGED;
+    return (double)__builtin_nanf("");
+}
+
+/* The part whose verdict is the row's. */
+static const RewardScore *first_asked(const Scorer *scorer, const Row *row) {
+    for (int p = 0; p < scorer->options.n; p++)
+        if (reward_asked(&row->scores[p])) return &row->scores[p];
+    return &row->scores[0];
 }
 
 static void row_fields(Scorer *scorer, Row *row, Buf *buf) {
@@ -319,7 +409,7 @@ static void row_fields(Scorer *scorer, Row *row, Buf *buf) {
     ScoreClass class;
     double value = row_reward(scorer, row, &class);
     reward_field(buf, value);
-    RewardScore first = row->scores[0];
+    RewardScore first = *first_asked(scorer, row);
     first.class = class;
     score_fields(buf, &first);
     if (options->n == 1) return;
@@ -372,7 +462,7 @@ static void row_count(Scorer *scorer, const Row *row) {
     double value = row->fault ? (double)__builtin_nanf("") : row_reward(scorer, row, &class);
     scorer->classes[class]++;
     if (value == value) scorer->total += value;
-    verdict_count(scorer, row->fault ? "bad-row" : row->scores[0].verdict);
+    verdict_count(scorer, row->fault ? "bad-row" : first_asked(scorer, row)->verdict);
 }
 
 static void row_write(Scorer *scorer, Row *row) {

@@ -134,8 +134,20 @@ void collect_reward(const Recipe *recipe, StoreSample *s) {
     s->reward = reward_total(s->scores, recipe->reward_weights.at, recipe->reward_funcs.n, &s->class);
 }
 
-RewardConf reward_conf_of(const Recipe *recipe) {
-    return (RewardConf){.allow_weak_sandbox = recipe->allow_weak_sandbox,
+RewardConf reward_conf_of(const Recipe *recipe, RewardShape *shape) {
+    *shape = (RewardShape){.overlong_max = recipe->max_completion_len,
+                           .overlong_cache = recipe->soft_punish_cache,
+                           .cosine_max = recipe->cosine_max_len,
+                           .cosine_min_wrong = recipe->cosine_min_value_wrong,
+                           .cosine_max_wrong = recipe->cosine_max_value_wrong,
+                           .cosine_min_correct = recipe->cosine_min_value_correct,
+                           .cosine_max_correct = recipe->cosine_max_value_correct,
+                           .repetition_n = recipe->repetition_n_grams,
+                           .repetition_penalty = recipe->repetition_max_penalty,
+                           .language = recipe->reward_language};
+    return (RewardConf){.shape = shape,
+                        .kinds = recipe->reward_kinds.n ? recipe->reward_kinds.at : NULL,
+                        .allow_weak_sandbox = recipe->allow_weak_sandbox,
                         .exec_workers = (int)recipe->reward_exec_workers,
                         .exec_parallel = (int)recipe->reward_exec_parallel,
                         .exec_deadline = recipe->reward_exec_deadline};

@@ -26,7 +26,7 @@ typedef struct {
 /* The reward and the class that follow from a sample's scores. */
 void collect_reward(const Recipe *recipe, StoreSample *sample);
 /* How the recipe wants its judges. */
-RewardConf reward_conf_of(const Recipe *recipe);
+RewardConf reward_conf_of(const Recipe *recipe, RewardShape *shape);
 
 /* The next n problems with recipe->num_generations answers each. `key` seeds the random numbers of all of them.
  * Problems whose prompt is longer than max_prompt_length are passed over. */

@@ -63,6 +63,12 @@ typedef struct {
     long reward_exec_workers, reward_exec_parallel;
     double reward_exec_deadline;
     double max_unjudged;       /* share of unjudged scores above which the run stops */
+    TextList reward_kinds;     /* as many as reward_funcs, or none: patterns of kinds of problems */
+    long max_completion_len, soft_punish_cache, cosine_max_len; /* tokens */
+    double cosine_min_value_wrong, cosine_max_value_wrong, cosine_min_value_correct, cosine_max_value_correct;
+    long repetition_n_grams;
+    double repetition_max_penalty;
+    const char *reward_language;
     const char *dynamic_sampling; /* none, reward, accuracy */
     long max_generation_batches;
 

@@ -8,6 +8,7 @@
 #include <strings.h>
 
 #include "datasets/datasets.h"
+#include "reward/reward.h"
 
 static bool is_given(const Recipe *recipe, const char *name) {
     int row = recipe_key_find(name);
@@ -96,13 +97,19 @@ static bool schedule_check(Recipe *r, Err *err) {
 
 /* Names under which TRL and open-r1 know a judge that exists here. */
 static void reward_names_read(Recipe *r) {
-    static const char *const names[][2] = {{"accuracy_reward", "math"}, {"accuracy", "math"}};
-    for (int i = 0; i < r->reward_funcs.n; i++)
-        for (size_t j = 0; j < sizeof names / sizeof *names; j++) {
-            if (strcmp(r->reward_funcs.at[i], names[j][0]) != 0) continue;
-            r->reward_funcs.at[i] = names[j][1];
-            note_add(r, arena_format(&r->arena, "reward_funcs: %s is called %s here", names[j][0], names[j][1]));
+    for (int i = 0; i < r->reward_funcs.n; i++) {
+        const char *name = r->reward_funcs.at[i], *here = reward_alias(name);
+        if (!here) continue;
+        r->reward_funcs.at[i] = here;
+        note_add(r, arena_format(&r->arena, "reward_funcs: %s is called %s here", name, here));
+        if (strcmp(name, "get_soft_overlong_punishment") == 0) { /* TRL's script fixes them */
+            if (!r->max_completion_len) r->max_completion_len = 1280;
+            if (!r->soft_punish_cache) r->soft_punish_cache = 256;
         }
+    }
+    if (!r->max_completion_len) r->max_completion_len = r->max_completion_length;
+    if (!r->soft_punish_cache) r->soft_punish_cache = (r->max_completion_len + 4) / 5;
+    if (!r->cosine_max_len) r->cosine_max_len = r->max_completion_length;
 }
 
 static bool rewards_resolve(Recipe *r, Err *err) {
@@ -115,6 +122,11 @@ static bool rewards_resolve(Recipe *r, Err *err) {
             if (strcmp(r->reward_funcs.at[i], r->reward_funcs.at[j]) == 0)
                 return err_set(err, "reward_funcs names %s twice", r->reward_funcs.at[i]);
     }
+    if (r->reward_kinds.n && r->reward_kinds.n != n)
+        return err_set(err, "reward_kinds has %d patterns for %d reward_funcs", r->reward_kinds.n, n);
+    if (r->soft_punish_cache > r->max_completion_len)
+        return err_set(err, "soft_punish_cache %ld is more than max_completion_len %ld", r->soft_punish_cache,
+                       r->max_completion_len);
     if (!r->reward_weights.n) {
         r->reward_weights = (NumberList){arena_alloc(&r->arena, (size_t)n, sizeof(double)), n};
         for (int i = 0; i < n; i++) r->reward_weights.at[i] = 1;

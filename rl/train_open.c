@@ -230,7 +230,8 @@ static bool show_past(Trainer *t, Err *err) {
 static bool open_all(Trainer *t, Err *err) {
     const Recipe *r = t->recipe;
     char *folder = NULL;
-    RewardConf judges = reward_conf_of(r);
+    RewardShape shape;
+    RewardConf judges = reward_conf_of(r, &shape);
     bool good = open_folder(t, &folder, err);
     /* Judges come before the weights: those that work in processes of their own begin small. */
     if (good) t->reward = reward_open(r->reward_funcs.at, r->reward_funcs.n, &judges, err);
@@ -266,7 +267,8 @@ Trainer *train_open_audit(const Recipe *r, const char *checkpoint, Store *store,
     t->store_path = path_in(t, r->output_dir, "run.db");
     bool good = !checkpoint || checkpoint_state(checkpoint, &t->state, err);
     if (good && audit->sample) {
-        RewardConf judges = reward_conf_of(r);
+        RewardShape shape;
+    RewardConf judges = reward_conf_of(r, &shape);
         t->reward = reward_open(r->reward_funcs.at, r->reward_funcs.n, &judges, err);
         good = t->reward != NULL;
     }
