@@ -15,13 +15,20 @@ TIMEFORMAT='%R %U %S'
 logs=build/test-logs passed=0 failed=0 skipped=0 failures=()
 rm -rf $logs && mkdir -p $logs
 
-# run NAME SECONDS COMMAND...: one line for it, its whole output where it failed, and what it skipped.
-run() {
-    local name=$1 limit=$2 log status p f s wall user system
-    log=$logs/${name//[\/ ]/-}.log
+# attempt NAME SECONDS COMMAND...: runs it and leaves its output, status and times in files of that name.
+attempt() {
+    local log=$logs/${1//[\/ ]/-}.log limit=$2
     shift 2
     { time timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null; } 2>"$log.time"
-    status=$?
+    echo $? >"$log.status"
+    case $(cat "$log.status") in 124 | 137) echo "run.sh: took more than $limit s" >>"$log" ;; esac
+}
+
+# judge NAME: one line for what was attempted, its whole output where it failed, and what it skipped.
+judge() {
+    local name=$1 log status p f s wall user system
+    log=$logs/${name//[\/ ]/-}.log
+    status=$(cat "$log.status")
     read -r wall user system < <(tail -n 1 "$log.time") # a crash has a line before it
     read -r p f s < <(awk '
         /^\[  PASSED  \] [0-9]+ test/ { p += $4 } /^\[  FAILED  \] [0-9]+ test/ { f += $4 }
@@ -30,10 +37,7 @@ run() {
         END { if (line && line == NR) { p += lp; f += lf; s += ls } print p + 0, f + 0, s + 0 }' "$log")
     if [ $status != 0 ] && [ "$f" = 0 ]; then
         f=1 # a crash, a leak, the time: no test of its own says so
-        case $status in
-            124 | 137) echo "run.sh: took more than $limit s" >>"$log" ;;
-            *) echo "run.sh: ended with status $status" >>"$log" ;;
-        esac
+        echo "run.sh: ended with status $status" >>"$log"
     elif [ $status = 0 ] && [ $((p + f + s)) = 0 ]; then
         case $name in *.sh | *.py) p=1 ;; *) f=1 && echo "run.sh: no test ran" >>"$log" ;; esac
     fi
@@ -49,12 +53,24 @@ run() {
     fi
 }
 
+run() { attempt "$@" && judge "$1"; }
+
+# The programs run as many at a time as there are cores, but for those whose subject is time: their source says
+# `run.sh: alone`.
 for variant in plain double asan; do
+    together=() alone=()
     for source in tests/test_*.c; do
         test=$(basename "$source" .c)
-        [ $variant = double ] && [ ! -x build/double/tests/"$test" ] && continue
-        run "$variant $test" 300 build/$variant/tests/"$test"
+        [ -x build/$variant/tests/"$test" ] || { [ $variant != double ] && alone+=("$test"); continue; }
+        if grep -q 'run\.sh: alone' "$source"; then alone+=("$test"); else together+=("$test"); fi
     done
+    for test in "${together[@]}"; do
+        while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n; done
+        attempt "$variant $test" 600 build/$variant/tests/"$test" &
+    done
+    wait
+    for test in "${together[@]}"; do judge "$variant $test"; done
+    for test in "${alone[@]}"; do run "$variant $test" 300 build/$variant/tests/"$test"; done
     [ $variant = double ] && continue
     for script in tests/*.sh; do
         case $script in tests/run.sh | tests/deps.sh | tests/long_*) continue ;; esac

@@ -1,6 +1,6 @@
 /* test_kernels_pool.c: the CPU's threads: every item once, whatever the number of jobs, items and threads; workers
  * that have nothing to do sleep; the pool closes at once. Not here: that no result depends on threads (the ops'
- * tests). */
+ * tests).  (run.sh: alone) */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,6 @@
 /* test_reward_code.c: the code rewarder's verdicts: finding programs, comparing outputs, calls and their values,
- * limits. What hostile programs try is in tests/hostile; isolation and crashes are in test_reward_sandbox.c. */
+ * limits. What hostile programs try is in tests/hostile; isolation and crashes are in test_reward_sandbox.c.
+ * (run.sh: alone) */
 #include "tests/code_help.h"
 
 #include "reward/code.h"

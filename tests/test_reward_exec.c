@@ -1,5 +1,6 @@
 /* test_reward_exec.c: rewards of programs of the user's (reward/exec.c): what they say arrives, and whatever they
- * do wrong leaves only the answers unjudged that they did it with. The program is tests/exec_rewarder.py. */
+ * do wrong leaves only the answers unjudged that they did it with. The program is tests/exec_rewarder.py.
+ * (run.sh: alone) */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

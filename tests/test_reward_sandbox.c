@@ -1,6 +1,6 @@
 /* test_reward_sandbox.c: the sandbox itself: which layers hold, as root and as an ordinary user, with and without
  * user namespaces; nothing is left or leaks; kill -9 of any of its processes; a hanging program delays no other.
- */
+ * (run.sh: alone) */
 #include "tests/code_help.h"
 
 #include <errno.h>

@@ -4,7 +4,7 @@
  *
  * The model is WHET_MODEL or the one .gguf file in build/model/; where there is none, the tests are skipped
  * loudly. Goldens: tests/goldens/make_smollm2_goldens.py.
- */
+  (run.sh: alone) */
 #include "rollout/internal.h"
 
 #include <setjmp.h>
