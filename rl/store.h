@@ -129,6 +129,10 @@ bool store_step_last(Store *store, int64_t run, long *step, Err *err);
 /* Reads a step back, bit for bit: to be learnt again instead of sampled again. Metrics and seconds come in order
  * of their names. */
 bool store_step_read(Store *store, int64_t run, long number, StoreStep *step, Err *err);
+/* The metrics of all steps to `last`, in order of steps and names. */
+bool store_metrics_each(Store *store, int64_t run, long last,
+                        void (*each)(void *self, bool new_step, const char *name, double value), void *self,
+                        Err *err);
 void store_step_free(StoreStep *step); /* of store_step_read */
 /* One metric of steps 1 to `last`, in their order, in the arena. */
 bool store_metric_read(Store *store, int64_t run, const char *name, long last, StoreNumber **values, int *n,

@@ -1,5 +1,5 @@
 /* store_internal.h: what the store's files know of each other: one way to run SQL, one way to report that it
- * failed. Nobody else includes it but tests/test_rl_store.c. */
+ * failed. The commands that read a store (show.c, rescore.c, diff.c) use it for queries of their own. */
 #ifndef WHET_RL_STORE_INTERNAL_H
 #define WHET_RL_STORE_INTERNAL_H
 

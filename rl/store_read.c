@@ -289,6 +289,22 @@ static bool step_read(Store *store, int64_t run, StoreStep *step, Err *err) {
            guards_read(store, run, step, err);
 }
 
+bool store_metrics_each(Store *store, int64_t run, long last,
+                        void (*each)(void *self, bool new_step, const char *name, double value), void *self,
+                        Err *err) {
+    store_doing(store, "reading the metrics");
+    sqlite3_stmt *row = store_ask(store, err,
+                                  "SELECT step, name, value FROM step_metrics WHERE run = ? AND step <= ? "
+                                  "ORDER BY step, name",
+                                  "ll", run, (int64_t)last);
+    int got = row ? 1 : -1;
+    for (int64_t step = 0; got == 1 && (got = store_row(store, row, err)) == 1;
+         step = sqlite3_column_int64(row, 0))
+        each(self, sqlite3_column_int64(row, 0) != step, (const char *)sqlite3_column_text(row, 1),
+             store_double(row, 2));
+    return got == 0;
+}
+
 bool store_step_read(Store *store, int64_t run, long number, StoreStep *step, Err *err) {
     store_doing(store, "reading step %ld", number);
     *step = (StoreStep){.step = number};

@@ -216,6 +216,10 @@ static void step_metrics(Numbers *out, Trainer *t, const AdvantageReport *advant
         number_add(out, arena_format(&out->arena, "rewards/%s/unjudged", label), part.unjudged);
     }
     length_metrics(out, t->groups, t->n_groups);
+    StoreNumber guard[GUARD_NUMBERS];
+    const Conf *conf = &t->model.policy->conf;
+    guard_numbers(guard, t->groups, t->n_groups, conf->eos, conf->n_eos);
+    for (int i = 0; i < GUARD_NUMBERS; i++) number_add(out, guard[i].name, guard[i].value);
     number_add(out, "entropy", learn->entropy_sum / measured);
     if (t->objective.loss.beta != 0) number_add(out, "kl", loss.kl);
     if (t->objective.kl_reward != 0) number_add(out, "kl", round_mean_kl(t));
@@ -252,7 +256,7 @@ static double number_of(const Numbers *numbers, const char *name) {
 /* The record of a fresh step. A round's first step brings its groups; the samples that other steps of the round
  * consume are named as uses there. */
 static bool store_step(Trainer *t, long step, const Slice *slice, const Numbers *metrics, const Numbers *seconds,
-                       Err *err) {
+                       const StoreGuard *guards, int n_guards, Err *err) {
     const Recipe *r = t->recipe;
     StoreStep row = {.step = step,
                      .version = t->state.version,
@@ -264,7 +268,9 @@ static bool store_step(Trainer *t, long step, const Slice *slice, const Numbers 
                      .metrics = (StoreNumber *)metrics->at,
                      .n_metrics = metrics->n,
                      .seconds = (StoreNumber *)seconds->at,
-                     .n_seconds = seconds->n};
+                     .n_seconds = seconds->n,
+                     .guards = guards,
+                     .n_guards = n_guards};
     StoreUse *uses = NULL;
     for (int g = 0; g < slice->n; g++)
         for (int i = 0; i < slice->groups[g].n; i++) {
@@ -345,13 +351,31 @@ static bool show_round(Trainer *t, long step, Err *err) {
     return good;
 }
 
+/* What looks wrong is said when it begins. */
+static void report_guards(Trainer *t, long step, const StoreGuard *guards, int n) {
+    for (int i = 0; i < n; i++) {
+        bool said = false;
+        for (int k = 0; k < t->n_raised; k++) said = said || strcmp(t->raised[k], guards[i].name) == 0;
+        if (!said) report_note(t->report, "step %ld, %s: %s", step, guards[i].name, guards[i].line);
+    }
+    t->n_raised = n;
+    for (int i = 0; i < n; i++) t->raised[i] = guards[i].name;
+}
+
 /* A step's record: into the store, or before the eyes of who looks on. */
 static bool keep_step(Trainer *t, long step, bool same, const Slice *slice, const Numbers *metrics,
                       const Numbers *seconds, Err *err) {
     if (t->audit) return t->audit->after(t->audit->self, t, step, metrics->at, metrics->n, err);
-    return (step <= t->stored_last ? same_weights(t, step, same, err)
-                                   : store_step(t, step, slice, metrics, seconds, err)) &&
-           metrics_write(t->metrics, step, metrics->at, metrics->n, seconds->at, seconds->n, err);
+    StoreGuard guards[GUARDS_MOST];
+    Arena arena = {0};
+    int n = 0;
+    for (int i = 0; i < metrics->n; i++) guards_add(&t->guards, i == 0, metrics->at[i].name, metrics->at[i].value);
+    n = guards_check(&t->guards, guards, &arena);
+    bool good = step <= t->stored_last ? same_weights(t, step, same, err)
+                                       : store_step(t, step, slice, metrics, seconds, guards, n, err);
+    if (good) report_guards(t, step, guards, n);
+    arena_free(&arena);
+    return good && metrics_write(t->metrics, step, metrics->at, metrics->n, seconds->at, seconds->n, err);
 }
 
 bool train_step(Trainer *t, long step, Err *err) {

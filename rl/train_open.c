@@ -205,13 +205,15 @@ static bool open_store(Trainer *t, bool from_checkpoint, Err *err) {
                                &t->attempt, err);
 }
 
-/* The curve of the rewards so far. */
+static void past_metric(void *self, bool new_step, const char *name, double value) {
+    Trainer *t = self;
+    guards_add(&t->guards, new_step, name, value);
+    if (strcmp(name, "reward") == 0) report_past(t->report, value);
+}
+
+/* The curve of the rewards so far, and what the guards look back at. */
 static bool show_past(Trainer *t, Err *err) {
-    StoreNumber *rewards;
-    int n;
-    if (!store_metric_read(t->store, t->run.id, "reward", t->state.step, &rewards, &n, &t->arena, err))
-        return false;
-    for (int i = 0; i < n; i++) report_past(t->report, rewards[i].value);
+    if (!store_metrics_each(t->store, t->run.id, t->state.step, past_metric, t, err)) return false;
     if (!t->state.step && t->recipe->resume_from_checkpoint)
         report_note(t->report, "there is no checkpoint yet: going on from the beginning");
     if (t->state.step) report_note(t->report, "going on after step %ld of %ld", t->state.step, t->steps);
@@ -248,6 +250,7 @@ static bool open_all(Trainer *t, Err *err) {
                                .reward = t->reward,
                                .source = t->source,
                                .next_place = t->state.next_place};
+    guards_parts(&t->guards, r->reward_funcs.at, r->reward_funcs.n);
     return t->metrics && show_past(t, err);
 }
 
@@ -304,6 +307,7 @@ void train_end(Trainer *t, const char *outcome) {
 void train_close(Trainer *t) {
     if (!t) return;
     report_close(t->report);
+    guards_free(&t->guards);
     metrics_close(t->metrics);
     store_close(t->store);
     store_eval_free(&t->before);

@@ -3,6 +3,7 @@
 #ifndef WHET_RL_TRAIN_PARTS_H
 #define WHET_RL_TRAIN_PARTS_H
 
+#include "rl/guard.h"
 #include "rl/importance.h"
 #include "rl/objective.h"
 #include "rl/train.h"
@@ -45,6 +46,9 @@ struct Trainer {
     MetricsFile *metrics;
     Report *report;
     TrainState state;
+    Guards guards;                   /* of the steps so far */
+    const char *raised[GUARDS_MOST]; /* those of the last step: each is said when it begins */
+    int n_raised;
     long saved; /* step of the newest checkpoint of this attempt */
 
     /* the round: samples drawn together */

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# cmd_past.sh: the commands that read a run which is there: replay. WHET: the program (default ./whet).
+# cmd_past.sh: the commands that read a run which is there: replay, show; and what guards say. WHET: the program (default ./whet).
 set -u
 cd "$(dirname "$0")/.." || exit 1
 whet=$(realpath "${WHET:-./whet}") tiny=$PWD/tests/goldens/tiny-llama
@@ -51,6 +51,9 @@ PY
 }
 
 train run && ok || bad "a run"
+train blind --reward_funcs format --reward_weights 1 --max_steps 3 --eval_dataset_name "" && grep -q '^step 3, no-signal: no group has' "$work/out" && ok ||
+    bad "a guard is not said"
+[ "$(sqlite3 "$work/blind/run.db" "SELECT count(*) FROM step_guards WHERE name = 'no-signal' AND step = 3")" = 1 ] && ok || bad "nor stored"
 train rounds --num_iterations 2 --generation_batch_size 64 --beta 0 --top_k 20 && ok || bad "a run in rounds"
 
 # ---- replay ----
@@ -88,6 +91,35 @@ ends 1 "another model" 'not those that the run' replay run --step 1 --model "$PW
 cp -r "$work/run" "$work/old" && sqlite3 "$work/old/run.db" 'PRAGMA user_version = 1'
 ends 1 "a store of another version" 'older whet' replay old
 ends 0 "help" 'usage: whet replay RUN' "$whet" help replay
+
+# ---- show ----
+show() { "$whet" show "$work/run" "$@"; }
+ends 0 "show a run" '^ *step 6 reward ' show
+ends 0 "show a step" '^group 1: .*answer' show --step 4
+ends 0 "show a group" '^sample 112: step 4, group 1, sample 7 of 8' show --step 4 --group 1
+ends 0 "show a sample" '^sample 105: step 4, group 1, sample 0 of 8' show --sample 105
+for line in '^ +15 +[0-9]+ +-[0-9.]+  "' '^  math +0 x 1  wrong, ' '^  format +0 x 0.1  wrong, wrong-format: ' '^group     reward ' \
+    '^advantage [-0-9.e]+, with which step 4 learnt from it' '^    Q: What is '; do
+    grep -qE "$line" "$work/out" && ok || bad "show a sample: no line like /$line/"
+done
+ends 0 "show a sample of rounds" 'with which step 3 learnt' "$whet" show "$work/rounds" --sample 5
+show --step 4 --group 1 --number 0 --json >"$work/json"
+python3 - "$work/json" "$work/run/run.db" <<'PY' && ok || bad "show --json"
+import json, sqlite3, sys
+row = json.loads(open(sys.argv[1]).read())
+text, n, reward, advantage = sqlite3.connect(sys.argv[2]).execute("SELECT text, n_tokens, reward, advantage FROM samples JOIN "
+    "advantages ON sample_id = id WHERE id = 105").fetchone()
+assert row["sample"] == 105 and row["text"] == text and len(row["tokens"]) == len(row["logprobs"]) == n
+assert row["reward"] == reward and row["advantage"] == advantage and [p["name"] for p in row["parts"]] == ["math", "format"]
+PY
+ends 1 "no such sample" 'no sample 999' show --sample 999
+ends 1 "no such group" 'groups 0 to 3' show --step 4 --group 9
+ends 1 "no such step to show" 'step 7 is not there; the last one is 6' show --step 7
+ends 1 "a group of no step" 'wants a --step' show --group 1
+rm -rf "$work/lost" && cp -r "$work/run" "$work/lost" && rm -r "$work/lost"/checkpoint-*
+sqlite3 "$work/lost/run.db" "UPDATE runs SET recipe = json_set(recipe, '$.model_name_or_path', 'nowhere')"
+ends 0 "show without the model" 'tokens are numbers' "$whet" show "$work/lost" --sample 105
+ends 0 "guards are shown" 'guard no-signal: no group has' "$whet" show "$work/blind" --step 3
 
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
