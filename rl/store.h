@@ -134,9 +134,6 @@ bool store_metrics_each(Store *store, int64_t run, long last,
                         void (*each)(void *self, bool new_step, const char *name, double value), void *self,
                         Err *err);
 void store_step_free(StoreStep *step); /* of store_step_read */
-/* One metric of steps 1 to `last`, in their order, in the arena. */
-bool store_metric_read(Store *store, int64_t run, const char *name, long last, StoreNumber **values, int *n,
-                       Arena *arena, Err *err);
 
 /* ---- evaluations -------------------------------------------------------------------------------------------- */
 

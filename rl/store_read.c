@@ -318,17 +318,6 @@ void store_step_free(StoreStep *step) {
     *step = (StoreStep){0};
 }
 
-bool store_metric_read(Store *store, int64_t run, const char *name, long last, StoreNumber **values, int *n,
-                       Arena *arena, Err *err) {
-    store_doing(store, "reading %s", name);
-    *values = NULL, *n = 0;
-    sqlite3_stmt *row = store_ask(store, err,
-                                  "SELECT name, value FROM step_metrics WHERE run = ? AND step <= ? AND name = ? "
-                                  "ORDER BY step",
-                                  "llt", run, (int64_t)last, name);
-    return numbers_read(store, row, values, n, arena, err);
-}
-
 bool store_weights_after(Store *store, int64_t run, long step, uint64_t *hash, Err *err) {
     store_doing(store, "looking for the weights after step %ld", step);
     sqlite3_stmt *row = store_ask(store, err,
