@@ -12,7 +12,7 @@ PYTHON  ?= build/venv/bin/python
 CC      ?= gcc
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith -Wundef -Werror
 CFLAGS  := -std=c11 -D_GNU_SOURCE -O3 -g -fno-math-errno -ffp-contract=off -pthread $(WARN) -I.
-LDLIBS  := -lsqlite3 -lcurl -lz -ljansson -lpcre2-8 -lyaml -lutf8proc -lxxhash -lflint-arb -lflint -lmpfr -lgmp -lseccomp -lm -ldl -lpthread
+LDLIBS  := -lsqlite3 -lcurl -lcrypto -lz -ljansson -lpcre2-8 -lyaml -lutf8proc -lxxhash -lflint-arb -lflint -lmpfr -lgmp -lseccomp -lm -ldl -lpthread
 
 # Variants of the build, each in a folder of its own: the sanitizers, and every real number as a double.
 ifeq ($(VARIANT),asan)

@@ -5,12 +5,11 @@
  */
 #include "rl/pull.h"
 
-#include "rl/sha.h"
-
 #include <curl/curl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -274,21 +273,25 @@ static bool part_fetch(Puller *p, Part *part, Err *err) {
     return true;
 }
 
-/* Whether the bytes of the part have the hub's hash. */
+/* Whether the bytes of the part have the hub's hash: SHA-256, or the SHA-1 of git, which counts a head with them.
+ */
 static bool part_check(const Part *part) {
-    Sha sha;
-    char hex[65], *chunk = mem_alloc(1, 1 << 20);
-    if (part->file->is_sha256)
-        sha256_begin(&sha);
-    else {
-        sha1_begin(&sha);
+    EVP_MD_CTX *sum = EVP_MD_CTX_new();
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    char hex[2 * EVP_MAX_MD_SIZE + 1], *chunk = mem_alloc(1, 1 << 20);
+    unsigned length = 0;
+    CHECK(sum && EVP_DigestInit_ex(sum, part->file->is_sha256 ? EVP_sha256() : EVP_sha1(), NULL), "no hash");
+    if (!part->file->is_sha256) {
         int n = snprintf(hex, sizeof hex, "blob %lld", (long long)part->file->size);
-        sha_add(&sha, hex, (size_t)n + 1);
+        EVP_DigestUpdate(sum, hex, (size_t)n + 1);
     }
     int64_t at = 0;
-    for (ssize_t k; (k = pread(part->fd, chunk, 1 << 20, at)) > 0; at += k) sha_add(&sha, chunk, (size_t)k);
+    for (ssize_t k; (k = pread(part->fd, chunk, 1 << 20, at)) > 0; at += k)
+        EVP_DigestUpdate(sum, chunk, (size_t)k);
     free(chunk);
-    sha_end(&sha, hex);
+    EVP_DigestFinal_ex(sum, digest, &length);
+    EVP_MD_CTX_free(sum);
+    for (unsigned i = 0; i < length; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
     return at == part->file->size && strcmp(hex, part->file->hash) == 0;
 }
 

@@ -9,7 +9,7 @@ packages=(
     zlib1g-dev libjansson-dev   # data: .gz, JSON
     libpcre2-dev                # the tokenizer's patterns
     libyaml-dev                 # recipes
-    libcurl4-openssl-dev        # whet pull
+    libcurl4-openssl-dev libssl-dev # whet pull and its hashes
     libutf8proc-dev             # Unicode normalisation
     libxxhash-dev               # hashes
     libflint-dev libflint-arb-dev libmpfr-dev libgmp-dev # exact comparison of answers

@@ -12,7 +12,7 @@ if ! $clang -fsanitize=fuzzer $out/probe.c -o $out/probe 2>/dev/null; then
 fi
 flags='-std=c11 -D_GNU_SOURCE -O1 -g -I. -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all'
 objects=()
-for source in rollout/{conf,conf_gguf,formats,gguf,gguf_write,model_file,model_save,safetensors,split,stored}.c \
+for source in rollout/{adapter,conf,conf_json,conf_gguf,rope,formats,gguf,gguf_write,model_file,model_save,safetensors,split,stored}.c \
     rollout/{vocabulary,tokenizer,tokenizer_export,tokenizer_gguf,tokenizer_json,tokenizer_save,tokenizer_spm}.c \
     rl/chat.c kernels/base.c tests/fuzz/fuzz_files.c; do
     object=$out/$(basename "${source%.c}").o
@@ -29,6 +29,37 @@ seed s tests/goldens/tiny-fp8/model.safetensors safetensors
 seed t tests/goldens/tiny-llama/tokenizer.json tokenizer
 seed t tests/goldens/tokenizer-llama3.json tokenizer-llama3
 seed c tests/goldens/tiny-biased/config.json config
+python3 - $out/seeds <<'PY' || exit 1
+import gzip, json, struct, sys
+folder = sys.argv[1]
+for case in json.load(gzip.open("tests/goldens/family-goldens.json.gz")): # each family's settings, both spellings
+    with open(f"{folder}/config-{case['name']}", "w") as seed:
+        seed.write("c" + json.dumps(case["config"]))
+# Each family's keys in a GGUF, with an embedding and the factors of rotary tables.
+text = lambda s: struct.pack("<Q", len(s)) + s.encode()
+for arch in "llama qwen2 qwen3 gemma2 gemma3 phi3 smollm3".split():
+    size = lambda key, v: text(f"{arch}.{key}") + struct.pack("<II", 4, v)
+    real = lambda key, v: text(f"{arch}.{key}") + struct.pack("<If", 6, v)
+    keys = [text("general.architecture") + struct.pack("<I", 8) + text(arch),
+            text(f"{arch}.rope.scaling.type") + struct.pack("<I", 8) + text("longrope" if arch == "phi3" else "yarn")]
+    keys += [size(k, v) for k, v in {"embedding_length": 8, "feed_forward_length": 8, "block_count": 2, "context_length": 64,
+             "attention.head_count": 2, "attention.head_count_kv": 1, "attention.key_length": 4, "attention.value_length": 4,
+             "attention.sliding_window": 8, "rope.dimension_count": 4, "rope.scaling.original_context_length": 16}.items()]
+    keys += [real(k, v) for k, v in {"rope.freq_base": 1e4, "attn_logit_softcapping": 50, "final_logit_softcapping": 30,
+             "rope.scaling.factor": 4, "rope.scaling.attn_factor": 1.2, "attention.layer_norm_rms_epsilon": 1e-6}.items()]
+    shapes = {"token_embd.weight": (8, 32), "rope_factors_short.weight": (2,), "rope_factors_long.weight": (2,),
+              "rope_freqs.weight": (2,), "output_norm.weight": (8,)}
+    tensors, at = b"", 0
+    for name, shape in shapes.items():
+        tensors += text(name) + struct.pack("<I", len(shape)) + b"".join(struct.pack("<Q", n) for n in shape)
+        tensors += struct.pack("<IQ", 0, at)
+        n = 4
+        for d in shape: n *= d
+        at += (n + 31) // 32 * 32
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(shapes), len(keys)) + b"".join(keys) + tensors
+    with open(f"{folder}/gguf-{arch}", "wb") as seed:
+        seed.write(b"g" + head + b"\0" * (-len(head) % 32) + struct.pack("<f", 1.0) * (at // 4))
+PY
 printf '%s' 'j{{ bos_token }}{% for m in messages %}<|im_start|>system\nYou.<|im_end|>[INST] <<SYS>> eos_token' >$out/seeds/chat
 if $out/$name -max_total_time="$seconds" -timeout=5 -rss_limit_mb=2048 -max_len=200000 -print_final_stats=1 -verbosity=0 \
     -artifact_prefix=$out/$name- $out/corpus $out/seeds >$out/$name.log 2>&1; then
