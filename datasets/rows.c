@@ -16,7 +16,7 @@ typedef struct {
     Rows *rows;
 } Reader;
 
-enum RowFate { ROW_GOOD, ROW_BROKEN, ROW_FATAL };
+enum RowFate { ROW_GOOD, ROW_BROKEN };
 
 /* The shortest decimal that reads back as the same double: 0.1 stays 0.1. */
 static char *real_text(Arena *arena, double value) {
@@ -65,15 +65,55 @@ static const char *first_key(const json_t *row, const char *const *keys) {
     return NULL;
 }
 
-/* The text of a chat of one message, the user's, whatever answers follow; NULL for any other chat. */
-static const json_t *user_text(const json_t *messages) {
-    const json_t *user = json_array_get(messages, 0), *message;
+/* A message's content: a text, or a list of parts that are all text. NULL: something else. */
+static json_t *content_of(const json_t *message) {
+    const json_t *content = json_object_get(message, "content"), *part;
+    if (json_is_string(content)) return json_copy((json_t *)content);
+    if (!json_is_array(content)) return NULL;
+    Buf text = {0};
+    buf_text(&text, "");
     size_t i;
-    json_array_foreach(messages, i, message) {
-        const char *role = json_string_value(json_object_get(message, "role"));
-        if (!role || strcmp(role, i ? "assistant" : "user") != 0) return NULL;
+    bool good = true;
+    json_array_foreach(content, i, part) {
+        const json_t *piece = json_object_get(part, "text");
+        good = good && json_is_string(piece);
+        if (good) buf_text(&text, json_string_value(piece));
     }
-    return json_object_get(user, "content");
+    json_t *all = good ? json_string(text.p) : NULL;
+    buf_free(&text);
+    return all;
+}
+
+/* A list of chat messages as a problem: the lone user's text, or the messages themselves. NULL and err: no chat.
+ */
+static char *chat_text(Arena *arena, const json_t *messages, Err *err) {
+    size_t n = json_array_size(messages);
+    for (; n > 0; n--) {
+        const char *role = json_string_value(json_object_get(json_array_get(messages, n - 1), "role"));
+        if (!role || strcmp(role, "assistant") != 0) break;
+    }
+    json_t *list = json_array();
+    char *text = NULL;
+    bool good = n > 0 || err_set(err, "the list of messages has none that asks");
+    for (size_t i = 0; good && i < n; i++) {
+        const json_t *message = json_array_get(messages, i), *role = json_object_get(message, "role");
+        json_t *content = content_of(message);
+        if (json_is_string(role) && content)
+            json_array_append_new(list,
+                                  json_pack("{s:s, s:o}", "role", json_string_value(role), "content", content));
+        else
+            good = err_set(err, "message %zu has no role and content that are text", i + 1), json_decref(content);
+    }
+    const json_t *only = json_array_get(list, 0);
+    if (good && n == 1 && strcmp(json_string_value(json_object_get(only, "role")), "user") == 0) {
+        text = scalar_text(arena, json_object_get(only, "content"));
+    } else if (good) {
+        char *dump = json_dumps(list, JSON_COMPACT);
+        text = arena_text(arena, dump, strlen(dump));
+        free(dump);
+    }
+    json_decref(list);
+    return text;
 }
 
 static enum RowFate problem_take(Reader *reader, const json_t *row, Problem *out, Err *err) {
@@ -82,18 +122,16 @@ static enum RowFate problem_take(Reader *reader, const json_t *row, Problem *out
     if (!key) return err_set(err, "no column problem, question, prompt or messages"), ROW_BROKEN;
     const json_t *value = json_object_get(row, key);
     if (!value) return err_set(err, "no column %s", key), ROW_BROKEN;
-    if (json_is_array(value)) value = user_text(value);
-    if (!value) {
-        err_set(
-            err,
-            "column %s is a list of chat messages with more than one user's before the answer, which is not read; "
-            "name a column of text by problem_key",
-            key);
-        return ROW_FATAL;
+    if (json_is_array(value)) {
+        Err why = {0};
+        out->problem = chat_text(&reader->rows->arena, value, &why);
+        if (!out->problem) return err_set(err, "column %s: %s", key, why.msg), ROW_BROKEN;
+    } else if (!json_is_string(value)) {
+        return err_set(err, "column %s is not text", key), ROW_BROKEN;
+    } else {
+        out->problem = scalar_text(&reader->rows->arena, value);
     }
-    if (!json_is_string(value)) return err_set(err, "column %s is not text", key), ROW_BROKEN;
-    if (!json_string_length(value)) return err_set(err, "column %s is empty", key), ROW_BROKEN;
-    out->problem = scalar_text(&reader->rows->arena, value);
+    if (!*out->problem) return err_set(err, "column %s is empty", key), ROW_BROKEN;
     reader->problem_key = key;
     return ROW_GOOD;
 }
@@ -154,7 +192,6 @@ static bool line_read(Reader *reader, const char *text, size_t n, long line, Err
     else
         err_set(&why, "not JSON (column %d: %s)", bad.column, bad.text);
     json_decref(row);
-    if (fate == ROW_FATAL) return err_set(err, "%s, line %ld: %s", reader->conf->name, line, why.msg);
     if (fate == ROW_BROKEN) return row_skip(reader, line, why.msg, err);
     problem.fields = arena_text(&reader->rows->arena, text, n);
     row_keep(reader, problem);

@@ -144,15 +144,15 @@ static bool eval_run(const Options *o, Err *err) {
                               .exec_parallel = (int)o->exec_parallel,
                               .exec_deadline = o->exec_deadline};
     Reward *reward = source ? reward_open(o->reward_funcs.at, o->reward_funcs.n, &reward_conf, err) : NULL;
-    const char *prompt_template = NULL;
-    bool asked = reward && model_prompt_template(&model, o->prompt_template, &prompt_template, err);
-    long longest = asked ? eval_longest_prompt(model.tok, source, 0, prompt_template, err) : -1;
+    PromptForm form = {0};
+    bool asked = reward && model_prompt_form(&model, o->prompt_template, &form, err);
+    long longest = asked ? eval_longest_prompt(model.tok, source, 0, &form, err) : -1;
     EngineConf conf = {.slots = (int)o->slots};
     Engine *engine = longest >= 0 ? model_engine(&model, longest, o->max_completion_length, &conf, err) : NULL;
     double last = 0;
     EvalConf eval = {.name = o->source.name,
                      .source = source,
-                     .prompt_template = prompt_template,
+                     .form = form,
                      .tok = model.tok,
                      .engine = engine,
                      .max_tokens = conf.max_tokens,

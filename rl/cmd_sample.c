@@ -61,12 +61,12 @@ static void prompt_read(const Options *o, Model *model, Prompt *prompt) {
     buf_text(&text, o->prompt ? o->prompt : "");
     while (!o->prompt && (got = fread(chunk, 1, sizeof chunk, stdin)) > 0) buf_add(&text, chunk, got);
     if (!o->prompt && ferror(stdin)) die("sample: stdin: %s", strerror(errno));
-    const char *template_text = NULL;
-    if (!o->raw && !model_prompt_template(model, o->prompt_template, &template_text, &err))
+    PromptForm form = {0};
+    if (!o->raw && !model_prompt_form(model, o->prompt_template, &form, &err))
         die("sample: %s", err.msg);
-    if (o->raw || !template_text)
+    if (o->raw || !form.text)
         prompt_raw(prompt, model->tok, text.p);
-    else if (!prompt_make(prompt, model->tok, template_text, text.p, &err))
+    else if (!prompt_make(prompt, model->tok, &form, text.p, &err))
         die("sample: %s", err.msg);
     if (!prompt->n) die("sample: the prompt is empty");
     buf_free(&text);

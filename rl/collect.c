@@ -27,7 +27,7 @@ static bool next_group(Collector *c, StoreGroup *group, Arena *arena, Err *err) 
             break;
         }
         const Problem *problem = source_at(c->source, c->next_place);
-        good = prompt_make(&prompt, c->tok, c->prompt_template, problem->problem, err);
+        good = prompt_make(&prompt, c->tok, &c->form, problem->problem, err);
         if (!good || prompt.n > recipe->max_prompt_length) continue;
         found = true;
         *group = (StoreGroup){.problem = *problem,

@@ -8,13 +8,14 @@
 #ifndef WHET_RL_COLLECT_H
 #define WHET_RL_COLLECT_H
 
+#include "rl/prompt.h"
 #include "rl/recipe.h"
 #include "rl/store.h"
 
 typedef struct {
     const Recipe *recipe;
     const Tokenizer *tok;
-    const char *prompt_template; /* NULL: the problem is the prompt */
+    PromptForm form;
     Engine *engine;
     Reward *reward;
     Source *source;
@@ -32,10 +33,12 @@ RewardConf reward_conf_of(const Recipe *recipe, RewardShape *shape);
  * Problems whose prompt is longer than max_prompt_length are passed over. */
 bool collect(Collector *collector, uint64_t key, StoreGroup *groups, int n, Arena *arena, Err *err);
 
-/* The same with the recipe's dynamic_sampling (DAPO, arXiv 2503.14476): draws until n groups have something to teach,
- * or max_generation_batches is reached. *groups has *all of them: first the n to learn from, in the order in which they
- * were drawn (those without signal last, where there are too few others), then those that were passed over. */
-bool collect_signal(Collector *collector, uint64_t key, StoreGroup **groups, int *all, int n, Arena *arena, Err *err);
+/* The same with the recipe's dynamic_sampling (DAPO, arXiv 2503.14476): draws until n groups have something to
+ * teach, or max_generation_batches is reached. *groups has *all of them: first the n to learn from, in the order
+ * in which they were drawn (those without signal last, where there are too few others), then those that were
+ * passed over. */
+bool collect_signal(Collector *collector, uint64_t key, StoreGroup **groups, int *all, int n, Arena *arena,
+                    Err *err);
 
 /* Mean and standard deviation of one part's values, and counts over all samples. */
 typedef struct {

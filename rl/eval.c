@@ -28,11 +28,11 @@ static long problems_of(Source *source, long n) {
     return n > 0 && n < all ? n : all;
 }
 
-long eval_longest_prompt(const Tokenizer *tok, Source *source, long n, const char *prompt_template, Err *err) {
+long eval_longest_prompt(const Tokenizer *tok, Source *source, long n, const PromptForm *form, Err *err) {
     Prompt prompt = {0};
     long longest = 0, count = problems_of(source, n);
     for (long i = 0; i < count && longest >= 0; i++) {
-        bool good = prompt_make(&prompt, tok, prompt_template, source_at(source, (uint64_t)i)->problem, err);
+        bool good = prompt_make(&prompt, tok, form, source_at(source, (uint64_t)i)->problem, err);
         longest = !good ? -1 : prompt.n > longest ? prompt.n : longest;
     }
     prompt_free(&prompt);
@@ -65,7 +65,7 @@ static bool problems_submit(Run *run, Evaluation *evaluation, Err *err) {
     run->eval->answers = arena_alloc(&run->eval->arena, (size_t)(count * conf->num_samples), sizeof(StoreAnswer));
     for (long i = 0; good && i < count; i++) {
         const Problem *problem = source_at(conf->source, (uint64_t)i);
-        good = prompt_make(&prompt, conf->tok, conf->prompt_template, problem->problem, err);
+        good = prompt_make(&prompt, conf->tok, &conf->form, problem->problem, err);
         if (!good) break;
         if (!prompt.n || prompt.n + conf->max_new > conf->max_tokens) {
             evaluation->left_out++;

@@ -8,13 +8,14 @@
 #ifndef WHET_RL_EVAL_H
 #define WHET_RL_EVAL_H
 
+#include "rl/prompt.h"
 #include "rl/store.h"
 
 typedef struct {
     const char *name; /* of the data, as the store names it */
     Source *source;
-    long n;                      /* problems: the first so many; 0: all */
-    const char *prompt_template; /* NULL: the problem is the prompt */
+    long n; /* problems: the first so many; 0: all */
+    PromptForm form;
     const Tokenizer *tok;
     Engine *engine;
     int max_tokens; /* of the engine: problems whose prompt leaves no room for max_new are left out */
@@ -50,7 +51,7 @@ typedef struct {
 /* The first part of the reward decides what is right; an answer with an unjudged part is unjudged. */
 bool evaluate(const EvalConf *conf, Evaluation *evaluation, Err *err);
 /* Tokens of the longest prompt among the first n problems (0: all). -1 and err when the template is wrong. */
-long eval_longest_prompt(const Tokenizer *tok, Source *source, long n, const char *prompt_template, Err *err);
+long eval_longest_prompt(const Tokenizer *tok, Source *source, long n, const PromptForm *form, Err *err);
 
 /* The share of sets of k among n answers that hold a right one, when c are right: 1 - C(n-c, k) / C(n, k). (Chen
  * et al., "Evaluating large language models trained on code", 2021.) */

@@ -14,7 +14,8 @@ void open_options(OpenConf *conf, Option options[OPEN_OPTIONS]) {
         {"model", KEY_TEXT, &conf->model, 0, 0, "a Hugging Face folder, a .gguf file, or ORG/MODEL in the cache"},
         {"dtype", KEY_TEXT, &conf->dtype, 0, 0, "what is computed in: float32 or bfloat16"},
         {"device", KEY_TEXT, &conf->device, 0, 0, "auto (a GPU if there is one), cpu, cuda, cuda:N"},
-        {"cpu_path", KEY_TEXT, &conf->cpu_path, 0, 0, "instruction set: auto, plain, avx2, avx512, avx512_bf16, amx, amx_plain"},
+        {"cpu_path", KEY_TEXT, &conf->cpu_path, 0, 0,
+         "instruction set: auto, plain, avx2, avx512, avx512_bf16, amx, amx_plain"},
         {"threads", KEY_WHOLE, &conf->threads, 0, 256, "0: as many as cores"},
         {"max_memory", KEY_BYTES, &conf->max_memory, 0, 0,
          "most bytes to take (8G, 500M), of those that are free"},
@@ -145,24 +146,28 @@ static char *token_text(const Tokenizer *tok, int id) {
     return mem_text_n(p, n);
 }
 
-bool model_prompt_template(Model *model, const char *given, const char **out, Err *err) {
+bool model_prompt_form(Model *model, const char *given, PromptForm *out, Err *err) {
     const char *jinja = model_file_chat_template(model->file);
-    *out = given ? given : model_file_prompt_template(model->file);
-    if (*out || !jinja) return true;
+    *out = (PromptForm){.text = given ? given : model_file_prompt_template(model->file)};
+    if (!jinja) return true;
     const Conf *conf = model_file_conf(model->file);
     char *bos = token_text(model->tok, conf->bos), *eos = token_text(model->tok, conf->n_eos ? conf->eos[0] : -1);
-    Chat *chat = chat_open(jinja, bos, eos, err);
+    Err why = {0};
+    chat_close(model->chat);
     free(model->chat_prompt);
-    model->chat_prompt = chat ? chat_prompt_template(chat, err) : NULL;
-    *out = model->chat_prompt;
-    chat_close(chat);
+    model->chat = chat_open(jinja, bos, eos, &why);
+    model->chat_prompt = model->chat ? chat_prompt_template(model->chat, &why) : NULL;
     free(bos);
     free(eos);
-    return *out != NULL;
+    if (!out->text && !model->chat_prompt) return err_set(err, "%s", why.msg);
+    if (!out->text) out->text = model->chat_prompt;
+    if (model->chat_prompt && strcmp(out->text, model->chat_prompt) == 0) out->chat = model->chat;
+    return true;
 }
 
 void model_close(Model *model) {
     free(model->chat_prompt);
+    chat_close(model->chat);
     policy_close(model->policy);
     if (model->tok) tokenizer_close(model->tok);
     if (model->file) model_file_close(model->file);

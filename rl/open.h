@@ -8,6 +8,7 @@
 #define WHET_RL_OPEN_H
 
 #include "rl/options.h"
+#include "rl/prompt.h"
 #include "rollout/rollout.h"
 
 typedef struct {
@@ -25,15 +26,16 @@ typedef struct {
     Policy *policy; /* NULL before model_load */
     DType type;
     int64_t memory;    /* bytes that may be taken */
-    char *chat_prompt; /* the model's chat template with {problem} as the user's turn; NULL: not asked for */
+    Chat *chat;        /* the model's chat format; NULL: none, or not asked for */
+    char *chat_prompt; /* what it makes of {problem} as the user's message */
 } Model;
 
 /* The rows of a command's table that fill an OpenConf (which holds the defaults). */
 enum { OPEN_OPTIONS = 6 };
 void open_options(OpenConf *conf, Option options[OPEN_OPTIONS]);
 
-/* Opens a file or folder, or the model of that name which `whet pull` left in the cache. A folder of adapters is its
- * base model with these. */
+/* Opens a file or folder, or the model of that name which `whet pull` left in the cache. A folder of adapters is
+ * its base model with these. */
 ModelFile *model_file_named(const char *name, Err *err);
 /* Opens device, file and tokenizer: headers are checked, no weight is read. On failure nothing stays open. */
 bool model_open(Model *model, const OpenConf *conf, Err *err);
@@ -41,10 +43,10 @@ bool model_open(Model *model, const OpenConf *conf, Err *err);
  * nothing is read and err says what each needs. conf->type is set here. */
 bool model_load(Model *model, PolicyConf *conf, size_t more, Err *err);
 void model_close(Model *model);
-/* The template that prompts go through: `given`, or the one that lies with the model, or what its chat template
- * makes of one user's turn; *out is NULL where there is none of them. A chat template of an unknown format is an
- * error. */
-bool model_prompt_template(Model *model, const char *given, const char **out, Err *err);
+/* How prompts are made: by the template `given`, or the one that lies with the model, or what its chat template
+ * makes of one user's message; out->text is NULL where there is none of them. A chat template of an unknown format
+ * is an error where it is needed. What out points to is the model's. */
+bool model_prompt_form(Model *model, const char *given, PromptForm *out, Err *err);
 
 /* Reads the weights and opens an engine for prompts and answers of these lengths, cut to what the model can take.
  * conf->max_tokens is set here, and conf->slots lowered where memory is short (it changes no result). */

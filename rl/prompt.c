@@ -3,6 +3,7 @@
 
 #include "datasets/datasets.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,10 +27,10 @@ static void frame(Prompt *prompt, const Tokenizer *tok) {
 }
 
 /* Whether the plain text spells a control token. */
-static bool spells_special(const Tokenizer *tok, const char *text) {
+static bool spells_special(const Tokenizer *tok, const char *text, size_t n) {
     Prompt plain = {0}, special = {0};
-    encode(&plain, tok, text, strlen(text), false);
-    encode(&special, tok, text, strlen(text), true);
+    encode(&plain, tok, text, n, false);
+    encode(&special, tok, text, n, true);
     bool same =
         plain.n == special.n && (!plain.n || !memcmp(plain.ids, special.ids, (size_t)plain.n * sizeof(int)));
     prompt_free(&plain);
@@ -37,20 +38,84 @@ static bool spells_special(const Tokenizer *tok, const char *text) {
     return !same;
 }
 
-bool prompt_make(Prompt *prompt, const Tokenizer *tok, const char *template_text, const char *problem, Err *err) {
-    Span spans[TEMPLATE_SPANS_MAX];
-    int n = template_render(spans, template_text ? template_text : "{problem}", problem, err);
-    if (n < 0) return false;
+/* Encodes pieces as one text, or apart where a plain one spells a control token. */
+static void encode_spans(Prompt *prompt, const Tokenizer *tok, const Span *spans, int n) {
     prompt->n = 0;
     buf_clear(&prompt->text);
     buf_text(&prompt->text, "");
-    bool apart = spells_special(tok, problem);
+    bool apart = false;
     for (int i = 0; i < n; i++) {
         buf_add(&prompt->text, spans[i].text, spans[i].n);
-        if (apart) encode(prompt, tok, spans[i].text, spans[i].n, spans[i].special);
+        apart = apart || (!spans[i].special && spells_special(tok, spans[i].text, spans[i].n));
     }
+    for (int i = 0; apart && i < n; i++) encode(prompt, tok, spans[i].text, spans[i].n, spans[i].special);
     if (!apart) encode(prompt, tok, prompt->text.p, prompt->text.n, true);
     frame(prompt, tok);
+}
+
+/* ---- conversations ---- */
+
+/* The messages of a problem that is a conversation; NULL: it is a text. */
+static json_t *messages_of(const char *problem) {
+    static const char BEGIN[] = "[{\"role\":\"";
+    json_t *list = strncmp(problem, BEGIN, sizeof BEGIN - 1) == 0 ? json_loads(problem, 0, NULL) : NULL, *one;
+    size_t i;
+    bool good = json_array_size(list) > 0;
+    json_array_foreach(list, i, one) {
+        good = good && json_object_size(one) == 2 && json_is_string(json_object_get(one, "role")) &&
+               json_is_string(json_object_get(one, "content"));
+    }
+    if (good) return list;
+    json_decref(list);
+    return NULL;
+}
+
+static bool conversation_make(Prompt *prompt, const Tokenizer *tok, const PromptForm *form, const json_t *messages,
+                              Err *err) {
+    int n = (int)json_array_size(messages), count = 0;
+    if (!form->chat)
+        return err_set(
+            err,
+            "a problem is a conversation of %d messages, for which %s: leave prompt_template out and take "
+            "a model whose chat format is known",
+            n, form->text ? "prompt_template has no place" : "the model has no chat format");
+    ChatTurn *turns = MEM_ARRAY(ChatTurn, n);
+    ChatText text = {0};
+    for (int i = 0; i < n; i++) {
+        const json_t *one = json_array_get(messages, (size_t)i);
+        turns[i] = (ChatTurn){json_string_value(json_object_get(one, "role")),
+                              json_string_value(json_object_get(one, "content"))};
+    }
+    bool good = chat_render(form->chat, turns, n, &text, err);
+    if (good) {
+        Span *spans = MEM_ARRAY(Span, 2 * text.n + 1);
+        size_t at = 0;
+        for (int i = 0; i < text.n; i++) {
+            spans[count++] = (Span){text.text.p + at, text.plain[i].begin - at, true};
+            spans[count++] =
+                (Span){text.text.p + text.plain[i].begin, text.plain[i].end - text.plain[i].begin, false};
+            at = text.plain[i].end;
+        }
+        spans[count++] = (Span){text.text.p + at, text.text.n - at, true};
+        encode_spans(prompt, tok, spans, count);
+        free(spans);
+    }
+    chat_text_free(&text);
+    free(turns);
+    return good;
+}
+
+bool prompt_make(Prompt *prompt, const Tokenizer *tok, const PromptForm *form, const char *problem, Err *err) {
+    json_t *messages = messages_of(problem);
+    if (messages) {
+        bool good = conversation_make(prompt, tok, form, messages, err);
+        json_decref(messages);
+        return good;
+    }
+    Span spans[TEMPLATE_SPANS_MAX];
+    int n = template_render(spans, form->text ? form->text : "{problem}", problem, err);
+    if (n < 0) return false;
+    encode_spans(prompt, tok, spans, n);
     return true;
 }
 

@@ -1,12 +1,13 @@
 /* prompt.h: from a problem to the tokens that the policy is given.
  *
- * Knows: plain-text templates and the tokenizer. Must never know: where problems come from.
+ * Knows: plain-text templates, chat formats and the tokenizer. Must never know: where problems come from.
  * Ownership: a Prompt owns its text and ids. Zero-initialise; it may be used again and again.
  * Tested by tests/test_rl_eval.c.
  */
 #ifndef WHET_RL_PROMPT_H
 #define WHET_RL_PROMPT_H
 
+#include "rl/chat.h"
 #include "rollout/rollout.h"
 
 typedef struct {
@@ -15,10 +16,18 @@ typedef struct {
     int n, room;
 } Prompt;
 
-/* Puts the problem into the template (NULL: the problem is the prompt) and encodes the whole as Hugging Face
- * would, with the tokens that the tokenizer's settings put before every text. Control tokens are recognised in the
- * template, never in the problem: a problem that spells one is encoded apart, as plain text. */
-bool prompt_make(Prompt *prompt, const Tokenizer *tok, const char *template_text, const char *problem, Err *err);
+/* How problems become prompts. */
+typedef struct {
+    const char *text; /* a template with {problem}; NULL: the problem is the prompt */
+    const Chat
+        *chat; /* the model's chat format, where the template is what it makes of one user's message; or NULL */
+} PromptForm;
+
+/* Puts the problem into the template, or, when it is a conversation (datasets.h), has the chat format write it;
+ * and encodes the whole as Hugging Face would, with the tokens that the tokenizer's settings put before every
+ * text. Control tokens are recognised in the template, never in the problem: one that spells them is encoded
+ * apart, as plain text. */
+bool prompt_make(Prompt *prompt, const Tokenizer *tok, const PromptForm *form, const char *problem, Err *err);
 /* The text as it is, control tokens and all. */
 void prompt_raw(Prompt *prompt, const Tokenizer *tok, const char *text);
 void prompt_free(Prompt *prompt);

@@ -92,7 +92,7 @@ static bool reward_fits(Replay *replay, long step, const char *who, const Recipe
 static void prompt_fits(Replay *replay, const Trainer *t, long step, int group, const StoreGroup *g) {
     Prompt prompt = {0};
     Err err = {0};
-    if (prompt_make(&prompt, t->model.tok, t->prompt_template, g->problem.problem, &err) &&
+    if (prompt_make(&prompt, t->model.tok, &t->form, g->problem.problem, &err) &&
         (prompt.n != g->n_prompt || memcmp(prompt.ids, g->prompt_tok, (size_t)prompt.n * sizeof(int)) != 0))
         fault(replay, step, "group %d: its prompt is not what the template makes of its problem", group);
     prompt_free(&prompt);

@@ -435,7 +435,7 @@ bool train_step(Trainer *t, long step, Err *err) {
 static bool save(Trainer *t, Err *err) {
     CheckpointParts parts = {t->model.policy,    t->learner,
                              t->model.tok,       model_file_chat_template(t->model.file),
-                             t->prompt_template, t->recipe->sync_ref_model ? t->reference : NULL};
+                             t->form.text, t->recipe->sync_ref_model ? t->reference : NULL};
     report_progress(t->report, "saving", 0, 0);
     if (!checkpoint_save(t->recipe->output_dir, &t->state, &parts, err)) return false;
     checkpoint_prune(t->recipe->output_dir, t->recipe->save_total_limit, t->state.best_step);
@@ -452,7 +452,7 @@ static bool evaluate_now(Trainer *t, StoreEval *eval, Err *err) {
     const Recipe *r = t->recipe;
     EvalConf conf = {.name = t->eval_name,
                      .source = t->eval_source,
-                     .prompt_template = t->prompt_template,
+                     .form = t->form,
                      .tok = t->model.tok,
                      .engine = t->engine,
                      .max_tokens = t->plan.engine.max_tokens,

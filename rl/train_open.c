@@ -141,7 +141,7 @@ static bool open_data(Trainer *t, Err *err) {
         t->eval_name = r->eval_held_out ? arena_format(&t->arena, "%s (held out)", r->eval_dataset_name)
                                         : r->eval_dataset_name;
     }
-    return model_prompt_template(&t->model, r->prompt_template, &t->prompt_template, err);
+    return model_prompt_form(&t->model, r->prompt_template, &t->form, err);
 }
 
 static bool open_maths(Trainer *t, Err *err) {
@@ -245,7 +245,7 @@ static bool open_all(Trainer *t, Err *err) {
     t->report = report_open(t->out, t->steps);
     t->collector = (Collector){.recipe = r,
                                .tok = t->model.tok,
-                               .prompt_template = t->prompt_template,
+                               .form = t->form,
                                .engine = t->engine,
                                .reward = t->reward,
                                .source = t->source,
@@ -290,7 +290,7 @@ Trainer *train_open_audit(const Recipe *r, const char *checkpoint, Store *store,
     t->report = report_open(out, t->steps);
     t->collector = (Collector){.recipe = r,
                                .tok = t->model.tok,
-                               .prompt_template = t->prompt_template,
+                               .form = t->form,
                                .engine = t->engine,
                                .reward = t->reward,
                                .source = t->source,

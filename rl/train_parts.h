@@ -30,7 +30,8 @@ struct Trainer {
     Learner *learner;
     Reward *reward;
     Source *source, *eval_source; /* eval_source NULL: nothing is evaluated */
-    const char *eval_name, *prompt_template;
+    const char *eval_name;
+    PromptForm form;
     Collector collector;
     Objective objective;
     ImportanceConf bounds;

@@ -140,13 +140,6 @@ static void test_bad_files(void **state) {
     refused((SourceConf){0}, "is empty");
     rows_write("\n \n");
     refused((SourceConf){0}, "holds no problems");
-    rows_write(
-        "{\"prompt\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"user\", \"content\": \"hi\"}]}\n");
-    refused((SourceConf){0}, "line 1: column prompt is a list of chat messages");
-    rows_write(
-        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}, "
-        "{\"role\": \"user\", \"content\": \"c\"}]}\n");
-    refused((SourceConf){0}, "line 1: column messages is a list of chat messages");
     gzFile gzip = gzopen(path, "wb");
     for (int i = 0; i < 1000; i++) gzprintf(gzip, "{\"problem\": \"%d\"}\n", i * 7919 % 1000);
     gzclose(gzip);
@@ -240,10 +233,19 @@ static void test_chats(void **state) {
         "{\"messages\": [{\"role\": \"user\", \"content\": \"2+2?\"}, {\"role\": \"assistant\", \"content\": "
         "\"4\"}], \"answer\": 4}\n"
         "{\"messages\": [{\"role\": \"user\", \"content\": \"3+3?\"}], \"answer\": 6}\n"
-        "{\"messages\": [{\"role\": \"user\", \"content\": 7}], \"answer\": 6}\n");
+        "{\"messages\": [{\"role\": \"system\", \"content\": \"Be brief.\"}, {\"role\": \"user\", \"content\": "
+        "\"a\"}, {\"content\": \"b\", \"role\": \"assistant\"}, {\"role\": \"user\", \"content\": [{\"type\": "
+        "\"text\", "
+        "\"text\": \"\\\"c\\\"\"}], \"name\": \"x\"}, {\"role\": \"assistant\", \"content\": \"d\"}]}\n"
+        "{\"messages\": [{\"role\": \"user\", \"content\": 7}], \"answer\": 6}\n"
+        "{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}\n");
     Source *source = open_conf((SourceConf){0});
-    assert_int_equal(source_size(source), 2);
-    assert_int_equal(source_skipped(source), 1);
+    assert_int_equal(source_size(source), 3);
+    assert_int_equal(source_skipped(source), 2);
+    row_expect(source_at(source, 2), "line-3",
+               "[{\"role\":\"system\",\"content\":\"Be brief.\"},{\"role\":\"user\",\"content\":\"a\"},"
+               "{\"role\":\"assistant\",\"content\":\"b\"},{\"role\":\"user\",\"content\":\"\\\"c\\\"\"}]",
+               NULL);
     row_expect(source_at(source, 0), "line-1", "2+2?", "4");
     row_expect(source_at(source, 1), "line-2", "3+3?", "6");
     source_close(source);
