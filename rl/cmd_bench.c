@@ -11,7 +11,7 @@
 #include "rl/learn.h"
 #include "rl/open.h"
 
-static const char usage[] = "usage: whet bench --model MODEL [--json] [--repeat N]\n\n"
+static const char usage[] = "usage: whet bench --model MODEL [--json] [--ops] [--repeat N]\n\n"
                             "Measures the processor's limits, then sampling (one prompt of 512 tokens; 1, 8 and "
                             "64 sequences of 48 + 48 tokens),\n"
                             "the forward pass and training (8 sequences of 128 tokens) and a GRPO step (8 "
@@ -20,7 +20,7 @@ static const char usage[] = "usage: whet bench --model MODEL [--json] [--repeat 
 
 typedef struct {
     OpenConf open;
-    bool json;
+    bool json, ops;
     long repeat, prompt, answer;
     Arena arena;
 } Options;
@@ -51,6 +51,16 @@ static void say_speed(Bench *b, const char *name, double speed, double flops_per
     json_object_set_new(b->result, share, json_real(speed / bound));
     fprintf(stderr, "  %-18s %10.1f tokens/s, %4.1f %% of the bound by %s\n", name, speed, 100 * speed / bound,
             read <= bound ? "memory" : "products");
+}
+
+/* Where the time of a measurement went, since the last call: for whoever makes the ops faster. */
+static void say_ops(Bench *b) {
+    long calls;
+    double seconds;
+    const char *op;
+    for (int i = 0; b->o.ops && (op = dev_stat(b->model.dev, i, &calls, &seconds)); i++)
+        if (seconds > 0) fprintf(stderr, "    %-16s %9.4f s, %ld calls\n", op, seconds, calls);
+    dev_stat_reset(b->model.dev);
 }
 
 static int *random_tokens(Bench *b, long n) {
@@ -111,6 +121,7 @@ static void bench_sampling(Bench *b) {
         best = fmax(best, (double)s.prompt_tokens / s.prompt_seconds);
     }
     say_speed(b, "prompt_512", best, forward_flops, 512);
+    say_ops(b);
     static const int sizes[] = {1, 8, 64};
     for (int k = 0; k < 3; k++) {
         char name[32];
@@ -121,6 +132,7 @@ static void bench_sampling(Bench *b) {
         }
         snprintf(name, sizeof name, "decode_%d", sizes[k]);
         say_speed(b, name, best, forward_flops, sizes[k]);
+        say_ops(b);
     }
 }
 
@@ -194,6 +206,7 @@ static void bench_learning(Bench *b) {
     }
     say_speed(b, "forward", tokens / forward, 2 * b->weights, tokens);
     say_speed(b, "train", tokens / train, 6 * b->weights, tokens);
+    say_ops(b);
     learner_close(learner);
 }
 
@@ -225,6 +238,7 @@ static void bench_step(Bench *b) {
     json_t *value;
     json_object_foreach(b->result, name, value) if (strncmp(name, "grpo_", 5) == 0)
         fprintf(stderr, "  %-18s %10.2f s\n", name, json_real_value(value));
+    say_ops(b);
     learner_close(learner);
 }
 
@@ -235,15 +249,17 @@ static void bench_open(Bench *b, int argc, char **argv) {
     Options *o = &b->o;
     o->open = (OpenConf){.dtype = "bfloat16", .device = "auto", .cpu_path = "auto"};
     o->repeat = 3, o->prompt = 48, o->answer = 48;
-    Option table[OPEN_OPTIONS + 4] = {
+    enum { OWN = 5 };
+    Option table[OPEN_OPTIONS + OWN] = {
         {"json", KEY_SWITCH, &o->json, 0, 0,
          "one flat JSON object on standard output; all else goes to standard error"},
+        {"ops", KEY_SWITCH, &o->ops, 0, 0, "also the seconds that each op took in all runs of a measurement"},
         {"repeat", KEY_WHOLE, &o->repeat, 1, 1000, "runs of each measurement"},
         {"prompt_length", KEY_WHOLE, &o->prompt, 1, 100000, "tokens of a prompt, for decode_* and grpo_*"},
         {"completion_length", KEY_WHOLE, &o->answer, 2, 100000, "tokens of an answer, likewise"},
     };
-    open_options(&o->open, table + 4);
-    options_read(usage, table, OPEN_OPTIONS + 4, argc, argv, &o->arena);
+    open_options(&o->open, table + OWN);
+    options_read(usage, table, OPEN_OPTIONS + OWN, argc, argv, &o->arena);
     if (!model_open(&b->model, &o->open, &err)) die("bench: %s", err.msg);
     const Conf *conf = model_file_conf(b->model.file);
     long longest = o->prompt + o->answer > 513 ? o->prompt + o->answer : 513;

@@ -179,6 +179,19 @@ static void product_in(const Product *g, int row, int rows, int first, int width
 /* The sums c to y, with what is to be added. */
 static void product_out(const Product *g, int row, int rows, int first, int width, const real *c) {
     int n = g->n - first < width ? g->n - first : width;
+    if (n == width && g->y.type == K_BF16 && !g->bias && !ten_is(g->residual)) {
+        uint16_t *to = row_at(g->y, row).h + first;
+        for (int r = 0; r < rows; r++, to += g->y.stride, c += width)
+            for (int j = 0; j < n; j += 16) v_store_bf16(to + j, v_load(c + j));
+        return;
+    }
+    if (n == width && g->y.type == K_REAL && !g->bias && ten_is(g->residual) && g->residual.type == K_REAL) {
+        real *to = row_at(g->y, row).f + first;
+        const real *add = row_at(g->residual, row).f + first;
+        for (int r = 0; r < rows; r++, to += g->y.stride, add += g->residual.stride, c += width)
+            for (int j = 0; j < n; j += 16) v_store(to + j, v_add(v_load(c + j), v_load(add + j)));
+        return;
+    }
     for (int r = 0; r < rows; r++) {
         Row y = row_skip(row_at(g->y, row + r), first);
         for (int j = 0; j < n; j += 16) {

@@ -37,9 +37,37 @@ static TileRows tile_rows(const Product *g, int row) {
     return (TileRows){p + (size_t)row * stride, stride, 64, 16 * stride};
 }
 
-/* Sums that start from y and go back to it need no copy when they are whole vectors of floats. */
-static bool tile_direct(const Product *g, int panel) {
-    return g->y.type == K_REAL && !g->bias && !ten_is(g->residual) && (panel + 1) * 16 <= g->n;
+/* What a step fetches and keeps. Operands that come again soon stay in the first cache, the others pass it by. */
+typedef struct {
+    bool left_far, panels_far;
+    int weights0, weights1; /* the blocks of k at which the next step's panels are fetched */
+    int rows_end;           /* rows from here on have no next step */
+} TilePlan;
+
+/* Sums on their way out: what a step leaves here, the next one stores between its products. */
+typedef struct {
+    int row, rows, panel, width;
+    const real *sums; /* [rows][width] */
+} TilesOut;
+
+static inline void tiles_store(const Product *g, TilesOut *out, int rows) {
+    if (rows > out->rows) rows = out->rows;
+    if (!rows) return;
+    product_out(g, out->row, rows, out->panel * 16, out->width, out->sums);
+    out->row += rows, out->rows -= rows, out->sums += rows * out->width;
+}
+
+/* Sums of whole vectors of floats are loaded from y and stored there as they lie. */
+static inline bool tiles_direct(const Product *g, int panel, int panels) {
+    return g->y.type == K_REAL && !g->bias && !ten_is(g->residual) && (panel + panels) * 16 <= g->n;
+}
+
+/* The start values of the next step's rows: the k-th of `blocks` parts of their lines. */
+static inline void tiles_fetch_start(const Product *g, int row, int end, int panel, int panels, int k,
+                                     int blocks) {
+    int r1 = least(row + (k + 1) * TILES_ROWS / blocks, end);
+    for (int r = row + k * TILES_ROWS / blocks; r < r1; r++)
+        for (int i = 0; i < panels; i++) __builtin_prefetch(row_at(g->y, r).f + (panel + i) * 16, 0, 2);
 }
 
 #define EACH_SUM(DO)                                                                                              \
@@ -49,92 +77,98 @@ static bool tile_direct(const Product *g, int panel) {
     if (P > 3) DO(3, 0, 3);                                                                                       \
     if (R > 1) DO(2, 1, 0);                                                                                       \
     if (R > 1 && P > 1) DO(3, 1, 1)
+#define LOAD_IF(far, t, p, step)                                                                                  \
+    if (far)                                                                                                      \
+        TILE_LOAD_FAR(t, p, step);                                                                                \
+    else                                                                                                          \
+        TILE_LOAD(t, p, step)
 
-/* R row tiles times P panels; lines of the panels to come are fetched for blocks fetch0 .. fetch1-1 of k. */
-ALWAYS void tiles_product(const int R, const int P, const Product *g, int row, int rows, int panel, int fetch0,
-                          int fetch1) {
-    _Alignas(64) real c[4][16 * 16];
-    const size_t wp = g->w_panel * 2, y_row = (size_t)g->y.stride * sizeof(real);
+/* R row tiles times P panels; sums takes what does not go to y directly. */
+ALWAYS void tiles_product(const int R, const int P, const Product *g, int row, int rows, int panel,
+                          const TilePlan *plan, real *sums, TilesOut *out) {
+    const size_t wp = g->w_panel * 2;
     const TileRows a = tile_rows(g, row);
     const char *w = (const char *)g->w + (size_t)panel * wp;
-#define ROWS_OF(r) ((r) ? rows - 16 : R > 1 ? 16 : rows)
-#define SUM_BEGIN(t, r, p)                                                                                        \
-    do {                                                                                                          \
-        if (!g->go_on)                                                                                            \
-            TILE_ZERO(t);                                                                                         \
-        else if (tile_direct(g, panel + p))                                                                       \
-            TILE_LOAD(t, row_skip(row_at(g->y, row + 16 * r), (panel + p) * 16).f, y_row);                        \
-        else {                                                                                                    \
-            product_in(g, row + 16 * r, ROWS_OF(r), (panel + p) * 16, 16, c[t]);                                  \
-            TILE_LOAD(t, c[t], 64);                                                                               \
-        }                                                                                                         \
-    } while (0)
-    EACH_SUM(SUM_BEGIN);
-    for (int k = 0; k < g->pairs / PAIRS_OF_TILE; k++, w += TILE_BYTES) {
+    const int blocks = g->pairs / PAIRS_OF_TILE, each = (out->rows + blocks - 1) / blocks;
+    const bool direct = tiles_direct(g, panel, P);
+    const size_t step = direct ? (size_t)g->y.stride : (size_t)P * 16;
+    real *c = direct ? row_at(g->y, row).f + panel * 16 : sums;
+    if (g->go_on) {
+        if (!direct) product_in(g, row, rows, panel * 16, P * 16, c);
+#define SUM_START(t, r, p) TILE_LOAD(t, c + (r)*16 * step + (p)*16, step * sizeof(real))
+        EACH_SUM(SUM_START);
+    } else {
+#define SUM_ZERO(t, r, p) TILE_ZERO(t)
+        EACH_SUM(SUM_ZERO);
+    }
+    for (int k = 0; k < blocks; k++, w += TILE_BYTES) {
         const char *left = a.p + (size_t)k * a.along;
-        TILE_LOAD(4, left, a.row);
-        if (R > 1) TILE_LOAD(5, left + a.below, a.row);
-        TILE_LOAD(6, w, 64);
+        LOAD_IF(plan->left_far, 4, left, a.row);
+        LOAD_IF(plan->panels_far, 6, w, 64);
         TILE_DOT(0, 4, 6);
-        if (R > 1) TILE_DOT(2, 5, 6);
         if (P > 1) {
-            TILE_LOAD(7, w + wp, 64);
+            LOAD_IF(plan->panels_far, 7, w + wp, 64);
             TILE_DOT(1, 4, 7);
-            if (R > 1) TILE_DOT(3, 5, 7);
+        }
+        if (R > 1) {
+            LOAD_IF(plan->left_far, 5, left + a.below, a.row);
+            TILE_DOT(2, 5, 6);
+            if (P > 1) TILE_DOT(3, 5, 7);
         }
         if (P > 2) {
-            TILE_LOAD(6, w + 2 * wp, 64);
+            LOAD_IF(plan->panels_far, 6, w + 2 * wp, 64);
             TILE_DOT(2, 4, 6);
-            TILE_LOAD(7, w + 3 * wp, 64);
+            LOAD_IF(plan->panels_far, 7, w + 3 * wp, 64);
             TILE_DOT(3, 4, 7);
         }
-        if (k < fetch0 || k >= fetch1) continue;
+        tiles_store(g, out, each);
+        if (g->go_on) tiles_fetch_start(g, row + rows, plan->rows_end, panel, P, k, blocks);
+        if (k < plan->weights0 || k >= plan->weights1) continue;
         for (int p = P; p < 2 * P; p++)
             for (int i = 0; i < TILE_BYTES; i += 64) __builtin_prefetch(w + (size_t)p * wp + i, 0, 2);
     }
-#define SUM_END(t, r, p)                                                                                          \
-    do {                                                                                                          \
-        if (tile_direct(g, panel + p))                                                                            \
-            TILE_STORE(t, row_skip(row_at(g->y, row + 16 * r), (panel + p) * 16).f, y_row);                       \
-        else {                                                                                                    \
-            TILE_STORE(t, c[t], 64);                                                                              \
-            product_out(g, row + 16 * r, ROWS_OF(r), (panel + p) * 16, 16, c[t]);                                 \
-        }                                                                                                         \
-    } while (0)
+#define SUM_END(t, r, p) TILE_STORE(t, c + (r)*16 * step + (p)*16, step * sizeof(real))
     EACH_SUM(SUM_END);
-#undef SUM_BEGIN
-#undef SUM_END
-#undef ROWS_OF
+    *out = (TilesOut){row, direct ? 0 : rows, panel, P * 16, sums};
 }
 
-static void tiles_2x2(const Product *g, int row, int rows, int panel, int f0, int f1) {
-    tiles_product(2, 2, g, row, rows, panel, f0, f1);
-}
-static void tiles_2x1(const Product *g, int row, int rows, int panel, int f0, int f1) {
-    tiles_product(2, 1, g, row, rows, panel, f0, f1);
-}
-static void tiles_1x4(const Product *g, int row, int rows, int panel, int f0, int f1) {
-    tiles_product(1, 4, g, row, rows, panel, f0, f1);
-}
-static void tiles_1x1(const Product *g, int row, int rows, int panel, int f0, int f1) {
-    tiles_product(1, 1, g, row, rows, panel, f0, f1);
-}
+#define TILES_FOR(name, R, P)                                                                                     \
+    static void name(const Product *g, int row, int rows, int panel, const TilePlan *plan, real *c,               \
+                     TilesOut *out) {                                                                             \
+        tiles_product(R, P, g, row, rows, panel, plan, c, out);                                                   \
+    }
+TILES_FOR(tiles_2x2, 2, 2)
+TILES_FOR(tiles_2x1, 2, 1)
+TILES_FOR(tiles_1x4, 1, 4)
+TILES_FOR(tiles_1x1, 1, 1)
+
+enum { FETCH_PASSES = 4 };      /* with more of them memory is not what is waited for */
+enum { NEAR_BYTES = 40 << 10 }; /* of the first cache, for what should stay there */
 
 /* Rows row0 .. row1-1, of which every 32 but perhaps the last are whole, times panels panel0 .. panel1-1. */
 static void tiles_sweep(const Product *g, int row0, int row1, int panel0, int panel1) {
     bool few = row1 - row0 <= 16;
     int blocks = g->pairs / PAIRS_OF_TILE, passes = (row1 - row0 + TILES_ROWS - 1) / TILES_ROWS;
+    _Alignas(64) real sums[2][TILES_ROWS * 32];
+    TilesOut out = {0};
+    TilePlan plan = {.left_far = passes > 1, .rows_end = row1};
+    plan.panels_far = passes == 1 || 2 * blocks * TILE_BYTES > NEAR_BYTES;
     tiles_shape(row1 - row0 < TILES_ROWS ? row1 - row0 : TILES_ROWS);
-    for (int p = panel0, wide; p < panel1; p += wide) {
+    for (int p = panel0, wide, turn = 0; p < panel1; p += wide) {
         wide = few ? FEW_ROWS_PANELS : 2;
         if (panel1 - p < wide) wide = 1;
         for (int i = 0; i < passes; i++) {
             int r = row0 + i * TILES_ROWS, rows = row1 - r < TILES_ROWS ? row1 - r : TILES_ROWS;
-            int f0 = i * blocks / passes, f1 = (i + 1) * blocks / passes;
-            if (p + wide >= panel1) f1 = f0;
-            (few ? wide > 1 ? tiles_1x4 : tiles_1x1 : wide > 1 ? tiles_2x2 : tiles_2x1)(g, r, rows, p, f0, f1);
+            plan.weights0 = i * blocks / passes, plan.weights1 = (i + 1) * blocks / passes;
+            if (p + wide >= panel1 || passes > FETCH_PASSES) plan.weights1 = 0;
+            void (*step)(const Product *, int, int, int, const TilePlan *, real *, TilesOut *) =
+                few        ? wide > 1 ? tiles_1x4 : tiles_1x1
+                : wide > 1 ? tiles_2x2
+                           : tiles_2x1;
+            step(g, r, rows, p, &plan, sums[turn ^= 1], &out);
         }
     }
+    tiles_store(g, &out, out.rows);
 }
 
 static void tiles_block(const Product *g, int row0, int row1, int panel0, int panel1) {

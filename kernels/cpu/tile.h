@@ -19,8 +19,10 @@ typedef struct { /* Intel's palette 1 */
 #define TILE_SHAPES(shapes) __asm__ volatile("ldtilecfg %0" ::"m"(*(shapes)))
 #define TILE_RELEASE() __asm__ volatile("tilerelease")
 #define TILE_ZERO(t) __asm__ volatile("tilezero %%tmm" #t ::)
-#define TILE_LOAD(t, p, step)                                                                                     \
-    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t ::"r"(p), "r"((size_t)(step)) : "memory")
+#define TILE_LOAD_BY(how, t, p, step)                                                                              \
+    __asm__ volatile(how " (%0,%1,1), %%tmm" #t ::"r"(p), "r"((size_t)(step)) : "memory")
+#define TILE_LOAD(t, p, step) TILE_LOAD_BY("tileloadd", t, p, step)
+#define TILE_LOAD_FAR(t, p, step) TILE_LOAD_BY("tileloaddt1", t, p, step) /* leaves the first cache as it is */
 #define TILE_STORE(t, p, step)                                                                                    \
     __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" ::"r"(p), "r"((size_t)(step)) : "memory")
 #define TILE_DOT(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::)

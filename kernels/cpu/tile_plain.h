@@ -60,5 +60,6 @@ static void tile_dot(int c, int a, int b) {
 #define TILE_RELEASE() (void)0
 #define TILE_ZERO(t) tile_zero(t)
 #define TILE_LOAD(t, p, step) tile_load(t, p, step)
+#define TILE_LOAD_FAR(t, p, step) tile_load(t, p, step)
 #define TILE_STORE(t, p, step) tile_store(t, p, step)
 #define TILE_DOT(c, a, b) tile_dot(c, a, b)
