@@ -53,14 +53,14 @@ static void say_speed(Bench *b, const char *name, double speed, double flops_per
             read <= bound ? "memory" : "products");
 }
 
-/* Where the time of a measurement went, since the last call: for whoever makes the ops faster. */
+/* Where the time of a measurement's last run went: ops_begin before each run. */
+static void ops_begin(Bench *b) { dev_stat_reset(b->model.dev); }
 static void say_ops(Bench *b) {
     long calls;
     double seconds;
     const char *op;
     for (int i = 0; b->o.ops && (op = dev_stat(b->model.dev, i, &calls, &seconds)); i++)
-        if (seconds > 0) fprintf(stderr, "    %-16s %9.4f s, %ld calls\n", op, seconds, calls);
-    dev_stat_reset(b->model.dev);
+        if (seconds > 0) fprintf(stderr, "    %-16s %9.2f ms, %ld calls\n", op, 1e3 * seconds, calls);
 }
 
 static int *random_tokens(Bench *b, long n) {
@@ -117,6 +117,7 @@ static Sampled sample_once(Bench *b, int sequences, int group, int prompt, int a
 static void bench_sampling(Bench *b) {
     double forward_flops = 2 * b->weights, best = 0;
     for (long i = 0; i < b->o.repeat; i++) {
+        ops_begin(b);
         Sampled s = sample_once(b, 1, 1, 512, 1);
         best = fmax(best, (double)s.prompt_tokens / s.prompt_seconds);
     }
@@ -127,6 +128,7 @@ static void bench_sampling(Bench *b) {
         char name[32];
         best = 0;
         for (long i = 0; i < b->o.repeat; i++) {
+            ops_begin(b);
             Sampled s = sample_once(b, sizes[k], 1, (int)b->o.prompt, (int)b->o.answer);
             best = fmax(best, (double)s.new_tokens / s.decode_seconds);
         }
@@ -202,6 +204,7 @@ static void bench_learning(Bench *b) {
         double began = clock_seconds();
         learner_logp(learner, b->model.policy, groups.groups, groups.n);
         forward = fmin(forward, clock_seconds() - began);
+        ops_begin(b);
         train = fmin(train, learn_once(learner, &groups, &report) - report.optimizer_seconds);
     }
     say_speed(b, "forward", tokens / forward, 2 * b->weights, tokens);
@@ -217,6 +220,7 @@ static void bench_step(Bench *b) {
     double best = INFINITY;
     for (long i = 0; i < b->o.repeat; i++) {
         LearnReport r;
+        ops_begin(b);
         Sampled s = sample_once(b, 64, 8, prompt, answer);
         double sample = s.prompt_seconds + s.decode_seconds, train = learn_once(learner, &groups, &r);
         if (sample + train >= best) continue;
@@ -253,7 +257,7 @@ static void bench_open(Bench *b, int argc, char **argv) {
     Option table[OPEN_OPTIONS + OWN] = {
         {"json", KEY_SWITCH, &o->json, 0, 0,
          "one flat JSON object on standard output; all else goes to standard error"},
-        {"ops", KEY_SWITCH, &o->ops, 0, 0, "also the seconds that each op took in all runs of a measurement"},
+        {"ops", KEY_SWITCH, &o->ops, 0, 0, "also the time that each op took in the last run of a measurement"},
         {"repeat", KEY_WHOLE, &o->repeat, 1, 1000, "runs of each measurement"},
         {"prompt_length", KEY_WHOLE, &o->prompt, 1, 100000, "tokens of a prompt, for decode_* and grpo_*"},
         {"completion_length", KEY_WHOLE, &o->answer, 2, 100000, "tokens of an answer, likewise"},
