@@ -57,7 +57,7 @@ OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
 LIBS    := $(foreach room,$(ROOMS),$(BUILD)/lib$(room).a)
 TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 
-.PHONY: all help deps demo test test-all tests-built fuzz bench clean
+.PHONY: all help deps demo test test-all tests-built fuzz bench bench-peers clean
 all: whet
 
 help:
@@ -66,7 +66,8 @@ help:
 	@echo 'make test       the tests, plain and with sanitizers, in minutes and without a network'
 	@echo 'make test-all   these and the long ones: real models, the demo, comparisons with transformers'
 	@echo 'make fuzz       fuzz the math parser and judge, FUZZ_SECONDS=300 each (needs clang)'
-	@echo 'make bench      how fast this machine samples and trains'
+	@echo 'make bench        how fast this machine samples and trains'
+	@echo 'make bench-peers  the same beside llama.cpp, PyTorch and TRL (fetched into build/venv)'
 	@echo 'make deps       install what is missing (apt, as root or with sudo); demo and test do it first'
 	@echo 'make clean      remove what was built; the fetched model and the Python of test-all stay'
 
@@ -201,7 +202,16 @@ build/venv/ready: tests/requirements.txt
 
 bench: deps
 	+@$(MAKE) --no-print-directory whet $(MODEL)
-	@./whet bench --model $(MODEL)
+	@echo SmolLM2-135M; ./whet bench --model $(MODEL)
+	@echo 'the shape of Qwen2.5-0.5B'; ./whet bench --random tests/bench/qwen2.5-0.5b.json
+
+# llama.cpp, PyTorch and TRL on the same weights, side by side; llama-cpp-python compiles for ten minutes, once.
+bench-peers: deps
+	+@$(MAKE) --no-print-directory whet $(MODEL) $(filter build/venv/%,$(PYTHON)) $(if $(filter build/venv/%,$(PYTHON)),build/venv/peers)
+	@$(PYTHON) tests/bench/peers.py ./whet $(MODEL)
+	@$(PYTHON) tests/bench/peers.py ./whet $(MODEL) --random tests/bench/qwen2.5-0.5b.json --rounds 1
+build/venv/peers: tests/bench/requirements.txt | build/venv/bin/python
+	@build/venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -qr $< && touch $@
 
 clean:
 	@mkdir -p build && find build -mindepth 1 -maxdepth 1 ! -name model ! -name venv -exec rm -rf {} +

@@ -11,15 +11,17 @@
 #include "rl/learn.h"
 #include "rl/open.h"
 
-static const char usage[] = "usage: whet bench --model MODEL [--json] [--ops] [--repeat N]\n\n"
-                            "Measures the processor's limits, then sampling (one prompt of 512 tokens; 1, 8 and "
-                            "64 sequences of 48 + 48 tokens),\n"
-                            "the forward pass and training (8 sequences of 128 tokens) and a GRPO step (8 "
-                            "problems, 8 answers of 48 tokens).\n"
-                            "The text is random: only shapes matter. The best of --repeat runs counts.\n";
+static const char usage[] =
+    "usage: whet bench (--model MODEL | --random CONFIG.JSON) [--json] [--ops] [--repeat N]\n\n"
+    "Measures the processor's limits, then sampling (one prompt of 512 tokens; 1, 8 and "
+    "64 sequences of 48 + 48 tokens),\n"
+    "the forward pass and training (8 sequences of 128 tokens) and a GRPO step (8 "
+    "problems, 8 answers of 48 tokens).\n"
+    "The text is random: only shapes matter. The best of --repeat runs counts.\n";
 
 typedef struct {
     OpenConf open;
+    const char *random;
     bool json, ops;
     long repeat, prompt, answer;
     Arena arena;
@@ -196,8 +198,8 @@ static double learn_once(Learner *learner, const Groups *groups, LearnReport *re
 }
 
 static void bench_learning(Bench *b) {
-    Learner *learner = open_learner(b, 1, 127, 1);
-    Groups groups = make_groups(b, 8, 1, 1, 127);
+    Learner *learner = open_learner(b, 1, 127, 8);
+    Groups groups = make_groups(b, 1, 8, 1, 127); /* 8 sequences of 128 tokens with one and the same first */
     double forward = INFINITY, train = INFINITY, tokens = 8 * 127;
     for (long i = 0; i < b->o.repeat; i++) {
         LearnReport report;
@@ -248,13 +250,23 @@ static void bench_step(Bench *b) {
 
 /* ---- the command ---- */
 
+/* Device and type without any model. */
+static bool bench_device(Bench *b, Err *err) {
+    const OpenConf *o = &b->o.open;
+    b->model.type = strcmp(o->dtype, "float32") == 0 ? K_REAL : K_BF16;
+    b->model.dev = dev_open(&(DevConf){.device = o->device, .path = o->cpu_path, .threads = (int)o->threads}, err);
+    return b->model.dev != NULL;
+}
+
 static void bench_open(Bench *b, int argc, char **argv) {
     Err err = {0};
     Options *o = &b->o;
     o->open = (OpenConf){.dtype = "bfloat16", .device = "auto", .cpu_path = "auto"};
     o->repeat = 3, o->prompt = 48, o->answer = 48;
-    enum { OWN = 5 };
+    enum { OWN = 6 };
     Option table[OPEN_OPTIONS + OWN] = {
+        {"random", KEY_TEXT, &o->random, 0, 0,
+         "instead of a model: weights at random in the shape of a config.json"},
         {"json", KEY_SWITCH, &o->json, 0, 0,
          "one flat JSON object on standard output; all else goes to standard error"},
         {"ops", KEY_SWITCH, &o->ops, 0, 0, "also the time that each op took in the last run of a measurement"},
@@ -264,13 +276,22 @@ static void bench_open(Bench *b, int argc, char **argv) {
     };
     open_options(&o->open, table + OWN);
     options_read(usage, table, OPEN_OPTIONS + OWN, argc, argv, &o->arena);
-    if (!model_open(&b->model, &o->open, &err)) die("bench: %s", err.msg);
-    const Conf *conf = model_file_conf(b->model.file);
-    long longest = o->prompt + o->answer > 513 ? o->prompt + o->answer : 513;
-    if (longest > conf->max_positions)
-        die("bench: the model has %d positions, %ld are asked", conf->max_positions, longest);
-    if (!model_load(&b->model, &(PolicyConf){.train = true, .max_positions = (int)longest}, 0, &err))
+    if (o->random && o->open.model) die("bench: --model and --random exclude each other");
+    Conf conf = {0};
+    if (o->random ? !conf_open(o->random, &conf, &err) || !bench_device(b, &err)
+                  : !model_open(&b->model, &o->open, &err))
         die("bench: %s", err.msg);
+    if (!o->random) conf = *model_file_conf(b->model.file);
+    long longest = o->prompt + o->answer > 513 ? o->prompt + o->answer : 513;
+    if (longest > conf.max_positions)
+        die("bench: the model has %d positions, %ld are asked", conf.max_positions, longest);
+    PolicyConf policy = {.type = b->model.type, .train = true, .max_positions = (int)longest};
+    if (o->random)
+        b->model.policy = policy_random(b->model.dev, &conf, &policy, 1, &err);
+    else
+        model_load(&b->model, &policy, 0, &err);
+    if (!b->model.policy) die("bench: %s", err.msg);
+    if (o->random) conf_free(&conf);
     b->weights = product_weights(b->model.policy);
 }
 

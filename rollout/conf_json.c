@@ -371,3 +371,12 @@ bool conf_write(const Conf *conf, const char *folder, StoredType type, Err *err)
     arena_free(&arena);
     return ok;
 }
+
+bool conf_open(const char *path, Conf *conf, Err *err) {
+    json_error_t wrong;
+    json_t *config = json_load_file(path, 0, &wrong);
+    if (!config) return err_set(err, "%s, line %d: %s", path, wrong.line, wrong.text);
+    bool good = conf_from_json(conf, config, NULL, path, err);
+    json_decref(config);
+    return good;
+}

@@ -187,7 +187,6 @@ typedef struct {
 } TensorSpec;
 
 Conf conf_copy(const Conf *conf); /* the caller's; conf_free */
-void conf_free(Conf *conf);
 /* The tensors of the model, in the order of the forward pass; the caller frees *specs. */
 int conf_tensors(const Conf *conf, TensorSpec **specs);
 

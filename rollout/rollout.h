@@ -69,6 +69,10 @@ typedef struct {
     Lora lora;
 } Conf;
 
+/* A config.json alone, for weights at random; conf_free. */
+bool conf_open(const char *path, Conf *conf, Err *err);
+void conf_free(Conf *conf);
+
 /* The speeds of a table, float32 as transformers computes them (turned/2 of them), for sequences of up to
  * `positions` tokens: dynamic and long tables depend on it. Returns the factor on cos and sin. */
 double rope_speeds(const Conf *conf, const Rope *rope, int positions, float *speeds);
