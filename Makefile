@@ -61,15 +61,15 @@ TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 all: whet
 
 help:
-	@echo 'make            build ./whet'
-	@echo 'make demo       train SmolLM2-135M on sums and products, into demo-run/ (SEED=1, STEPS=40)'
-	@echo 'make test       the tests, plain and with sanitizers, in minutes and without a network'
-	@echo 'make test-all   these and the long ones: real models, the demo, comparisons with transformers'
-	@echo 'make fuzz       fuzz the math parser and judge, FUZZ_SECONDS=300 each (needs clang)'
+	@echo 'make              build ./whet'
+	@echo 'make demo         train SmolLM2-135M on sums and products, into demo-run/ (SEED=1, STEPS=40)'
+	@echo 'make test         the tests, plain and with sanitizers, in minutes and without a network'
+	@echo 'make test-all     these and the long ones: real models, the demo, comparisons with transformers'
+	@echo 'make fuzz         fuzz the math parser and judge, FUZZ_SECONDS=300 each (needs clang)'
 	@echo 'make bench        how fast this machine samples and trains'
 	@echo 'make bench-peers  the same beside llama.cpp, PyTorch and TRL (fetched into build/venv)'
-	@echo 'make deps       install what is missing (apt, as root or with sudo); demo and test do it first'
-	@echo 'make clean      remove what was built; the fetched model and the Python of test-all stay'
+	@echo 'make deps         install what is missing (apt, as root or with sudo); demo and test do it first'
+	@echo 'make clean        remove what was built; the fetched model and the Python of test-all stay'
 
 whet: build/plain/whet
 	@cp -f $< $@

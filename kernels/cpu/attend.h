@@ -197,7 +197,11 @@ static void op_qkv_back(Dev *dev, Ten dqkv, Ten dq, Kv *dkv, int layer, const Ro
 /* ---- attention ----
  * An item of work: up to CHAINS chains, the rows of a span's tile by the query heads of one key-value head. */
 
+#ifdef TILES
+enum { CHAINS = 32 };
+#else
 enum { CHAINS = 24 };
+#endif
 
 typedef struct {
     Ten o, lse, q;
@@ -217,12 +221,16 @@ typedef struct {
     real q[CHAINS * HEAD_DIM_MAX];   /* [CHAINS][HEAD_DIM_MAX] */
     real out[CHAINS * HEAD_DIM_MAX]; /* [CHAINS][dim rounded up to 16] */
     real p[CHAINS * KV_PAGE];        /* scores, then probabilities */
-#ifdef BF16_DOT
+#if defined BF16_DOT || defined TILES
     uint16_t q_pairs[CHAINS * HEAD_DIM_MAX]; /* in place of q and p where pages are bf16 */
     uint16_t p_pairs[CHAINS * KV_PAGE];
 #endif
     real max[CHAINS], sum[CHAINS];
+    int shaped; /* TILES: the chains that the tiles are shaped for; 0: they are not */
 } Chains;
+#ifdef TILES
+#include "kernels/cpu/attend_tiles.h"
+#endif
 
 /* Registers: tiles of CHAIN_TILE chains by VEC_TILE vectors, whose accumulators and operands fit the register
  * file. */
@@ -352,6 +360,12 @@ INLINE void value_tile(const int R, Chains *s, int c, size_t wide, Row value, in
 static inline int tile_of(int n) { return n >= CHAIN_TILE ? CHAIN_TILE : n >= 4 ? 4 : n; }
 
 static void chain_scores(Chains *s, int from, int to, Row k, int dim, ptrdiff_t ahead) {
+#ifdef TILES
+    if (k.h) {
+        tiles_scores(s, from, to, k.h, dim, ahead);
+        return;
+    }
+#endif
     for (int i = from * KV_PAGE; i < to * KV_PAGE; i += 16) v_store(s->p + i, v_set(0));
     for (int c = from, n; c < to; c += n) {
         n = tile_of(to - c);
@@ -368,7 +382,14 @@ static void chain_scores(Chains *s, int from, int to, Row k, int dim, ptrdiff_t 
     }
 }
 
-static void chain_values(Chains *s, int from, int to, size_t wide, Row v, int dim, int pairs, ptrdiff_t ahead) {
+static void chain_values(Chains *s, int from, int to, size_t wide, Row v, int dim, int keys, ptrdiff_t ahead) {
+    int pairs = (keys + 1) / 2;
+#ifdef TILES
+    if (v.h) {
+        tiles_values(s, from, to, wide, v.h, dim, keys, ahead);
+        return;
+    }
+#endif
     for (int c = from, n; c < to; c += n) {
         n = tile_of(to - c);
         if (n > 4)
@@ -396,7 +417,7 @@ static inline void chain_keep(Chains *s, int c, int i, Vec p, bool bf16) {
         v_store(s->p + c * KV_PAGE + i, p);
         return;
     }
-#ifdef BF16_DOT
+#if defined BF16_DOT || defined TILES
     (void)h;
     v_store_bf16(s->p_pairs + c * KV_PAGE + i, p);
 #else
@@ -449,24 +470,26 @@ static void tile_block(const AttendJob *job, Chains *s, int pos, int n, int bloc
         chain_softmax(s, c, wide, job->scale, job->cap, low, least(KV_PAGE, at - key0 + 1), kv->type == K_BF16);
     }
     int keys = least(KV_PAGE, pos + end - key0);
-    chain_values(s, first * heads, end * heads, wide, kv_block(kv, job->layer, page, kv->heads + g), dim,
-                 (keys + 1) / 2, ahead);
+    chain_values(s, first * heads, end * heads, wide, kv_block(kv, job->layer, page, kv->heads + g), dim, keys,
+                 ahead);
 }
 
 static void tile_begin(const AttendJob *job, Chains *s, int row0, int n, int h0) {
     int dim = job->kv->head_dim, chains = n * job->heads;
     for (int c = 0; c < chains; c++) {
         Row q = row_skip(row_at(job->q, row0 + c / job->heads), (h0 + c % job->heads) * dim);
-#ifdef BF16_DOT
-        if (q.h)
+#if defined BF16_DOT || defined TILES
+        if (q.h) {
             memcpy(s->q_pairs + c * HEAD_DIM_MAX, q.h, (size_t)dim * sizeof *q.h);
-        else
+            memset(s->q_pairs + c * HEAD_DIM_MAX + dim, 0, (size_t)(ceil_div(dim, 32) * 32 - dim) * sizeof *q.h);
+        } else
             row_copy(s->q + c * HEAD_DIM_MAX, q, dim);
 #else
         row_copy(s->q + c * HEAD_DIM_MAX, q, dim);
 #endif
         s->max[c] = MASKED, s->sum[c] = 0;
     }
+    s->shaped = 0;
     int wide = ceil_div(dim, 16) * 16;
     for (int i = 0; i < chains * wide; i += 16) v_store(s->out + i, v_set(0));
 }
@@ -507,6 +530,9 @@ static void attend_item(void *self, int item, int thread) {
     for (int block = first, last = (pos + n - 1) / KV_PAGE; block <= last; block++)
         tile_block(&mine, &s, pos, n, block, g, table[block], table[least(block + 1, last)]);
     tile_end(&mine, &s, span->row0 + row, n, h);
+#ifdef TILES
+    if (s.shaped) TILE_RELEASE();
+#endif
 }
 
 static void op_attend(Dev *dev, Ten o, Ten lse, Ten q, const Kv *kv, int layer, const Rows *rows, real scale,

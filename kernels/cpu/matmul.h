@@ -220,6 +220,8 @@ static void product_tile(const Product *g, int row, int rows, int panel, int pan
     product_out(g, row, rows, panel * 16, panels * 16, c);
 }
 
+enum { BLOCK_ROWS = 256, ITEM_PANELS = 24 };
+
 #ifdef TILES
 #include "kernels/cpu/matmul_tiles.h"
 #endif
@@ -228,7 +230,7 @@ static void product_tile(const Product *g, int row, int rows, int panel, int pan
  * An item is a block
  * of rows times a few panels: the panels stay in the cache while the rows go by. */
 
-enum { BLOCK_ROWS = 256, ITEM_PANELS = 24 };
+
 
 typedef struct {
     const Product *g;
@@ -278,6 +280,9 @@ static void product(Dev *dev, const Product *g) {
     while (step > TILE_PANELS && blocks * ((panels + step - 1) / step) < 4 * dev->threads) step = (step + 1) / 2;
     if (step >= TILE_PANELS) step = step / TILE_PANELS * TILE_PANELS;
     if (dev->threads == 1 && g->m == 1) step = panels;
+#ifdef TILES
+    if (g->w_type == K_BF16) step = tiles_step(panels, blocks, dev->threads);
+#endif
     ProductJob job = {g, blocks, step, panels};
     pool_run(dev->pool, blocks * ((panels + step - 1) / step), product_part, &job);
 }

@@ -177,3 +177,11 @@ static void tiles_block(const Product *g, int row0, int row1, int panel0, int pa
     if (row0 + whole < row1) tiles_sweep(g, row0 + whole, row1, panel0, panel1);
     TILE_RELEASE();
 }
+
+/* Panels of an item. Few rows: one run of panels for each thread, since a run begins without its first panels
+ * having been fetched. */
+static int tiles_step(int panels, int blocks, int threads) {
+    int step = blocks == 1 ? (panels + threads - 1) / threads : ITEM_PANELS;
+    while (blocks > 1 && step > FEW_ROWS_PANELS && blocks * ((panels + step - 1) / step) < 4 * threads) step /= 2;
+    return (step + FEW_ROWS_PANELS - 1) / FEW_ROWS_PANELS * FEW_ROWS_PANELS;
+}
