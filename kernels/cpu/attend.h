@@ -147,10 +147,25 @@ static void qkv_row(const QkvJob *job, int r) {
     }
 }
 
+/* Fetches the lines that row r's keys will be written to: one in each pair of features. */
+static void qkv_fetch(const QkvJob *job, int r) {
+    const Kv *kv = job->kv;
+    int page = job->rows->page[r], at = 2 * (job->rows->pos[r] % KV_PAGE);
+    size_t pair = 2 * KV_PAGE * dtype_size(kv->type);
+    for (int g = 0; page >= 0 && g < kv->heads; g++) {
+        const char *k = kv_block_bytes(kv, job->layer, page, g) + (size_t)at * dtype_size(kv->type);
+        for (int i = 0; i < kv->head_dim / 2; i++) __builtin_prefetch(k + (size_t)i * pair, 1);
+    }
+}
+
 static void qkv_item(void *self, int item, int thread) {
     (void)thread;
     const QkvJob *job = self;
-    for (int r = item * job->per; r < least((item + 1) * job->per, job->q.rows); r++) qkv_row(job, r);
+    int end = least((item + 1) * job->per, job->q.rows);
+    for (int r = item * job->per; r < end; r++) {
+        qkv_fetch(job, r + 1 < end ? r + 1 : r);
+        qkv_row(job, r);
+    }
 }
 
 static void op_qkv(Dev *dev, Ten q, Kv *kv, int layer, Ten qkv, const Rows *rows, Ten cos, Ten sin) {

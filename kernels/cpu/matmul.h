@@ -234,7 +234,7 @@ enum { BLOCK_ROWS = 256, ITEM_PANELS = 24 };
 
 typedef struct {
     const Product *g;
-    int blocks, step, panels; /* blocks of rows; panels of an item; all panels */
+    int rows, blocks, step, panels; /* rows of a block; blocks; panels of an item; all panels */
 } ProductJob;
 
 /* Rows row0 .. row1-1 times panels panel0 .. panel1-1, on the calling thread. */
@@ -268,7 +268,7 @@ static void product_part(void *self, int item, int thread) {
     (void)thread;
     const ProductJob *job = self;
     const Product *g = job->g;
-    int row0 = item % job->blocks * BLOCK_ROWS, row1 = row0 + BLOCK_ROWS < g->m ? row0 + BLOCK_ROWS : g->m;
+    int row0 = item % job->blocks * job->rows, row1 = row0 + job->rows < g->m ? row0 + job->rows : g->m;
     int panel0 = item / job->blocks * job->step;
     int panel1 = panel0 + job->step < job->panels ? panel0 + job->step : job->panels;
     product_block(g, row0, row1, panel0, panel1);
@@ -280,10 +280,12 @@ static void product(Dev *dev, const Product *g) {
     while (step > TILE_PANELS && blocks * ((panels + step - 1) / step) < 4 * dev->threads) step = (step + 1) / 2;
     if (step >= TILE_PANELS) step = step / TILE_PANELS * TILE_PANELS;
     if (dev->threads == 1 && g->m == 1) step = panels;
+    int rows = BLOCK_ROWS;
 #ifdef TILES
-    if (g->w_type == K_BF16) step = tiles_step(panels, blocks, dev->threads);
+    if (g->w_type == K_BF16) tiles_cut(g, dev->threads, &rows, &step);
+    blocks = (g->m + rows - 1) / rows;
 #endif
-    ProductJob job = {g, blocks, step, panels};
+    ProductJob job = {g, rows, blocks, step, panels};
     pool_run(dev->pool, blocks * ((panels + step - 1) / step), product_part, &job);
 }
 

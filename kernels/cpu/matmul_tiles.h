@@ -142,31 +142,35 @@ TILES_FOR(tiles_2x1, 2, 1)
 TILES_FOR(tiles_1x4, 1, 4)
 TILES_FOR(tiles_1x1, 1, 1)
 
-enum { FETCH_PASSES = 4 };      /* with more of them memory is not what is waited for */
+enum { FETCH_PASSES = 4 }; /* with more of them memory is not what is waited for */
+enum { GO_ON_ROWS = 64, GO_ON_PANELS = 48 };
 enum { NEAR_BYTES = 40 << 10 }; /* of the first cache, for what should stay there */
 
-/* Rows row0 .. row1-1, of which every 32 but perhaps the last are whole, times panels panel0 .. panel1-1. */
+/* Rows row0 .. row1-1, of which every 32 but perhaps the last are whole, times panels panel0 .. panel1-1: panels
+ * outside, so that they come from memory once. Sums that go on from y go row by row instead, in the order in which
+ * y lies. */
 static void tiles_sweep(const Product *g, int row0, int row1, int panel0, int panel1) {
-    bool few = row1 - row0 <= 16;
-    int blocks = g->pairs / PAIRS_OF_TILE, passes = (row1 - row0 + TILES_ROWS - 1) / TILES_ROWS;
+    const bool few = row1 - row0 <= 16, by_rows = g->go_on;
+    const int blocks = g->pairs / PAIRS_OF_TILE, passes = (row1 - row0 + TILES_ROWS - 1) / TILES_ROWS;
+    const int wide = few ? FEW_ROWS_PANELS : 2, whole = (panel1 - panel0) / wide * wide;
+    const int steps = (panel1 - panel0) / wide + (panel1 - panel0) % wide;
+    const bool panels_near = passes > 1 && !by_rows && 2 * blocks * TILE_BYTES <= NEAR_BYTES;
     _Alignas(64) real sums[2][TILES_ROWS * 32];
     TilesOut out = {0};
-    TilePlan plan = {.left_far = passes > 1, .rows_end = row1};
-    plan.panels_far = passes == 1 || 2 * blocks * TILE_BYTES > NEAR_BYTES;
+    TilePlan plan = {
+        .left_far = passes > 1 && !by_rows, .panels_far = !panels_near, .rows_end = by_rows ? 0 : row1};
     tiles_shape(row1 - row0 < TILES_ROWS ? row1 - row0 : TILES_ROWS);
-    for (int p = panel0, wide, turn = 0; p < panel1; p += wide) {
-        wide = few ? FEW_ROWS_PANELS : 2;
-        if (panel1 - p < wide) wide = 1;
-        for (int i = 0; i < passes; i++) {
-            int r = row0 + i * TILES_ROWS, rows = row1 - r < TILES_ROWS ? row1 - r : TILES_ROWS;
-            plan.weights0 = i * blocks / passes, plan.weights1 = (i + 1) * blocks / passes;
-            if (p + wide >= panel1 || passes > FETCH_PASSES) plan.weights1 = 0;
-            void (*step)(const Product *, int, int, int, const TilePlan *, real *, TilesOut *) =
-                few        ? wide > 1 ? tiles_1x4 : tiles_1x1
-                : wide > 1 ? tiles_2x2
-                           : tiles_2x1;
-            step(g, r, rows, p, &plan, sums[turn ^= 1], &out);
-        }
+    for (int n = 0; n < steps * passes; n++) {
+        int i = by_rows ? n / steps : n % passes, at = by_rows ? n % steps : n / passes;
+        int p = panel0 + (at * wide < whole ? at * wide : whole + at - whole / wide);
+        int r = row0 + i * TILES_ROWS, rows = row1 - r < TILES_ROWS ? row1 - r : TILES_ROWS;
+        bool one = p - panel0 >= whole, fetch = !by_rows && passes <= FETCH_PASSES && p + wide < panel1;
+        plan.weights0 = i * blocks / passes, plan.weights1 = fetch ? (i + 1) * blocks / passes : 0;
+        void (*step)(const Product *, int, int, int, const TilePlan *, real *, TilesOut *) =
+            few   ? one ? tiles_1x1 : tiles_1x4
+            : one ? tiles_2x1
+                  : tiles_2x2;
+        step(g, r, rows, p, &plan, sums[n % 2], &out);
     }
     tiles_store(g, &out, out.rows);
 }
@@ -178,10 +182,14 @@ static void tiles_block(const Product *g, int row0, int row1, int panel0, int pa
     TILE_RELEASE();
 }
 
-/* Panels of an item. Few rows: one run of panels for each thread, since a run begins without its first panels
- * having been fetched. */
-static int tiles_step(int panels, int blocks, int threads) {
-    int step = blocks == 1 ? (panels + threads - 1) / threads : ITEM_PANELS;
-    while (blocks > 1 && step > FEW_ROWS_PANELS && blocks * ((panels + step - 1) / step) < 4 * threads) step /= 2;
-    return (step + FEW_ROWS_PANELS - 1) / FEW_ROWS_PANELS * FEW_ROWS_PANELS;
+/* Rows and panels of an item. Few rows: one run of panels for each thread, since a run begins without its first
+ * panels having been fetched. Sums that go on from y: few rows and all their panels. */
+static void tiles_cut(const Product *g, int threads, int *rows, int *step) {
+    int panels = PANELS(g->n), blocks = (g->m + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    *rows = g->go_on ? GO_ON_ROWS : BLOCK_ROWS;
+    *step = g->go_on ? GO_ON_PANELS : blocks == 1 ? (panels + threads - 1) / threads : ITEM_PANELS;
+    while (!g->go_on && blocks > 1 && *step > FEW_ROWS_PANELS &&
+           blocks * ((panels + *step - 1) / *step) < 4 * threads)
+        *step /= 2;
+    *step = (*step + FEW_ROWS_PANELS - 1) / FEW_ROWS_PANELS * FEW_ROWS_PANELS;
 }
