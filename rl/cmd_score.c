@@ -370,26 +370,23 @@ static void reward_field(Buf *buf, double value) {
         field_number(buf, "reward", value);
 }
 
-/* The weighted sum of the parts and the class of the first that was asked; unjudged where a part that counts is.
- */
+/* The weighted sum of the parts; unjudged where a part that counts is unjudged. Its class is the worst one. */
 static double row_reward(const Scorer *scorer, const Row *row, ScoreClass *class) {
     double sum = 0;
-    bool any = false, unjudged = false;
-    *class = SCORE_UNJUDGED;
+    bool asked = false;
+    *class = SCORE_RIGHT;
     for (int p = 0; p < scorer->options.n; p++) {
         const RewardScore *score = &row->scores[p];
-        double weight = scorer->options.weights[p];
         if (!reward_asked(score)) continue;
-        if (!any) *class = score->class;
-        any = true;
-        if (score->class != SCORE_UNJUDGED)
-            sum += weight * score->value;
-        else
-            unjudged = unjudged || weight != 0;
+        asked = true;
+        if (score->class > *class) *class = score->class;
+        if (score->class == SCORE_UNJUDGED && scorer->options.weights[p] != 0)
+            sum = (double)__builtin_nanf("");
+        else if (score->class != SCORE_UNJUDGED)
+            sum += scorer->options.weights[p] * score->value;
     }
-    if (any && !unjudged) return sum;
-    *class = SCORE_UNJUDGED;
-    return (double)__builtin_nanf("");
+    if (!asked) *class = SCORE_UNJUDGED, sum = (double)__builtin_nanf("");
+    return sum;
 }
 
 /* The part whose verdict is the row's. */
