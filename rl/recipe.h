@@ -47,7 +47,7 @@ typedef struct {
     /* how long, and how many samples at a time */
     long max_steps; /* -1: as long as num_train_epochs says */
     double num_train_epochs;
-    long num_generations, per_device_train_batch_size, gradient_accumulation_steps;
+    long num_generations, per_device_train_batch_size, gradient_accumulation_steps, num_processes;
     long generation_batch_size, steps_per_generation, num_iterations;
 
     /* sampling */

@@ -90,6 +90,8 @@ const RecipeKey recipe_keys[] = {
         "samples of an update are this times gradient_accumulation_steps; how they are cut into micro-batches is "
         "micro_batch_tokens'"),
     WHOLE(gradient_accumulation_steps, HF, "1", 1, 1e6, "see per_device_train_batch_size"),
+    WHOLE(num_processes, "accelerate", "1", 1, 1e6,
+          "processes that share an update under TRL: its samples are times this; one process takes them all here"),
     WHOLE(generation_batch_size, GRPO, NULL, 1, 1e9,
           "samples drawn from one policy; default: per_device_train_batch_size * steps_per_generation"),
     WHOLE(steps_per_generation, GRPO, NULL, 1, 1e6,

@@ -54,7 +54,7 @@ static bool required_check(const Recipe *recipe, Err *err) {
 /* TRL's: generation_batch_size = per_device_train_batch_size * steps_per_generation, either of which may be given.
  */
 static bool batches_resolve(Recipe *r, Err *err) {
-    long per_device = r->per_device_train_batch_size;
+    long per_device = r->per_device_train_batch_size * r->num_processes;
     r->batch_samples = per_device * r->gradient_accumulation_steps;
     if (!r->generation_batch_size)
         r->generation_batch_size =
