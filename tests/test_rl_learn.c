@@ -153,10 +153,21 @@ static const LossConf loss_conf = {.term = TERM_CLIP,
                                    .beta = 0.05,
                                    .max_completion_length = 610};
 
-static double loss_of(Bench *b, World *w) {
+/* An answer's ratio, a KL that goes through it, and an entropy bonus, whose gradient has a way of its own. */
+static const LossConf other_conf = {.term = TERM_SAPO,
+                                    .sum = SUM_SEQUENCE,
+                                    .level = LEVEL_SEQUENCE,
+                                    .sapo_pos = 1,
+                                    .sapo_neg = 1.05,
+                                    .beta = 0.05,
+                                    .kl_corrected = true,
+                                    .entropy_coef = 0.1,
+                                    .max_completion_length = 610};
+
+static double loss_of(Bench *b, World *w, const LossConf *loss) {
     LearnReport report;
     Err err = {0};
-    assert_true(learner_gradients(b->learner, w->groups, w->extra, w->n, &loss_conf, &report, &err));
+    assert_true(learner_gradients(b->learner, w->groups, w->extra, w->n, loss, &report, &err));
     return loss_metrics(&report.loss).loss;
 }
 
@@ -171,11 +182,11 @@ static real *copy_of(Dev *dev, Ten t, size_t *n) {
 
 /* The derivative along a random direction of all parameters against central differences: to 1e-6 in doubles;
  * floats leave only a coarse check. */
-static void directional(int kind) {
+static void directional(int kind, const LossConf *loss) {
     Bench b = bench_open(kind, K_REAL, 2, NULL, 2048, false, NULL);
     World w = world_make(4, 5, 70, 11);
     world_old(&w, b.learner, b.policy, 0.2);
-    loss_of(&b, &w);
+    loss_of(&b, &w, loss);
     size_t n;
     real *grads = copy_of(b.dev, learner_grads(b.learner), &n), *start = copy_of(b.dev, b.policy->master, &n);
     double step = sizeof(real) == 8 ? 1e-5 : 3e-3, bound = sizeof(real) == 8 ? 1e-6 : 3e-2;
@@ -191,7 +202,7 @@ static void directional(int kind) {
             for (size_t i = 0; i < n; i++) moved[i] = start[i] + (real)(side ? -step : step) * direction[i];
             k_put(b.dev, b.policy->master, moved);
             policy_pack(b.policy);
-            value[side] = loss_of(&b, &w);
+            value[side] = loss_of(&b, &w, loss);
         }
         double got = (value[0] - value[1]) / (2 * step), scale = 0;
         for (size_t i = 0; i < n; i++) scale += (double)grads[i] * (double)grads[i];
@@ -209,16 +220,17 @@ static void directional(int kind) {
 
 static void test_directional_tied(void **state) {
     (void)state;
-    directional(TIED);
+    directional(TIED, &loss_conf);
+    directional(TIED, &other_conf);
 }
 static void test_directional_untied(void **state) {
     (void)state;
-    directional(0);
+    directional(0, &loss_conf);
 }
 static void test_directional_adapters(void **state) {
     (void)state;
-    directional(LORA);
-    directional(LORA | TIED);
+    directional(LORA, &loss_conf);
+    directional(LORA | TIED, &loss_conf);
 }
 
 typedef struct {

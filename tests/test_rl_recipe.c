@@ -374,6 +374,81 @@ static void test_trl_keys(void **state) {
     lines_close(lines);
 }
 
+/* Another value than the one that the key has: of its words, its range or its kind. */
+static void other_value(const RecipeKey *key, char *out, size_t room) {
+    if (key->type == KEY_SWITCH) {
+        snprintf(out, room, "%s", strcmp(key->fallback, "true") == 0 ? "false" : "true");
+    } else if (key->type == KEY_WHOLE || key->type == KEY_NUMBER) {
+        double now = key->fallback ? strtod(key->fallback, NULL) : key->low, value = now + 1;
+        if (value > key->high) value = key->type == KEY_WHOLE ? now - 1 : (now + key->low) / 2;
+        if (now == value || value < key->low) value = key->low;
+        snprintf(out, room, "%.9g", value);
+    } else if (key->type == KEY_TEXT && key->allowed) {
+        for (const char *p = key->allowed; *p; p += strcspn(p, "|"), p += *p == '|') {
+            snprintf(out, room, "%.*s", (int)strcspn(p, "|="), p);
+            if (strcmp(out, key->fallback) != 0) return;
+        }
+        snprintf(out, room, "%s", key->fallback); /* it has one word only */
+    } else {
+        snprintf(out, room, key->type == KEY_NUMBERS ? "3" : key->type == KEY_BYTES ? "3G" : "other");
+    }
+}
+
+static char *json_of(const Recipe *r) {
+    Buf out = {0};
+    recipe_json(r, &out);
+    return out.p;
+}
+
+/* Every honoured key, set in a file and by a flag, is in the recipe that is stored; every key that is not needed
+ * has its line; every refused key is refused, but for the values that say what is done anyway. */
+static void test_every_key(void **state) {
+    (void)state;
+    int honoured = 0, unneeded = 0, refused_keys = 0;
+    for (int i = 0; i < recipe_n_keys; i++) {
+        const RecipeKey *key = &recipe_keys[i];
+        char value[200], line[400], *flags[2] = {NULL, value};
+        Recipe plain, file, flag;
+        Err err = {0};
+        recipe_default(&plain), recipe_default(&file), recipe_default(&flag);
+        if (key->fate == KEY_HONOURED) {
+            other_value(key, value, sizeof value);
+            snprintf(line, sizeof line, "--%s", key->name);
+            flags[0] = line;
+            bool good = recipe_read_flags(&flag, 2, flags, &err);
+            snprintf(line, sizeof line, "%s: %s\n", key->name, value);
+            good = good && recipe_read_yaml(&file, line, strlen(line), "test", &err);
+            if (!good) print_error("%s: %s\n", key->name, err.msg);
+            assert_true(good);
+            char *a = json_of(&plain), *b = json_of(&file), *c = json_of(&flag);
+            bool one_word = key->allowed && !strchr(key->allowed, '|');
+            if (!one_word && strcmp(a, b) == 0) fail_msg("%s: %s changes nothing", key->name, value);
+            assert_string_equal(b, c);
+            free(a), free(b), free(c);
+            honoured++;
+        } else if (key->fate == KEY_UNNEEDED) {
+            snprintf(line, sizeof line, "%s: some\n", key->name);
+            Recipe r = load_good(line, NULL);
+            assert_int_equal(r.notes.n, 1);
+            assert_non_null(strstr(r.notes.at[0], key->name));
+            assert_non_null(strstr(r.notes.at[0], key->help));
+            recipe_free(&r);
+            unneeded++;
+        } else if (key->fate == KEY_REFUSED) {
+            snprintf(line, sizeof line, "%s: some_other_value\n", key->name);
+            assert_false(recipe_read_yaml(&file, line, strlen(line), "test", &err));
+            assert_non_null(strstr(err.msg, key->help));
+            const char *p = key->allowed ? key->allowed : "null";
+            snprintf(line, sizeof line, "%s: %.*s\n", key->name, (int)strcspn(p, "|"), p);
+            assert_true(recipe_read_yaml(&flag, line, strlen(line), "test", &err));
+            refused_keys++;
+        }
+        recipe_free(&plain), recipe_free(&file), recipe_free(&flag);
+    }
+    print_message("%d keys are honoured, %d not needed, %d refused\n", honoured, unneeded, refused_keys);
+    assert_true(honoured > 100 && unneeded > 100 && refused_keys > 30);
+}
+
 static void test_demo_recipe(void **state) {
     (void)state;
     Recipe r;
@@ -403,6 +478,7 @@ int main(void) {
         cmocka_unit_test(test_contradictions), cmocka_unit_test(test_what_follows),
         cmocka_unit_test(test_printing),       cmocka_unit_test(test_help),
         cmocka_unit_test(test_trl_keys),       cmocka_unit_test(test_demo_recipe),
+        cmocka_unit_test(test_every_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
