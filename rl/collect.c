@@ -74,6 +74,23 @@ static StoreSample *sample_at(const Collector *c, StoreGroup *groups, int64_t ti
     return ticket % (size + 1) == size ? group->baseline : &group->samples[ticket % (size + 1)];
 }
 
+/* Hands an answer to the judges. */
+static bool judge(Collector *c, const StoreGroup *group, StoreSample *s, int64_t group_number, int64_t ticket,
+                  int parts, Arena *arena, Err *err) {
+    s->scores = arena_alloc(arena, (size_t)parts, sizeof *s->scores);
+    RewardItem item = {.problem = group->problem.problem,
+                       .kind = group->problem.kind,
+                       .prompt = group->prompt,
+                       .completion = s->text,
+                       .answer = group->problem.answer,
+                       .fields = group->problem.fields,
+                       .group = group_number,
+                       .index = s->sample.index,
+                       .n_tokens = s->sample.n - s->sample.n_prompt,
+                       .finish = finish_name(s->sample.finish)};
+    return reward_submit(c->reward, &item, 1, ticket, err);
+}
+
 /* Moves a finished sample into its group, decodes it and hands it to the judges. */
 static bool take_sample(Collector *c, Sample *from, StoreGroup *groups, int parts, Arena *arena, Err *err) {
     bool baseline = from->ticket < 0;
@@ -95,22 +112,10 @@ static bool take_sample(Collector *c, Sample *from, StoreGroup *groups, int part
     s->text_n = text.n;
     s->stage = baseline ? "baseline" : "train";
     s->advantage = NAN;
-    s->scores = arena_alloc(arena, (size_t)parts, sizeof *s->scores);
     buf_free(&text);
-    RewardItem item = {.problem = group->problem.problem,
-                       .kind = group->problem.kind,
-                       .prompt = group->prompt,
-                       .completion = s->text,
-                       .answer = group->problem.answer,
-                       .fields = group->problem.fields,
-                       .group = g,
-                       .index = s->sample.index,
-                       .n_tokens = new_tokens,
-                       .finish = finish_name(from->finish)};
     sample_free(from);
-    return reward_submit(c->reward, &item, 1, ticket, err);
+    return judge(c, group, s, g, ticket, parts, arena, err);
 }
-
 /* ---- scores ---- */
 
 /* Takes the scores that are ready, waiting up to `seconds` for the first one. False and err when a judge fails. */
@@ -151,6 +156,27 @@ RewardConf reward_conf_of(const Recipe *recipe, RewardShape *shape) {
                         .exec_workers = (int)recipe->reward_exec_workers,
                         .exec_parallel = (int)recipe->reward_exec_parallel,
                         .exec_deadline = recipe->reward_exec_deadline};
+}
+
+bool judge_groups(Reward *reward, const Recipe *recipe, StoreGroup *groups, int n, Arena *arena, Err *err) {
+    Collector c = {.recipe = recipe, .reward = reward};
+    int parts = reward_parts(reward), size = (int)recipe->num_generations;
+    for (int g = 0; g < n; g++) {
+        StoreGroup *group = &groups[g];
+        CHECK(group->n_samples == size, "%d samples in a group of %d", group->n_samples, size);
+        for (int i = 0; i < size + (group->baseline != NULL); i++) {
+            StoreSample *s = i < size ? &group->samples[i] : group->baseline;
+            if (!judge(&c, group, s, g, (int64_t)g * (size + 1) + i, parts, arena, err)) return false;
+        }
+        if (!take_scores(&c, 0, groups, arena, err)) return false;
+    }
+    while (reward_pending(reward) > 0)
+        if (!take_scores(&c, 1, groups, arena, err)) return false;
+    for (int g = 0; g < n; g++) {
+        for (int i = 0; i < size; i++) collect_reward(recipe, &groups[g].samples[i]);
+        if (groups[g].baseline) collect_reward(recipe, groups[g].baseline);
+    }
+    return true;
 }
 
 bool collect(Collector *c, uint64_t key, StoreGroup *groups, int n, Arena *arena, Err *err) {

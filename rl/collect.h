@@ -40,6 +40,10 @@ bool collect(Collector *collector, uint64_t key, StoreGroup *groups, int n, Aren
 bool collect_signal(Collector *collector, uint64_t key, StoreGroup **groups, int *all, int n, Arena *arena,
                     Err *err);
 
+/* Judges the answers of groups anew, of any recipe's: scores, reward and class of each sample (and baseline) are
+ * replaced; their strings lie in the arena. */
+bool judge_groups(Reward *reward, const Recipe *recipe, StoreGroup *groups, int n, Arena *arena, Err *err);
+
 /* Mean and standard deviation of one part's values, and counts over all samples. */
 typedef struct {
     double mean, std;

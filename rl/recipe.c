@@ -395,7 +395,7 @@ bool recipe_read_yaml(Recipe *recipe, const char *text, size_t n, const char *na
     return good;
 }
 
-static bool file_put(Recipe *recipe, const char *path, Err *err) {
+bool recipe_read_file(Recipe *recipe, const char *path, Err *err) {
     FILE *file = fopen(path, "rb");
     if (!file) return err_set(err, "cannot open the recipe %s: %s", path, strerror(errno));
     Buf text = {0};
@@ -487,7 +487,7 @@ bool recipe_read_flags(Recipe *recipe, int n, char *const *flags, Err *err) {
 
 bool recipe_load(Recipe *recipe, const char *path, int n_flags, char *const *flags, Err *err) {
     recipe_default(recipe);
-    return (!path || file_put(recipe, path, err)) && recipe_read_flags(recipe, n_flags, flags, err) &&
+    return (!path || recipe_read_file(recipe, path, err)) && recipe_read_flags(recipe, n_flags, flags, err) &&
            recipe_resolve(recipe, err);
 }
 

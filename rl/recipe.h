@@ -138,6 +138,7 @@ bool recipe_load(Recipe *recipe, const char *path, int n_flags, char *const *fla
  * is written a,b,c or as several values. */
 void recipe_default(Recipe *recipe);
 bool recipe_read_yaml(Recipe *recipe, const char *text, size_t n, const char *name, Err *err);
+bool recipe_read_file(Recipe *recipe, const char *path, Err *err);
 bool recipe_read_flags(Recipe *recipe, int n, char *const *flags, Err *err);
 bool recipe_resolve(Recipe *recipe, Err *err);
 void recipe_free(Recipe *recipe);

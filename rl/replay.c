@@ -80,6 +80,7 @@ static bool reward_fits(Replay *replay, long step, const char *who, const Recipe
                         double penalty) {
     StoreSample fresh = *s;
     collect_reward(r, &fresh);
+    if (r->kl_in_reward && r->beta != 0 && fresh.class == s->class) return true; /* the KL is in it, too */
     if (penalty != 0) fresh.reward -= penalty;
     if (penalty != 0 && !replay->same_path) return true;
     if (fresh.class == s->class && (fresh.reward == s->reward || (isnan(fresh.reward) && isnan(s->reward))))
@@ -129,30 +130,29 @@ static void sample_equal(Replay *replay, const Trainer *t, long step, const char
         }
 }
 
-/* The round sampled and judged once more, by the code that did it first. */
+/* The round sampled and judged once more, by the code that did it first: all groups that were drawn for it, also
+ * those that dynamic sampling passed over, in the order of their problems. */
 static bool sampled_again(Replay *replay, Trainer *t, long step, Err *err) {
     Arena arena = {0};
-    int n = t->all_groups, drawn = 0;
-    StoreGroup *groups = NULL;
+    int n = t->all_groups;
+    StoreGroup *groups = arena_alloc(&arena, (size_t)n, sizeof *groups);
     uint64_t next = t->collector.next_place;
-    for (int g = 0; g < n; g++)
+    t->collector.next_place = t->groups[0].place;
+    for (int g = 1; g < n; g++)
         if (t->groups[g].place < t->collector.next_place) t->collector.next_place = t->groups[g].place;
-    bool good =
-        collect_signal(&t->collector, round_key(t->recipe, step), &groups, &drawn, t->n_groups, &arena, err);
+    bool good = collect(&t->collector, round_key(t->recipe, step), groups, n, &arena, err);
     t->collector.next_place = next;
-    if (good && drawn != n)
-        fault(replay, step, "sampled anew, %d groups were drawn where %d are stored", drawn, n);
-    if (drawn < n) n = drawn;
     for (int g = 0; good && g < n; g++) {
-        if (groups[g].place != t->groups[g].place ||
-            strcmp(groups[g].problem.problem, t->groups[g].problem.problem) != 0) {
+        const StoreGroup *stored = &t->groups[g], *fresh = NULL;
+        for (int k = 0; k < n; k++)
+            if (groups[k].place == stored->place) fresh = &groups[k];
+        if (!fresh || strcmp(fresh->problem.problem, stored->problem.problem) != 0) {
             fault(replay, step, "group %d: its problem is not the one that the data set has there now", g);
             continue;
         }
-        for (int i = 0; i < groups[g].n_samples && i < t->groups[g].n_samples; i++) {
-            const StoreSample *s = &t->groups[g].samples[i];
-            sample_equal(replay, t, step, sample_name(&arena, g, s), s, &groups[g].samples[i]);
-        }
+        for (int i = 0; i < fresh->n_samples && i < stored->n_samples; i++)
+            sample_equal(replay, t, step, sample_name(&arena, g, &stored->samples[i]), &stored->samples[i],
+                         &fresh->samples[i]);
     }
     arena_free(&arena);
     return good;
@@ -199,7 +199,7 @@ static bool before(void *self, Trainer *t, long step, const BatchGroup *groups, 
     if (!replay->same_path) return true;
     bool good = sampled_again(replay, t, step, err);
     if (good && replay->faults == faults)
-        fprintf(replay->out, "step %ld: %d groups sampled and judged anew: all as stored\n", step, t->n_groups);
+        fprintf(replay->out, "step %ld: %d groups sampled and judged anew: all as stored\n", step, t->all_groups);
     return good;
 }
 

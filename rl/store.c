@@ -116,7 +116,8 @@ static bool database_read(Store *store, int flags, Err *err) {
     }
     if (code != SQLITE_OK) return store_fail(store, err);
     return schema_check(store, err) &&
-           (sqlite3_exec(store->db, "PRAGMA foreign_keys = ON", NULL, NULL, NULL) == SQLITE_OK ||
+           (sqlite3_exec(store->db, "PRAGMA foreign_keys = ON; PRAGMA synchronous = NORMAL", NULL, NULL, NULL) ==
+                SQLITE_OK ||
             store_fail(store, err));
 }
 

@@ -53,9 +53,9 @@ struct Trainer {
     long saved; /* step of the newest checkpoint of this attempt */
 
     /* the round: samples drawn together */
-    long round; /* its first step; 0: none */
-    StoreGroup *groups;   /* [all_groups] */
-    int n_groups;         /* those that are learnt from; dynamic_sampling passed over the others */
+    long round;         /* its first step; 0: none */
+    StoreGroup *groups; /* [all_groups] */
+    int n_groups;       /* those that are learnt from; dynamic_sampling passed over the others */
     int all_groups;
     double *advantages; /* [n_groups * num_generations] */
     Arena round_arena;
@@ -98,6 +98,9 @@ double round_mean_kl(const Trainer *trainer); /* what round_kl took away, per to
 
 /* The key of the random numbers of the round that begins at `step`. */
 uint64_t round_key(const Recipe *recipe, long step);
+/* The rewards of groups, as advantages_compute takes them. */
+AdvantageIn rewards_of(const Objective *objective, const Recipe *recipe, const StoreGroup *groups, int n,
+                       Arena *arena);
 /* One step; those that the store holds are learnt again from it. */
 bool train_step(Trainer *trainer, long step, Err *err);
 /* Opens the run that `store` holds (which the trainer then owns) to learn stored steps again before the eyes of

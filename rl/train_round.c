@@ -77,9 +77,8 @@ double round_mean_kl(const Trainer *t) {
     return tokens ? sum / t->objective.kl_reward / (double)tokens : 0;
 }
 
-/* The rewards of groups, as advantages_compute takes them. */
-static AdvantageIn rewards_of(const Trainer *t, int first, int n, Arena *arena) {
-    const Recipe *r = t->recipe;
+AdvantageIn rewards_of(const Objective *objective, const Recipe *r, const StoreGroup *groups, int n,
+                       Arena *arena) {
     int size = (int)r->num_generations, parts = r->reward_funcs.n;
     size_t count = (size_t)n * (size_t)size, at = 0;
     double *rewards = arena_alloc(arena, count, sizeof *rewards),
@@ -87,7 +86,7 @@ static AdvantageIn rewards_of(const Trainer *t, int first, int n, Arena *arena) 
     double *values = arena_alloc(arena, count * (size_t)parts, sizeof *values);
     int *lengths = arena_alloc(arena, count, sizeof *lengths);
     for (int g = 0; g < n; g++) {
-        const StoreGroup *group = &t->groups[first + g];
+        const StoreGroup *group = &groups[g];
         greedy[g] = group->baseline ? group->baseline->reward : NAN;
         for (int i = 0; i < size; i++, at++) {
             const StoreSample *s = &group->samples[i];
@@ -96,14 +95,14 @@ static AdvantageIn rewards_of(const Trainer *t, int first, int n, Arena *arena) 
             for (int p = 0; p < parts; p++) values[at * (size_t)parts + (size_t)p] = s->scores[p].value;
         }
     }
-    return (AdvantageIn){.kind = t->objective.advantage,
-                         .scale = t->objective.scale,
+    return (AdvantageIn){.kind = objective->advantage,
+                         .scale = objective->scale,
                          .groups = n,
                          .size = size,
                          .rewards = rewards,
                          .lengths = lengths,
                          .greedy = greedy,
-                         .parts = t->objective.by_part ? values : NULL,
+                         .parts = objective->by_part ? values : NULL,
                          .weights = r->reward_weights.at,
                          .n_parts = parts};
 }
@@ -118,14 +117,14 @@ static void stats_put(Trainer *t, int first, int n, const GroupStats *stats) {
 
 void round_advantages(Trainer *t, AdvantageReport *report) {
     Arena arena = {0};
-    AdvantageIn in = rewards_of(t, 0, t->n_groups, &arena);
+    AdvantageIn in = rewards_of(&t->objective, t->recipe, t->groups, t->n_groups, &arena);
     GroupStats *stats = arena_alloc(&arena, (size_t)t->all_groups, sizeof *stats);
     advantages_compute(t->advantages, stats, report, &in);
     stats_put(t, 0, t->n_groups, stats);
     int passed = t->all_groups - t->n_groups;
     if (passed > 0) {
         AdvantageReport unused;
-        AdvantageIn others = rewards_of(t, t->n_groups, passed, &arena);
+        AdvantageIn others = rewards_of(&t->objective, t->recipe, t->groups + t->n_groups, passed, &arena);
         double *nothing = arena_alloc(&arena, (size_t)passed * (size_t)others.size, sizeof *nothing);
         advantages_compute(nothing, stats, &unused, &others);
         stats_put(t, t->n_groups, passed, stats);

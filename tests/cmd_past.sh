@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# cmd_past.sh: the commands that read a run which is there: replay, show; and what guards say. WHET: the program (default ./whet).
+# cmd_past.sh: the commands that read a run which is there: replay, show, rescore; and what guards say. WHET: the program (default ./whet).
 set -u
 cd "$(dirname "$0")/.." || exit 1
 whet=$(realpath "${WHET:-./whet}") tiny=$PWD/tests/goldens/tiny-llama
@@ -120,6 +120,43 @@ rm -rf "$work/lost" && cp -r "$work/run" "$work/lost" && rm -r "$work/lost"/chec
 sqlite3 "$work/lost/run.db" "UPDATE runs SET recipe = json_set(recipe, '$.model_name_or_path', 'nowhere')"
 ends 0 "show without the model" 'tokens are numbers' "$whet" show "$work/lost" --sample 105
 ends 0 "guards are shown" 'guard no-signal: no group has' "$whet" show "$work/blind" --step 3
+
+# ---- rescore ----
+rescore() { "$whet" rescore "$work/$1" "${@:2}"; }
+ask() { sqlite3 "$work/run/run.db" "$1"; }
+before=$(sqlite3 "$work/run/run.db" .dump | grep -cE 'INSERT INTO (samples|scores|advantages|steps|groups) ')
+ends 0 "the same rewards" '^nothing would have changed' rescore run --reward_funcs math,format --reward_weights 1,0.1
+[ "$(ask "SELECT count(*), sum(r.reward IS s.reward), sum(r.class = s.class), sum(r.advantage IS a.advantage) FROM rescores r
+    JOIN samples s ON s.id = r.sample_id JOIN advantages a ON a.sample_id = s.id WHERE set_id = 1")" = "192|192|192|192" ] &&
+    ok || bad "the same rewards are not the same"
+[ "$(ask "SELECT count(*) FROM rescore_parts r JOIN scores s ON s.sample_id = r.sample_id AND s.part = r.part AND s.name = r.name
+    AND s.value IS r.value AND s.verdict IS r.verdict AND s.reason IS r.reason WHERE set_id = 1")" = 384 ] && ok || bad "nor their parts"
+ends 0 "rounds and kept sets" '^nothing would have changed' rescore rounds --reward_funcs math,format --reward_weights 1,0.1
+train kl --kl_in_reward true --max_steps 2 --loss_type grpo && ok || bad "a run with the KL in its rewards"
+ends 0 "the KL stays in the rewards" '^nothing would have changed' rescore kl --reward_funcs math,format --reward_weights 1,0.1
+printf 'reward_funcs: ["exec:python3 tests/exec_rewarder.py good"]\nlearning_rate: 7\n' >"$work/other.yaml"
+ends 0 "another reward" 'rank correlation' rescore run --recipe "$work/other.yaml" --examples 3
+grep -qE '^verdicts that flipped \(3 of [0-9]+ shown\)' "$work/out" && grep -qE '0 lost it$' "$work/out" && ok || bad "its report"
+[ "$(ask "SELECT count(*), sum(abs(new_reward - length(CAST(text AS TEXT)) / 100.0) < 1e-9) FROM side_by_side WHERE set_id = 2")" = \
+    "192|192" ] && ok || bad "another reward's values"
+# Advantages of the new rewards, by hand: (r - mean) / (std + 1e-4) in each group.
+python3 - "$work/run/run.db" <<'PY' && ok || bad "another reward's advantages"
+import sqlite3, statistics, sys
+rows = sqlite3.connect(sys.argv[1]).execute("SELECT step, position, new_reward, new_advantage FROM side_by_side WHERE set_id = 2").fetchall()
+for key in {r[:2] for r in rows}:
+    group = [r for r in rows if r[:2] == key]
+    mean, std = statistics.mean(r[2] for r in group), statistics.stdev(r[2] for r in group)
+    assert len(group) == 8 and all(abs(r[3] - (r[2] - mean) / (std + 1e-4)) < 1e-9 for r in group)
+PY
+[ "$before" = "$(sqlite3 "$work/run/run.db" .dump | grep -cE 'INSERT INTO (samples|scores|advantages|steps|groups) ')" ] && ok ||
+    bad "rescore changed the run"
+ends 0 "replay beside other scores" '^step 6 agrees' replay run --step 6
+ends 0 "show lists the sets" 'set 2, 20' show
+ends 1 "no rewards" 'by which rewards' rescore run
+ends 1 "an unknown reward" 'nonesuch' rescore run --reward_funcs nonesuch
+ends 1 "an unknown key" 'reward_func.*reward_funcs' rescore run --reward_func math
+ends 1 "weights that do not fit" 'reward_weights has 1' rescore run --reward_funcs math,format --reward_weights 1
+[ "$(ask "SELECT count(*) FROM score_sets")" = 2 ] && ok || bad "a refused set was left"
 
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
