@@ -266,4 +266,18 @@ void k_adamw(Dev *dev, Ten w, Ten m, Ten v, Ten grad, const AdamStep *step);
 double k_sumsq(Dev *dev, Ten t);    /* sum of squares in fixed chunks of 4096 elements, merged in order */
 void k_add(Dev *dev, Ten y, Ten x); /* y += x, K_REAL */
 
+/* ---- a device against the CPU ----
+ * For tests, and for users whose GPU nobody has seen: every op with random numbers at sizes that fit no tile, with
+ * outputs that hold NaN before, and what kernels.h promises of a row's bits. `part` is one of elements, rows, products,
+ * attention and head, or NULL for all of them; `all`: more sizes. `say` hears of each check. Returns how many failed.
+ */
+
+typedef struct {
+    const char *op, *shape;
+    double error; /* the worst difference, in units of the reference's largest number */
+    double bound; /* 0: the same bits */
+    bool good;
+} CompareResult;
+int k_compare(Dev *dev, Dev *cpu, const char *part, bool all, void (*say)(void *self, const CompareResult *result), void *self);
+
 #endif

@@ -289,7 +289,14 @@ static const Ops cuda_ops = {
 };
 
 static bool device_fits(int number, struct cudaDeviceProp *about, Err *err) {
-    int n = cuda_count();
+    int n = cuda_count(), driver = 0, own = 0;
+    if (n == 0 && cudaDriverGetVersion(&driver) == cudaSuccess && cudaRuntimeGetVersion(&own) == cudaSuccess &&
+        driver > 0 && driver < own)
+        return err_set(
+            err,
+            "device cuda: the NVIDIA driver knows CUDA %d.%d, this whet was built with %d.%d: use a newer "
+            "driver, build with an older toolkit, or use device cpu",
+            driver / 1000, driver % 1000 / 10, own / 1000, own % 1000 / 10);
     if (n == 0)
         return err_set(err, "device cuda: no NVIDIA GPU and driver were found here: use device cpu (or auto)");
     if (number >= n) return err_set(err, "device cuda:%d: there are %d, numbered from 0", number, n);

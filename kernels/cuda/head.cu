@@ -255,13 +255,13 @@ __device__ __forceinline__ int largest(Row &r) {
     return first;
 }
 
-/* Bits of the ids up to the last key; all ids < used where the row has no filter. */
-__device__ __forceinline__ void keep(const Row &r, const Ten &kept, u64 end) {
+/* Bits of the ids up to the last key; none where nothing was filtered. */
+__device__ __forceinline__ void keep(const Row &r, const Ten &kept, bool filtered, u64 end) {
     for (int word = threadIdx.x; word < kept.cols; word += SAMPLE_THREADS) {
         uint32_t bits = 0;
-        for (int i = 0; i < 32; i++) {
+        for (int i = 0; i < 32 && filtered; i++) {
             int id = word * 32 + i;
-            if (id < r.h.used && (end == ALL_KEYS || key_of(head_z(r.h, r.row, id), id) <= end)) bits |= 1u << i;
+            if (id < r.h.used && key_of(head_z(r.h, r.row, id), id) <= end) bits |= 1u << i;
         }
         ((uint32_t *)kept.p)[(size_t)r.row * kept.stride + word] = bits;
     }
@@ -320,7 +320,7 @@ static __global__ void __launch_bounds__(SAMPLE_THREADS, 2)
         draw_logp = z - kept_lse(r, end, room);
     else if (!greedy)
         draw_logp = z - lse_value(used);
-    if (kept.p) keep(r, kept, end);
+    if (kept.p) keep(r, kept, filtered, end);
     if (threadIdx.x == 0) drawn[row] = {tok, z - lse_value(all), draw_logp};
 }
 

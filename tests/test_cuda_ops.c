@@ -1,0 +1,55 @@
+/* test_cuda_ops.c: every op of the CUDA back, on the stand-in for a GPU, against the CPU's plain path: k_compare.
+ * With an argument (elements, rows, products, attention, head) that part alone; WHET_ALL: more sizes
+ * (long_cuda_ops.sh). */
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "kernels/kernels.h"
+
+static Dev *cpu, *cuda;
+
+static int open_both(void **state) {
+    (void)state;
+    Err err = {0};
+    cpu = dev_open(&(DevConf){.path = "plain", .threads = 2}, &err);
+    if (cpu) cuda = dev_open(&(DevConf){.device = "cuda"}, &err);
+    if (!cuda) print_error("%s\n", err.msg);
+    return cuda ? 0 : -1;
+}
+
+static int close_both(void **state) {
+    (void)state;
+    dev_close(cuda);
+    dev_close(cpu);
+    return 0;
+}
+
+static void say(void *self, const CompareResult *r) {
+    (*(int *)self)++;
+    if (!r->good || getenv("VERBOSE"))
+        print_message("%s: %s, %s: %.3g, at most %.3g\n", r->good ? "good" : "WRONG", r->op, r->shape, r->error,
+                      r->bound);
+}
+
+static void compare(const char *part) {
+    int checks = 0;
+    assert_int_equal(k_compare(cuda, cpu, part, getenv("WHET_ALL") != NULL, say, &checks), 0);
+    assert_true(checks > 20);
+}
+
+static void elements(void **state) { (void)state, compare("elements"); }
+static void rows(void **state) { (void)state, compare("rows"); }
+static void products(void **state) { (void)state, compare("products"); }
+static void attention(void **state) { (void)state, compare("attention"); }
+static void head(void **state) { (void)state, compare("head"); }
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(elements), cmocka_unit_test(rows),
+                                       cmocka_unit_test(products), cmocka_unit_test(attention),
+                                       cmocka_unit_test(head)};
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests(tests, open_both, close_both);
+}
