@@ -13,6 +13,7 @@ int cmd_bench(int argc, char **argv);   /* whet bench: how fast a model is sampl
 int cmd_logprob(int argc, char **argv); /* whet logprob: log-probabilities of a text's tokens */
 int cmd_pull(int argc, char **argv);    /* whet pull: a model from a hub into the cache */
 int cmd_export(int argc, char **argv);  /* whet export: a model for transformers or llama.cpp */
+int cmd_gpu(int argc, char **argv);     /* whet gpu-selftest: compares the GPU with the CPU */
 int cmd_sandbox(int argc, char **argv); /* whet sandbox-selftest: which layers of isolation hold here */
 
 int cmd_train_help(int argc, char **argv); /* whet help train: every key of a recipe */

@@ -23,6 +23,7 @@ static const Command commands[] = {
     {"pull", cmd_pull, "fetch a model from a hub into the cache", NULL},
     {"export", cmd_export, "write a model for transformers or llama.cpp", NULL},
     {"score", cmd_score, "judge JSON lines of completions and expected answers", NULL},
+    {"gpu-selftest", cmd_gpu, "whether this machine's GPU computes what the CPU does, and how fast", NULL},
     {"sandbox-selftest", cmd_sandbox, "which layers of isolation hold for candidate programs here", NULL},
 };
 
