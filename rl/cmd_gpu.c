@@ -11,7 +11,7 @@
 #include "rl/selftest.h"
 #include "rl/version.h"
 
-/* ---- a line for each op ---- */
+/* ---- a line for each op, and for each property of a model ---- */
 
 enum { OPS_MOST = 64 };
 typedef struct {
@@ -36,42 +36,40 @@ static void hear(void *self, const CompareResult *r) {
     if (!r->good) printf("  WRONG %s, %s: %.3g, at most %.3g\n", r->op, r->shape, r->error, r->bound);
 }
 
-static int ops(Dev *dev, Dev *cpu) {
-    Table t = {.n = 0};
-    double began = clock_seconds();
-    int failed = k_compare(dev, cpu, NULL, true, hear, &t), checks = 0;
-    for (int i = 0; i < t.n; i++) {
-        printf("  %-28s %3d checks, %s", t.op[i], t.checks[i], t.failed[i] ? "WRONG" : "good");
-        if (t.error[i] == 0)
-            printf(", the same bits%s\n", t.bound[i] > 0 ? " here" : "");
+static int table_print(const Table *t, const char *what, double seconds) {
+    int checks = 0, failed = 0;
+    for (int i = 0; i < t->n; i++) {
+        printf("  %-52s %3d checks, %s", t->op[i], t->checks[i], t->failed[i] ? "WRONG" : "good");
+        if (t->error[i] == 0)
+            printf(", no difference\n");
         else
-            printf(", worst %.1e of %.1e\n", t.error[i], t.bound[i]);
-        checks += t.checks[i];
+            printf(", worst %.1e of %.1e\n", t->error[i], t->bound[i]);
+        checks += t->checks[i], failed += t->failed[i];
     }
-    printf("ops: %d checks, %d wrong, %.1f s\n", checks, failed, clock_seconds() - began);
+    printf("%s: %d checks, %d wrong, %.1f s\n", what, checks, failed, seconds);
+    fflush(stdout);
     return failed;
 }
 
-/* ---- models ---- */
-
-static void tell(void *self, const CompareResult *r) {
-    (void)self;
-    printf("  %-5s %s: %.2g, at most %.2g\n", r->good ? "good" : "WRONG", r->op, r->error, r->bound);
-    fflush(stdout);
+static int ops(Dev *dev, Dev *cpu) {
+    Table t = {.n = 0};
+    double began = clock_seconds();
+    k_compare(dev, cpu, NULL, true, hear, &t);
+    return table_print(&t, "ops", clock_seconds() - began);
 }
 
 static int models(Dev *dev, Dev *cpu, int steps) {
-    int failed = 0;
+    Table t = {.n = 0};
+    double began = clock_seconds();
     for (int which = 0; which < SELFTEST_MODELS; which++)
         for (int type = K_REAL; type <= K_BF16; type++) {
             const char *name;
             Conf conf = selftest_conf(which, &name);
-            double began = clock_seconds();
-            printf("model: %s, %s, %d steps\n", name, type == K_BF16 ? "bf16" : "fp32", steps);
-            failed += selftest_model(dev, cpu, &conf, name, (DType)type, steps, tell, NULL);
-            printf("  %.1f s\n", clock_seconds() - began);
+            selftest_model(dev, cpu, &conf, name, (DType)type, steps, hear, &t);
         }
-    return failed;
+    char what[64];
+    snprintf(what, sizeof what, "%d random models in fp32 and bf16, %d steps", SELFTEST_MODELS, steps);
+    return table_print(&t, what, clock_seconds() - began);
 }
 
 /* ---- the bench: a random model, sampled and trained ---- */

@@ -229,7 +229,7 @@ template <int DIM> static __global__ void __launch_bounds__(WARPS_MOST * 32) att
 
 enum { HEAD_MOST = 256 };
 
-static __global__ void __launch_bounds__(THREADS) attend_plain_kernel(Attend a) {
+static __global__ void __launch_bounds__(THREADS, 4) attend_plain_kernel(Attend a) {
     __shared__ float room[WARPS_MOST][HEAD_MOST];
     const int s = span_of(a.item0, a.rows.n_spans, blockIdx.x), g = blockIdx.y, warp = threadIdx.x / 32;
     const int lane = threadIdx.x % 32, dim = a.kv.dim;

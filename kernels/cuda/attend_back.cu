@@ -249,7 +249,7 @@ template <int DIM> static __global__ void __launch_bounds__(THREADS, 2) dkv_kern
 
 enum { HEAD_MOST = 256 };
 
-static __global__ void __launch_bounds__(THREADS) dq_plain_kernel(AttendBack b) {
+static __global__ void __launch_bounds__(THREADS, 4) dq_plain_kernel(AttendBack b) {
     __shared__ float room[THREADS / 32][2 * HEAD_MOST];
     const Attend &a = b.a;
     const int s = span_of(a.item0, a.rows.n_spans, blockIdx.x), g = blockIdx.y, warp = threadIdx.x / 32;
@@ -287,7 +287,7 @@ static __global__ void __launch_bounds__(THREADS) dq_plain_kernel(AttendBack b) 
 }
 
 /* A warp has one key of a page: blockIdx.z is a set of four of them. */
-static __global__ void __launch_bounds__(THREADS) dkv_plain_kernel(AttendBack b, int page0) {
+static __global__ void __launch_bounds__(THREADS, 4) dkv_plain_kernel(AttendBack b, int page0) {
     const Attend &a = b.a;
     const int item = page0 + blockIdx.x, g = blockIdx.y, slot = blockIdx.z * (THREADS / 32) + threadIdx.x / 32;
     const int lane = threadIdx.x % 32, dim = a.kv.dim, heads = a.q.cols / dim;
