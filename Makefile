@@ -160,6 +160,13 @@ $(BUILD)/tests/test_standin_%: tests/test_standin_%.c $(STANDIN) $(LIBS)
 $(BUILD)/tests/test_cuda_%: tests/test_cuda_%.c $(STANDIN) $(LIBS)
 	@mkdir -p $(@D)
 	$(call say,CC $@)$(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(STANDIN_LINK) $(LIBS) -lcmocka $(LDLIBS)
+# Programs that scripts in tests/ run: a store of a million samples; faults, preloaded into whet.
+$(BUILD)/tests/store_million: tests/store_million.c $(LIBS)
+	@mkdir -p $(@D)
+	$(call say,CC $@)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIBS) $(LDLIBS) $(CUDA_LIBS)
+build/plain/tests/faults.so: tests/faults.c
+	@mkdir -p $(@D)
+	$(call say,CC $@)$(CC) $(CFLAGS) -shared -fPIC -o $@ $< -ldl
 tests-built: $(TESTS)
 -include $(OBJECTS:.o=.d) $(TESTS:=.d) $(wildcard $(BUILD)/tests/ptx/*.d)
 

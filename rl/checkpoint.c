@@ -195,6 +195,22 @@ bool checkpoint_state(const char *folder, TrainState *s, Err *err) {
 
 /* ---- folders ---- */
 
+static bool folder_sync(const char *path) {
+    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool good = folder >= 0 && fsync(folder) == 0;
+    if (folder >= 0) close(folder);
+    return good;
+}
+
+static void parent_sync(const char *path) {
+    const char *slash = strrchr(path, '/');
+    char *parent = slash == path ? mem_text("/")
+                   : slash       ? mem_text_n(path, (size_t)(slash - path))
+                                 : mem_text(".");
+    folder_sync(parent); /* what can't be synced is left to the file system */
+    free(parent);
+}
+
 bool folder_make(const char *path, Err *err) {
     char *copy = mem_text(path);
     bool good = true;
@@ -203,19 +219,14 @@ bool folder_make(const char *path, Err *err) {
         char end = *p;
         *p = 0;
         struct stat info;
-        if (mkdir(copy, 0777) != 0 && (stat(copy, &info) != 0 || !S_ISDIR(info.st_mode)))
+        if (mkdir(copy, 0777) == 0)
+            parent_sync(copy); /* a folder that a power failure takes away takes all that lies in it */
+        else if (stat(copy, &info) != 0 || !S_ISDIR(info.st_mode))
             good = err_set(err, "%s: the folder cannot be made: %s", copy, strerror(errno));
         *p = end;
         if (!end) break;
     }
     free(copy);
-    return good;
-}
-
-static bool folder_sync(const char *path) {
-    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    bool good = folder >= 0 && fsync(folder) == 0;
-    if (folder >= 0) close(folder);
     return good;
 }
 

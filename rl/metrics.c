@@ -118,6 +118,10 @@ bool metrics_write(MetricsFile *file, long step, const StoreNumber *metrics, int
     return err_set(err, "%s: step %ld cannot be written: %s", file->path, step, strerror(why));
 }
 
+bool metrics_sync(MetricsFile *file, Err *err) {
+    return fdatasync(file->file) == 0 || err_set(err, "%s: cannot be written: %s", file->path, strerror(errno));
+}
+
 void metrics_close(MetricsFile *file) {
     if (!file) return;
     if (file->file >= 0) close(file->file);

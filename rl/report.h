@@ -67,6 +67,7 @@ MetricsFile *metrics_open(const char *path, long last_step, Err *err);
  * is whole or not there. */
 bool metrics_write(MetricsFile *file, long step, const StoreNumber *metrics, int n_metrics,
                    const StoreNumber *seconds, int n_seconds, Err *err);
+bool metrics_sync(MetricsFile *file, Err *err); /* what was written is on the disk */
 void metrics_close(MetricsFile *file); /* NULL is fine */
 
 #endif

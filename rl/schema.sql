@@ -302,7 +302,9 @@ CREATE INDEX step_verdicts_step ON step_verdicts (run, step);
 -- Every answer beside its problem:
 --   SELECT problem, answer, text FROM answers WHERE step = 20 AND class = 'wrong';
 CREATE VIEW answers AS
-SELECT s.id AS sample_id, g.run, g.step, g.position, s.number, p.problem, p.answer, s.text, s.class, s.reward,
+SELECT s.id AS sample_id, g.run, g.step, g.position, s.number, p.problem, p.answer, s.text,
+       +s.class AS class, -- the plus: a step is a better way to its answers than a class
+       s.reward,
        (SELECT a.advantage FROM advantages a WHERE a.sample_id = s.id ORDER BY a.step LIMIT 1) AS advantage,
        s.n_tokens, s.finish, p.id AS problem_id, p.kind
 FROM samples s

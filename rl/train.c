@@ -437,6 +437,7 @@ static bool save(Trainer *t, Err *err) {
                              t->model.tok,       model_file_chat_template(t->model.file),
                              t->form.text, t->recipe->sync_ref_model ? t->reference : NULL};
     report_progress(t->report, "saving", 0, 0);
+    if (!metrics_sync(t->metrics, err)) return false;
     if (!checkpoint_save(t->recipe->output_dir, &t->state, &parts, err)) return false;
     checkpoint_prune(t->recipe->output_dir, t->recipe->save_total_limit, t->state.best_step);
     t->saved = t->state.step;
