@@ -167,6 +167,12 @@ $(BUILD)/tests/store_million: tests/store_million.c $(LIBS)
 build/plain/tests/faults.so: tests/faults.c
 	@mkdir -p $(@D)
 	$(call say,CC $@)$(CC) $(CFLAGS) -shared -fPIC -o $@ $< -ldl
+# The program with the plain path of a changed copy of kernels/ in the folder CHANGED.
+ifdef CHANGED
+$(CHANGED)/whet: $(BUILD)/whet
+	@$(CC) -I$(CHANGED) $(CFLAGS) -c -o $(CHANGED)/plain.o $(CHANGED)/kernels/cpu/plain.c
+	@$(CC) $(LDFLAGS) -o $@ $(BUILD)/rl/main.o $(CHANGED)/plain.o $(LIBS) $(LDLIBS) $(CUDA_LIBS)
+endif
 tests-built: $(TESTS)
 -include $(OBJECTS:.o=.d) $(TESTS:=.d) $(wildcard $(BUILD)/tests/ptx/*.d)
 
