@@ -54,9 +54,9 @@ static bool open_adapters(Trainer *t, const char *folder, Err *err) {
     bool there = model_file_base(file) != NULL;
     if (folder && there != r->use_peft)
         return err_set(err,
-                       "%s holds %s adapters and the recipe says use_peft: %s: go on with the recipe that the run "
+                       "%s holds %sadapters and the recipe says use_peft: %s: go on with the recipe that the run "
                        "was begun with",
-                       folder, there ? "" : "no", r->use_peft ? "true" : "false");
+                       folder, there ? "" : "no ", r->use_peft ? "true" : "false");
     if (!r->use_peft) model_file_merge(file); /* the whole model learns */
     if (!r->use_peft || folder) return true;
     if (there)

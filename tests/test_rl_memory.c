@@ -54,6 +54,17 @@ static const Conf *small_conf(bool tied) {
     return &conf[tied];
 }
 
+/* The same with adapters of all linears in some layers, and of some in others. */
+static const Conf *adapted_conf(bool tied) {
+    static const unsigned which[4] = {0x7f, 0x01, 0x60, 0};
+    static LayerConf layers[4];
+    static Conf conf[2];
+    conf[tied] = *small_conf(tied);
+    for (int l = 0; l < 4; l++) layers[l] = conf[tied].layers[l], layers[l].adapted = which[l];
+    conf[tied].layers = layers, conf[tied].lora = (Lora){.r = 6, .alpha = 12};
+    return &conf[tied];
+}
+
 typedef struct {
     int n;
     BatchGroup *groups;
@@ -132,10 +143,9 @@ static void train(Learner *learner, World *w, int64_t step) {
 
 /* ---- the plan is what is allocated ---- */
 
-static void exact(bool tied, DType type, bool recompute, const char *const *frozen) {
+static void exact(const Conf *conf, DType type, bool recompute, const char *const *frozen) {
     Dev *dev = device(NULL, 2);
     Err err = {0};
-    const Conf *conf = small_conf(tied);
     PolicyConf learns = {.type = type, .train = true, .frozen = frozen, .max_positions = 200},
                stays = {.type = type, .max_positions = 200};
     LearnConf learn = learn_conf(600, recompute, 40, 50, 4);
@@ -143,7 +153,7 @@ static void exact(bool tied, DType type, bool recompute, const char *const *froz
     Policy *policy = policy_random(dev, conf, &learns, 1, &err);
     assert_int_equal(dev_peak(dev), policy_plan);
     size_t before = dev_bytes(dev);
-    assert_true(frozen ? before < policy_plan : before == policy_plan);
+    assert_true(frozen || conf->lora.r ? before < policy_plan : before == policy_plan);
     Policy *reference = policy_random(dev, conf, &stays, 2, &err);
     assert_int_equal(dev_peak(dev) - before, stays_plan);
     before = dev_bytes(dev);
@@ -162,10 +172,12 @@ static void test_exact(void **state) {
                                                                                     NULL};
     for (int tied = 0; tied < 2; tied++)
         for (int recompute = 0; recompute < 2; recompute++) {
-            exact(tied, K_BF16, recompute, NULL);
-            exact(tied, K_REAL, recompute, NULL);
-            exact(tied, K_BF16, recompute, some);
-            exact(tied, K_BF16, recompute, embed);
+            exact(small_conf(tied), K_BF16, recompute, NULL);
+            exact(small_conf(tied), K_REAL, recompute, NULL);
+            exact(small_conf(tied), K_BF16, recompute, some);
+            exact(small_conf(tied), K_BF16, recompute, embed);
+            exact(adapted_conf(tied), K_BF16, recompute, NULL);
+            exact(adapted_conf(tied), K_REAL, recompute, NULL);
         }
 }
 
@@ -206,6 +218,8 @@ static void test_workspaces(void **state) {
                                            kind < 2 ? 600 : 1400);
             least = fmin(least, share), most = fmax(most, share);
         }
+    workspace_share(adapted_conf(true), K_BF16, names[n - 1], 2, 600);
+    workspace_share(adapted_conf(false), K_REAL, names[n - 1], 2, 600);
     print_message("workspaces take %.0f to %.0f %% of their bound\n", 100 * least, 100 * most);
     assert_true(most > 0.3); /* a bound, not a guess */
 }

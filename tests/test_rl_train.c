@@ -156,14 +156,25 @@ static char *metrics_of(const char *name) {
     return text;
 }
 
+static bool has_file(const char *name, const char *file) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s/%s", root, name, file);
+    return access(path, F_OK) == 0;
+}
+
 static void same_run(const char *a, const char *b) {
-    static const char *const files[] = {"model.safetensors", "optimizer.safetensors", "trainer_state.json",
-                                        "config.json",       "tokenizer.json",        "whet_template.txt"};
+    static const char *const files[] = {"optimizer.safetensors",     "trainer_state.json", "tokenizer.json",
+                                        "whet_template.txt",         "model.safetensors",  "config.json",
+                                        "adapter_model.safetensors", "adapter_config.json"};
+    int count = 0;
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         char name[64];
         snprintf(name, sizeof name, "checkpoint-6/%s", files[i]);
+        if (!has_file(a, name) && !has_file(b, name)) continue;
         same_file(a, b, name);
+        count++;
     }
+    assert_int_equal(count, 6); /* a model or adapters */
     assert_int_equal(digest_of(a), digest_of(b));
     char *x = metrics_of(a), *y = metrics_of(b);
     assert_string_equal(x, y);
@@ -398,6 +409,49 @@ static void test_other_path(void **state) {
     if (!run_train(&first, true, &no_stop, &finished, &err)) fail_msg("%s", err.msg);
 }
 
+/* With adapters, the same: whatever the machine, and stopped and gone on with; with a KL term, whose reference is
+ * the policy without them. The first update is from new adapters, which change nothing. */
+static void test_adapters(void **state) {
+    (void)state;
+#define ADAPTERS "--use_peft", "--lora_r", "3", "--lora_target_modules", "all-linear"
+    run_whole(&(Run){"adapters", {ADAPTERS, NULL}});
+    assert_true(has_file("adapters", "checkpoint-6/adapter_model.safetensors"));
+    assert_false(has_file("adapters", "checkpoint-6/model.safetensors"));
+    assert_true(ask("adapters", "SELECT value FROM step_metrics WHERE name = 'kl' AND step = 1") == 0);
+    assert_true(ask("adapters", "SELECT value FROM step_metrics WHERE name = 'kl' AND step = 6") > 0);
+    assert_true(ask("adapters", DIFFERENCE) == 0);
+    static const Run runs[] = {
+        {"adapters-one", {ADAPTERS, "--threads", "1", "--slots", "3", "--micro_batch_tokens", "64", NULL}},
+        {"adapters-three", {ADAPTERS, "--threads", "3", "--slots", "100", "--micro_batch_tokens", "700", NULL}}};
+    for (size_t i = 0; i < sizeof runs / sizeof runs[0]; i++) {
+        run_whole(&runs[i]);
+        same_run("adapters", runs[i].name);
+    }
+    Run stopped = {"adapters-stopped", {ADAPTERS, "--max_steps", "6", NULL}};
+    bool finished = true;
+    Err err = {0};
+    run_whole(&(Run){"adapters-stopped", {ADAPTERS, NULL}});
+    for (int step = 4; step <= 6; step++) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/adapters-stopped/checkpoint-%d", root, step);
+        folder_clear(path);
+    }
+    assert_true(run_train(&stopped, true, &no_stop, &finished, &err)); /* learns steps 3 to 6 again */
+    assert_true(finished);
+    same_run("adapters", "adapters-stopped");
+    /* Not without them, nor with others. */
+    assert_false(run_train(&(Run){"adapters-stopped", {NULL}}, true, &no_stop, &finished, &err));
+    assert_non_null(strstr(err.msg, "holds adapters and the recipe says use_peft: false"));
+    assert_false(run_train(&(Run){"plain", {ADAPTERS, NULL}}, true, &no_stop, &finished, &err));
+    assert_non_null(strstr(err.msg, "holds no adapters and the recipe says use_peft: true"));
+    assert_false(run_train(&(Run){"adapters-stopped", {ADAPTERS, "--lora_alpha", "7", NULL}}, true, &no_stop,
+                           &finished, &err));
+    assert_non_null(strstr(err.msg, "the run was begun with another lora_alpha"));
+    assert_false(run_train(&(Run){"none", {"--use_peft", "--lora_target_modules", "lm_head", NULL}}, false,
+                           &no_stop, &finished, &err));
+    assert_non_null(strstr(err.msg, "lora_target_modules: lm_head is no linear of this model's layers"));
+}
+
 static void test_refusals(void **state) {
     (void)state;
     bool finished;
@@ -432,6 +486,7 @@ int main(void) {
         cmocka_unit_test(test_stop_and_resume),
         cmocka_unit_test(test_kill_and_resume),
         cmocka_unit_test(test_rounds),
+        cmocka_unit_test(test_adapters),
         cmocka_unit_test(test_no_difference),
         cmocka_unit_test(test_other_path),
         cmocka_unit_test(test_refusals),

@@ -16,9 +16,12 @@ enum { VOCAB = 300, POSITIONS = 160, SEED = 7 };
 
 /* ---- a small random model ---- */
 
+static bool adapted; /* with adapters: of all linears in one layer, of some in the other */
+
 static Conf tiny_conf(void) {
     static LayerConf layers[2] = {{.rope = 0},
                                   {.rope = 1, .window = 40, .glu = GLU_GELU, .qk_norm = true, .post_norms = true}};
+    layers[0].adapted = adapted ? 0x7f : 0, layers[1].adapted = adapted ? 0x2c : 0;
     Conf conf = {.dim = 48,
                  .hidden = 80,
                  .n_layers = 2,
@@ -38,7 +41,8 @@ static Conf tiny_conf(void) {
                  .tied = true,
                  .bos = -1,
                  .pad = -1,
-                 .layers = layers};
+                 .layers = layers,
+                 .lora = {.r = adapted ? 5 : 0, .alpha = 12}};
     for (int i = 0; i < 8; i++) conf.eos[conf.n_eos++] = 20 + 30 * i; /* about one token in forty ends a sample */
     return conf;
 }
@@ -313,11 +317,10 @@ static void assert_ragged(const Run *run) {
     assert_true(stopped >= 3 && stopped < SAMPLES && least < MAX_NEW / 2 && most == MAX_NEW);
 }
 
-static void test_exact(void **state) {
-    (void)state;
+static void paths_exact(int first_type) {
     const char *names[8];
     int n = dev_paths(names);
-    for (int type = 0; type < 2; type++)
+    for (int type = first_type; type < 2; type++)
         for (int p = 0; p < n; p++) {
             Dev *dev = open_dev(names[p], 1);
             Policy *policy = open_policy(dev, type ? K_BF16 : K_REAL);
@@ -331,6 +334,18 @@ static void test_exact(void **state) {
             policy_close(policy);
             dev_close(dev);
         }
+}
+
+static void test_exact(void **state) {
+    (void)state;
+    paths_exact(0);
+}
+
+static void test_exact_adapters(void **state) {
+    (void)state;
+    adapted = true;
+    paths_exact(1);
+    adapted = false;
 }
 
 /* The same model with its features in another order: every product and norm then sums the same numbers in another
@@ -715,10 +730,15 @@ static void test_stop_strings(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exact),           cmocka_unit_test(test_other_order_is_seen),
-        cmocka_unit_test(test_continued),       cmocka_unit_test(test_slots_stay_busy),
-        cmocka_unit_test(test_pages_never_end), cmocka_unit_test(test_memory_plan_and_errors),
-        cmocka_unit_test(test_greedy),          cmocka_unit_test(test_cuts),
+        cmocka_unit_test(test_exact),
+        cmocka_unit_test(test_exact_adapters),
+        cmocka_unit_test(test_other_order_is_seen),
+        cmocka_unit_test(test_continued),
+        cmocka_unit_test(test_slots_stay_busy),
+        cmocka_unit_test(test_pages_never_end),
+        cmocka_unit_test(test_memory_plan_and_errors),
+        cmocka_unit_test(test_greedy),
+        cmocka_unit_test(test_cuts),
         cmocka_unit_test(test_stop_strings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
