@@ -14,9 +14,9 @@ check() {
     local name=$1 model=$2
     shift 2
     "$whet" train --model_name_or_path "$model" --output_dir "$work/$name" --use_peft \
-        --dataset_name generate:sums:min=1:max=3 --prompt_template 'Q: {problem}
-A:' --reward_funcs math,format --num_generations 8 --per_device_train_batch_size 8 --max_prompt_length 48 \
-        --max_completion_length 12 --scale_rewards none --beta 0.05 --seed 2 "$@" >"$work/log" 2>&1 ||
+        --dataset_name generate:sums:min=1:max=3 --reward_funcs math \
+        --prompt_template $'<|im_start|>user\n{problem}<|im_end|>\n<|im_start|>assistant\n' --num_generations 8 --max_prompt_length 64 --max_completion_length 16 \
+        --scale_rewards none --beta 0.05 --seed 2 "$@" >"$work/log" 2>&1 ||
         { cat "$work/log"; exit 1; }
     local last
     last=$(ls -d "$work/$name"/checkpoint-* | tail -n 1)
@@ -28,12 +28,14 @@ A:' --reward_funcs math,format --num_generations 8 --per_device_train_batch_size
         { cat "$work/err"; exit 1; }
 }
 
-check tiny tests/goldens/tiny-untied --lora_r 4 --lora_target_modules all-linear --learning_rate 0.05 --max_steps 4
+check tiny tests/goldens/tiny-untied --lora_r 4 --lora_target_modules all-linear --learning_rate 0.05 --max_steps 4 \
+    --per_device_train_batch_size 64
 check some tests/goldens/tiny-llama --lora_r 6 --lora_alpha 9 --use_rslora --lora_target_modules k_proj,up_proj \
-    --learning_rate 0.05 --max_steps 4
+    --learning_rate 0.05 --max_steps 4 --per_device_train_batch_size 64
 if [ -n "${WHET_MODEL:-}" ]; then
     "$whet" export --model "$WHET_MODEL" --format hf --dtype f32 --output "$work/base" >/dev/null
-    check smollm2 "$work/base" --lora_r 8 --lora_target_modules all-linear --learning_rate 0.003 --max_steps 2
+    check smollm2 "$work/base" --lora_r 8 --lora_target_modules all-linear --learning_rate 0.003 --max_steps 2 \
+        --per_device_train_batch_size 16
 else
     echo "SKIPPED: no model: set WHET_MODEL"
 fi
