@@ -17,6 +17,7 @@ typedef enum {
     SYSTEM_TURN,       /* a turn of its own */
     SYSTEM_FIRST_USER, /* inside the first user's turn */
     SYSTEM_LAST_USER,  /* inside the last one's */
+    SYSTEM_LEFT_OUT,   /* the template passes over it */
     SYSTEM_REFUSED
 } SystemPlace;
 
@@ -163,17 +164,21 @@ static const char *constant_system(Arena *arena, const char *jinja) {
     return NULL;
 }
 
+/* The Jinja string that begins with this quote; NULL: it does not end. */
+static const char *string_at(Arena *arena, const char *quote) {
+    if (!*quote) return NULL;
+    const char *end = quote + 1;
+    while (*end && *end != *quote) end += *end == '\\' && end[1] ? 2 : 1;
+    return *end ? unescape(arena, quote + 1, (size_t)(end - quote - 1)) : NULL;
+}
+
 /* The first Jinja string after the last question whether an answer is asked for. */
 static const char *generation_of(Arena *arena, const char *jinja) {
     const char *last = NULL;
     for (const char *at = jinja; (at = strstr(at, "add_generation_prompt")); at++) last = at;
     const char *from = last ? strstr(last, "{{") : NULL;
     if (!from) return NULL;
-    from += strcspn(from, "'\"");
-    if (!*from) return NULL;
-    const char *end = from + 1;
-    while (*end && *end != *from) end += *end == '\\' && end[1] ? 2 : 1;
-    return *end ? unescape(arena, from + 1, (size_t)(end - from - 1)) : NULL;
+    return string_at(arena, from + strcspn(from, "'\""));
 }
 
 /* ---- the formats ---- */
@@ -200,7 +205,11 @@ static void open_llama3(Chat *chat, const char *jinja) {
 
 static void open_llama2(Chat *chat, const char *jinja) {
     chat->f = LLAMA2;
-    if (!has(jinja, "bos_token + '[INST]")) chat->f.start = BOS, chat->f.user[0] = "[INST] ";
+    if (!has(jinja, "bos_token + '[INST]"))
+        chat->f.start = has(jinja, "bos_token") ? BOS : "", chat->f.user[0] = "[INST] ";
+    /* the switch of Llama 2's own template, and the constant that it turns on */
+    const char *on = strstr(jinja, "elif true == true"), *text = on ? strstr(on, "set system_message = ") : NULL;
+    if (text) chat->default_system = string_at(&chat->arena, text + strcspn(text, "'\""));
 }
 
 static void open_mistral(Chat *chat, const char *jinja) {
@@ -223,14 +232,16 @@ static void open_mistral(Chat *chat, const char *jinja) {
 
 static void open_gemma(Chat *chat, const char *jinja) {
     chat->f = GEMMA;
+    if (!has(jinja, "bos_token")) chat->f.start = "";
     if (has(jinja, "first_user_prefix")) chat->f.place = SYSTEM_FIRST_USER;
 }
 
 static void open_phi3(Chat *chat, const char *jinja) {
     bool together = has(jinja, "'<|' + message['role'] + '|>'");
-    chat->f = together && !has(jinja, "'|>' + '\\n'") ? PHI4_MINI : PHI3;
+    bool lines = has(jinja, "'|>' + '\\n'") || has(jinja, "'|>' + '\n'");
+    chat->f = together && !lines ? PHI4_MINI : PHI3;
     if (strncmp(jinja, "{{ bos_token }}", 15) == 0) chat->f.start = BOS;
-    if (!has(jinja, "system") && !together) chat->f.place = SYSTEM_REFUSED;
+    if (!has(jinja, "system") && !together) chat->f.place = SYSTEM_LEFT_OUT;
 }
 
 static void open_deepseek(Chat *chat, const char *jinja) {
@@ -262,8 +273,9 @@ static const struct {
     {{"'User: '", "'Assistant: '", "'Assistant:'"}, open_deepseek_llm},
 };
 /* What only templates with rules of their own have. */
-static const char *const STRANGE[] = {"reasoning_mode",         "thinking_budget", "model_identity", "<|channel|>",
-                                      "default_system_message", "not thinking",    "documents"};
+static const char *const STRANGE[] = {"reasoning_mode", "thinking_budget",        "model_identity",
+                                      "<|channel|>",    "default_system_message", "not thinking",
+                                      "documents",      "messages[idx]"};
 
 Chat *chat_open(const char *jinja, const char *bos, const char *eos, Err *err) {
     Chat *chat = MEM_NEW(Chat);

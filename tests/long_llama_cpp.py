@@ -22,7 +22,7 @@ PROMPTS = [
     "How many legs has a spider?", "What is 100 - 37?", "Name a fruit that is yellow.", "What is the largest planet?",
     "Spell 'cat' backwards.", "What is half of 50?", "Which is heavier, iron or feathers?", "Why is the sky blue?",
 ]  # fmt: skip
-LENGTH = 32
+LENGTH = 24
 TIE = 0.15  # in logits: BF16 keeps 8 bits of activations of some tens
 
 

@@ -199,6 +199,24 @@ TEMPLATES = [
      "{{ message['content'] + '\n\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}",
      "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"),
 ]
+# Kinds of these that models carry, too: without BOS, with a default system message, with line ends after roles.
+BY_NAME = {name: rest for name, *rest in TEMPLATES}
+DEFAULT_ON = "{% elif true == true and not '<<SYS>>' in messages[0]['content'] %}{% set loop_messages = messages %}" + (
+    "{% set system_message = 'You are kind.\\nIt\\'s short.' %}{% else %}"
+)
+TEMPLATES += [
+    ("gemma-no-bos", BY_NAME["gemma"][0].replace("{{ bos_token }}", ""), "<bos>", "<eos>"),
+    ("llama2-default", LLAMA2.replace("{% else %}", DEFAULT_ON, 1).replace("bos_token + '[INST] '", "'[INST] '"), S, E),
+    ("phi3-small", "{{ bos_token }}" + BY_NAME["phi4-mini"][0].replace("'|>' +", "'|>' + '\n' +").replace("<|end|>'", "<|end|>\n'")
+     .replace("'<|assistant|>'", "'<|assistant|>\n'"), S, "<|endoftext|>"),
+    ("phi3-mini", "{{ bos_token }}{% for m in messages %}{% if (m['role'] == 'user') %}{{'<|user|>' + '\n' + m['content'] + '<|end|>' + '\n' + "
+     "'<|assistant|>' + '\n'}}{% elif (m['role'] == 'assistant') %}{{m['content'] + '<|end|>' + '\n'}}{% endif %}{% endfor %}", S, "<|endoftext|>"),
+    ("mistral-v1", "{%- if messages[0]['role'] == 'system' %}{%- set system_message = messages[0]['content'] %}{%- set loop_messages = messages[1:] %}"
+     "{%- else %}{%- set loop_messages = messages %}{%- endif %}{{- bos_token }}{%- for message in loop_messages %}" + ALTERNATE +
+     "{%- if message['role'] == 'user' %}{%- if loop.first and system_message is defined %}{{- ' [INST] ' + system_message + '\\n\\n' + "
+     "message['content'] + ' [/INST]' }}{%- else %}{{- ' [INST] ' + message['content'] + ' [/INST]' }}{%- endif %}"
+     "{%- elif message['role'] == 'assistant' %}{{- ' ' + message['content'] + eos_token}}{%- endif %}{%- endfor %}", S, E),
+]  # fmt: skip
 
 
 def turns(*pairs):
