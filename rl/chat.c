@@ -220,7 +220,9 @@ static void open_mistral(Chat *chat, const char *jinja) {
     if (quotes(jinja, "[/INST]")) f->user[1] = "[/INST]";
     if (has(jinja, "[SYSTEM_PROMPT]")) {
         f->place = SYSTEM_TURN;
-        f->system[0] = "[SYSTEM_PROMPT]", f->system[1] = "[/SYSTEM_PROMPT]";
+        f->system[0] = quotes(jinja, "[SYSTEM_PROMPT] ") ? "[SYSTEM_PROMPT] " : "[SYSTEM_PROMPT]";
+        f->system[1] = "[/SYSTEM_PROMPT]";
+        f->any_order = !has(jinja, "alternate");
     } else if (has(jinja, "system_message + "))
         f->place = has(jinja, "loop.last and system_message") || has(jinja, "loop.last and messages[0]")
                        ? SYSTEM_LAST_USER
