@@ -31,6 +31,7 @@ say = $(if $(V),,@echo "  $(1)";)
 
 # The CUDA back is built where nvcc is found; CUDA=0 leaves it out. CUDA_ARCHS=80 builds one architecture, faster.
 NVCC    ?= $(firstword $(wildcard build/nvcc/bin/nvcc /usr/local/cuda/bin/nvcc) $(shell command -v nvcc))
+CUDA_ASKED := $(CUDA)
 CUDA    ?= $(if $(NVCC),1,0)
 ifeq ($(VARIANT),double)
 override CUDA := 0
@@ -57,7 +58,7 @@ OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
 LIBS    := $(foreach room,$(ROOMS),$(BUILD)/lib$(room).a)
 TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 
-.PHONY: all help deps demo test test-all tests-built fuzz bench bench-peers clean
+.PHONY: all help deps nvcc demo test test-all tests-built fuzz bench bench-peers clean
 all: whet
 
 help:
@@ -131,6 +132,9 @@ $(BUILD)/libcublasLt.so.13: $(BUILD)/tests/ptx/cublaslt.o
 build/ptx/%.ptx: kernels/cuda/%.cu $(wildcard kernels/cuda/*.h) kernels/kernels.h kernels/base.h
 	@mkdir -p $(@D)
 	$(call say,PTX $@)$(NVCC) $(NVCCFLAGS) -arch=compute_80 -ptx -o $@ $<
+ifeq ($(VARIANT),plain)
+tests-built: $(BUILD)/whet-standin
+endif
 $(BUILD)/whet-standin: $(BUILD)/rl/main.o $(LIBS) $(STANDIN)
 	$(call say,LD $@)$(CC) $(LDFLAGS) -o $@ $< $(STANDIN_LINK) $(LIBS) $(LDLIBS)
 else
@@ -174,10 +178,14 @@ $(CHANGED)/whet: $(BUILD)/whet
 	@$(CC) $(LDFLAGS) -o $@ $(BUILD)/rl/main.o $(CHANGED)/plain.o $(LIBS) $(LDLIBS) $(CUDA_LIBS)
 endif
 tests-built: $(TESTS)
+print-%: # a variable's value, for scripts of the tests
+	@echo '$($*)'
 -include $(OBJECTS:.o=.d) $(TESTS:=.d) $(wildcard $(BUILD)/tests/ptx/*.d)
 
 deps:
 	@tests/deps.sh
+nvcc: # the tests always have the CUDA back, unless CUDA=0
+	@CUDA=$(CUDA_ASKED) tests/nvcc.sh
 
 # The demo's model, kept over `make clean`: demo and tests need the network once.
 build/model/%.gguf:
@@ -195,10 +203,10 @@ define build_for_tests
 	+@$(MAKE) --no-print-directory VARIANT=double $(DOUBLE_TESTS)
 	+@$(MAKE) --no-print-directory VARIANT=asan build/asan/whet tests-built
 endef
-test: deps
+test: deps nvcc
 	$(build_for_tests)
 	@MODEL=$(MODEL) tests/run.sh
-test-all: deps
+test-all: deps nvcc
 	+@$(MAKE) --no-print-directory $(MODEL) $(filter build/venv/%,$(PYTHON))
 	$(build_for_tests)
 	@MODEL=$(MODEL) PYTHON=$(PYTHON) tests/run.sh --all

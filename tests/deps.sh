@@ -4,7 +4,7 @@
 # only names the packages.
 set -u
 packages=(
-    gcc make libc6-dev          # the build
+    gcc g++ make libc6-dev      # the build (g++: nvcc's host compiler)
     libsqlite3-dev              # the store
     zlib1g-dev libjansson-dev   # data: .gz, JSON
     libpcre2-dev                # the tokenizer's patterns

@@ -55,12 +55,19 @@ judge() {
 
 run() { attempt "$@" && judge "$1"; }
 
+# CUDA=0 leaves out the tests of the CUDA back, and says so; nothing else does.
+without_cuda() {
+    case ${CUDA:-}:$1 in 0:test_standin_* | 0:test_cuda_* | 0:long_cuda_*) ;; *) return 1 ;; esac
+    [ "${variant:-plain}" != plain ] || { echo "$1: SKIPPED, CUDA=0" && skipped=$((skipped + 1)); }
+}
+
 # The programs run as many at a time as there are cores, but for those whose subject is time: their source says
 # `run.sh: alone`.
 for variant in plain double asan; do
     together=() alone=()
     for source in tests/test_*.c; do
         test=$(basename "$source" .c)
+        without_cuda "$test" && continue
         [ -x build/$variant/tests/"$test" ] || { [ $variant != double ] && alone+=("$test"); continue; }
         if grep -q 'run\.sh: alone' "$source"; then alone+=("$test"); else together+=("$test"); fi
     done
@@ -73,13 +80,14 @@ for variant in plain double asan; do
     for test in "${alone[@]}"; do run "$variant $test" 300 build/$variant/tests/"$test"; done
     [ $variant = double ] && continue
     for script in tests/*.sh; do
-        case $script in tests/run.sh | tests/deps.sh | tests/long_*) continue ;; esac
+        case $script in tests/run.sh | tests/deps.sh | tests/nvcc.sh | tests/long_*) continue ;; esac
         [ $variant = asan ] && ! grep -q WHET "$script" && continue # it does not run the program
         WHET=build/$variant/whet run "$variant $(basename "$script")" 300 bash "$script"
     done
 done
 if [ "${1:-}" = --all ]; then
     for script in tests/long_*; do
+        without_cuda "$(basename "$script")" && continue
         case $script in
             *.sh) WHET=./whet run "$(basename "$script")" 1800 bash "$script" ;;
             *.py) [ -f "${script%.py}.sh" ] || WHET=./whet run "$(basename "$script")" 1800 "$PYTHON" "$script" ;;

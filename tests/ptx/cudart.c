@@ -255,7 +255,7 @@ void standin_counts_print(const char *path) {
     for (int i = 0; i < n_functions; i++) {
         if (!functions[i].kernel) continue;
         const PtxCounts *c = ptx_counts(functions[i].kernel);
-        fprintf(f, "%s launches %ld blocks %ld threads %d shared %zu lanes %lld", functions[i].name, c->launches,
+        fprintf(f, "%s launches %ld blocks %ld threads %d shared_bytes %zu lanes %lld", functions[i].name, c->launches,
                 c->blocks, c->threads, c->shared, c->lanes);
         for (int k = 0; k < PTX_CLASSES; k++) fprintf(f, " %s %lld", ptx_class_name((PtxClass)k), c->warp[k]);
         fprintf(f, " requests %lld sectors %lld bytes %lld shared_requests %lld wavefronts %lld flops %lld\n",
