@@ -13,8 +13,9 @@
 
 #define FUNCTIONS(F)                                                                                              \
     F(Create)                                                                                                     \
-    F(Destroy) F(GetVersion) F(MatmulDescCreate) F(MatmulDescDestroy) F(MatmulDescSetAttribute)                   \
-        F(MatrixLayoutCreate) F(MatrixLayoutDestroy) F(MatmulPreferenceCreate) F(MatmulPreferenceDestroy)         \
+    F(Destroy)                                                                                                    \
+    F(GetVersion) F(MatmulDescCreate) F(MatmulDescDestroy) F(MatmulDescSetAttribute) F(MatrixLayoutCreate)        \
+        F(MatrixLayoutDestroy) F(MatmulPreferenceCreate) F(MatmulPreferenceDestroy)                               \
             F(MatmulPreferenceSetAttribute) F(MatmulAlgoGetHeuristic) F(MatmulAlgoConfigGetAttribute)             \
                 F(MatmulAlgoCheck) F(Matmul)
 static struct {
@@ -106,7 +107,12 @@ static cublasStatus_t multiply(const Problem *p, float *out, int *algorithm) {
         lt.MatmulPreferenceSetAttribute(wish, (cublasLtMatmulPreferenceAttributes_t)i, &p->align, sizeof p->align);
     assert_int_equal(lt.MatmulAlgoGetHeuristic(handle, desc, la, lb, lc, ld, wish, 16, found, &n),
                      CUBLAS_STATUS_SUCCESS);
-    if (p->pick >= n) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (p->pick >= n) {
+        lt.MatrixLayoutDestroy(la), lt.MatrixLayoutDestroy(lb), lt.MatrixLayoutDestroy(lc),
+            lt.MatrixLayoutDestroy(ld);
+        lt.MatmulPreferenceDestroy(wish), lt.MatmulDescDestroy(desc);
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
     size_t size;
     lt.MatmulAlgoConfigGetAttribute(&found[p->pick].algo, CUBLASLT_ALGO_CONFIG_ID, algorithm, sizeof *algorithm,
                                     &size);
