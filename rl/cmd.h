@@ -6,6 +6,7 @@ int cmd_train(int argc, char **argv);   /* whet train: a training run from a rec
 int cmd_replay(int argc, char **argv);  /* whet replay: learns a stored step again and says whether it fits */
 int cmd_show(int argc, char **argv);    /* whet show: what a run's store holds */
 int cmd_rescore(int argc, char **argv); /* whet rescore: a run's samples judged anew by other rewards */
+int cmd_diff(int argc, char **argv);    /* whet diff: two runs beside each other */
 int cmd_score(int argc, char **argv);   /* whet score: JSON lines in, the same lines with rewards out */
 int cmd_sample(int argc, char **argv);  /* whet sample: answers to one prompt */
 int cmd_eval(int argc, char **argv);    /* whet eval: accuracy on a file of problems */

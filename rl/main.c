@@ -15,6 +15,7 @@ static const Command commands[] = {
     {"train", cmd_train, "train a model from a recipe", cmd_train_help},
     {"show", cmd_show, "what a run holds: a step, an answer and all about it", NULL},
     {"rescore", cmd_rescore, "judge a run's answers anew by other rewards: what would have changed?", NULL},
+    {"diff", cmd_diff, "two runs beside each other: is one better?", NULL},
     {"replay", cmd_replay, "learn a stored step again: does the store fit?", NULL},
     {"sample", cmd_sample, "answers of a model to one prompt", NULL},
     {"eval", cmd_eval, "how many problems of a file a model solves", NULL},

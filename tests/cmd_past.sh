@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# cmd_past.sh: the commands that read a run which is there: replay, show, rescore; and what guards say. WHET: the program (default ./whet).
+# cmd_past.sh: the commands that read a run which is there: replay, show, rescore, diff; and what guards say. WHET: the program (default ./whet).
 set -u
 cd "$(dirname "$0")/.." || exit 1
 whet=$(realpath "${WHET:-./whet}") tiny=$PWD/tests/goldens/tiny-llama
@@ -157,6 +157,27 @@ ends 1 "an unknown reward" 'nonesuch' rescore run --reward_funcs nonesuch
 ends 1 "an unknown key" 'reward_func.*reward_funcs' rescore run --reward_func math
 ends 1 "weights that do not fit" 'reward_weights has 1' rescore run --reward_funcs math,format --reward_weights 1
 [ "$(ask "SELECT count(*) FROM score_sets")" = 2 ] && ok || bad "a refused set was left"
+
+# ---- diff ----
+diff_() { "$whet" diff "$work/$1" "$work/$2"; }
+ends 0 "a run and itself" '^recipes     the same' diff_ run run
+grep -q 'the first run does better on 0, the second on 0' "$work/out" && grep -q 'p = 1.0000' "$work/out" && ok || bad "a run and itself"
+ends 0 "two runs" '^  num_iterations +1 \| 2' diff_ run rounds
+grep -qE '^metrics, mean of steps 1 to 6 of both' "$work/out" && grep -qE '^  reward +[0-9.e-]+ \| ' "$work/out" && ok || bad "their metrics"
+# Of 30 problems of both, the first run alone solves 1 and the second 9: p = 22 / 1024.
+cp -r "$work/run" "$work/first" && cp -r "$work/run" "$work/second"
+for side in first second; do
+    sqlite3 "$work/$side/run.db" "INSERT INTO problems (id, source, name, kind, problem, answer) SELECT 1000 + value, 'x', value, 'k',
+        'problem ' || value, '1' FROM generate_series(1, 30)" \
+        "INSERT INTO evals SELECT 1, 6, 'x', 30, 0.5, 0, 1, 1, 0" "INSERT INTO eval_answers (run, step, name, position, problem_id, text,
+        n_tokens, finish, class) SELECT 1, 6, 'x', value, 1000 + value, 'answer', 1, 'stop', CASE WHEN value > 20 OR
+        (value = 1 AND '$side' = 'first') OR (value BETWEEN 2 AND 10 AND '$side' = 'second') THEN 'right' ELSE 'wrong' END
+        FROM generate_series(1, 30)"
+done
+ends 0 "a paired test" "McNemar's exact test: p = 0.0215: the difference is hardly chance" diff_ first second
+grep -q '30 problems of both: the first run does better on 1, the second on 9' "$work/out" && ok || bad "the pairs"
+ends 1 "diff of one run" 'needed' "$whet" diff "$work/run"
+ends 1 "diff without a run" 'no such folder' diff_ run nowhere
 
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
