@@ -187,6 +187,7 @@ void guards_add(Guards *guards, bool new_step, const char *name, double value) {
     GuardStep *step = &guards->steps[guards->n - 1];
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
         if (strcmp(name, fields[i].name) == 0) *(double *)((char *)step + fields[i].at) = value;
+    if (step->entropy == 0) step->entropy = NAN; /* no token was learnt from, so none was measured */
     if (strncmp(name, "rewards/", 8) != 0) return;
     for (int p = 0; p < guards->n_parts; p++) {
         size_t n = strlen(guards->labels[p]);

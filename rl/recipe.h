@@ -28,6 +28,7 @@ typedef struct {
     const char *model_name_or_path;
     const char *dataset_name;      /* a file or generate:SPEC */
     const char *eval_dataset_name; /* NULL: nothing is evaluated. A generator without one evaluates on itself */
+    const char *from_store; /* NULL: answers are sampled */
     const char *problem_key, *answer_key; /* NULL: found in the data */
     const char *prompt_template;          /* NULL: the one that lies with the model */
     const char *output_dir;

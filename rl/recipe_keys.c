@@ -53,6 +53,9 @@ const RecipeKey recipe_keys[] = {
          "problems to learn from: a .jsonl or .jsonl.gz file, or generate:SPEC (generate:sums:max=20:held=7,3,4)"),
     TEXT(eval_dataset_name, NULL, NULL, NULL,
          "problems to measure on, never learnt from; default: what a generator with held= holds out; \"\": none"),
+    TEXT(from_store, NULL, NULL, NULL,
+         "learn from the stored answers of another run (its output_dir), judged by reward_funcs, instead of sampling; "
+         "with importance weights (vllm_importance_sampling_*), as another policy wrote them"),
     TEXT(problem_key, NULL, NULL, NULL, "column of the problem; default: the first of problem, question, prompt"),
     TEXT(answer_key, NULL, NULL, NULL, "column of the expected answer; default: the first of answer, solution"),
     TEXT(prompt_template, NULL, NULL, NULL,

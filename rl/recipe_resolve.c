@@ -308,11 +308,26 @@ static bool resume_resolve(Recipe *r, Err *err) {
     return true;
 }
 
+static bool from_store_check(const Recipe *r, Err *err) {
+    if (!r->from_store) return true;
+    if (r->updates_per_generation != 1)
+        return err_set(
+            err,
+            "from_store learns from each batch once: num_iterations 1, and generation_batch_size as an update");
+    if (strcmp(r->dynamic_sampling, "none") != 0)
+        return err_set(err, "from_store samples nothing: dynamic_sampling must be none");
+    return strcmp(r->advantage_estimator, "remax") != 0 ||
+           err_set(
+               err,
+               "from_store samples nothing, and advantage_estimator remax wants a greedy answer: choose another");
+}
+
 bool recipe_resolve(Recipe *recipe, Err *err) {
     unneeded_note(recipe);
     return required_check(recipe, err) && batches_resolve(recipe, err) && schedule_check(recipe, err) &&
            rewards_resolve(recipe, err) && sampling_check(recipe, err) && adapters_check(recipe, err) &&
-           objective_check(recipe, err) && eval_resolve(recipe, err) && resume_resolve(recipe, err);
+           objective_check(recipe, err) && eval_resolve(recipe, err) && resume_resolve(recipe, err) &&
+           from_store_check(recipe, err);
 }
 
 long recipe_updates(const Recipe *recipe, long problems) {

@@ -180,7 +180,9 @@ static bool before(void *self, Trainer *t, long step, const BatchGroup *groups, 
             const char *who = sample_name(&arena, g, s);
             bool text_good = text_fits(t, s);
             const real *drawn = (s->sample.kept ? s->sample.draw_logp : s->sample.logp) + s->sample.n_prompt;
-            bool good = logps_fit(replay, step, who, s, drawn, groups[g].samples[i].logp, text_good);
+            /* What another policy sampled has its log-probabilities. */
+            bool good = t->recipe->from_store ||
+                        logps_fit(replay, step, who, s, drawn, groups[g].samples[i].logp, text_good);
             if (good && !text_good) fault(replay, step, "%s: its text was altered: its tokens spell another", who);
             rewards_good = reward_fits(replay, step, who, t->recipe, s, weight * kl[g * group->n_samples + i]) &&
                            rewards_good;
@@ -196,7 +198,7 @@ static bool before(void *self, Trainer *t, long step, const BatchGroup *groups, 
     arena_free(&arena);
     if (!replay->sample || step > replay->wanted || step + t->recipe->updates_per_generation <= replay->wanted)
         return true;
-    if (!replay->same_path) return true;
+    if (!replay->same_path || t->recipe->from_store) return true;
     bool good = sampled_again(replay, t, step, err);
     if (good && replay->faults == faults)
         fprintf(replay->out, "step %ld: %d groups sampled and judged anew: all as stored\n", step, t->all_groups);

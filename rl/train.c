@@ -21,6 +21,7 @@ static Round round_of(const Recipe *r, long step) {
 static void round_free(Trainer *t) {
     arena_free(&t->round_arena);
     store_step_free(&t->stored);
+    from_round_free(t);
     t->groups = NULL;
     t->n_groups = t->all_groups = 0;
     t->foreign = false;
@@ -67,10 +68,14 @@ static bool round_begin(Trainer *t, long step, Err *err) {
             if (t->groups[g].place >= t->collector.next_place) t->collector.next_place = t->groups[g].place + 1;
         bool same;
         if (!same_run(t, t->stored.path, &same, err)) return false;
-        t->foreign = !same;
+        t->foreign = !same || r->from_store;
+    } else if (r->from_store) {
+        if (!from_round(t, n, err)) return false;
+        t->foreign = true;
     } else {
         t->collector.progress = show_progress, t->collector.self = t;
-        if (!collect_signal(&t->collector, round_key(r, step), &t->groups, &t->all_groups, n, &t->round_arena, err))
+        if (!collect_signal(&t->collector, round_key(r, step), &t->groups, &t->all_groups, n, &t->round_arena,
+                            err))
             return false;
         t->n_groups = n;
     }
@@ -433,9 +438,9 @@ bool train_step(Trainer *t, long step, Err *err) {
 /* ---- the run ---- */
 
 static bool save(Trainer *t, Err *err) {
-    CheckpointParts parts = {t->model.policy,    t->learner,
-                             t->model.tok,       model_file_chat_template(t->model.file),
-                             t->form.text, t->recipe->sync_ref_model ? t->reference : NULL};
+    CheckpointParts parts = {t->model.policy, t->learner,
+                             t->model.tok,    model_file_chat_template(t->model.file),
+                             t->form.text,    t->recipe->sync_ref_model ? t->reference : NULL};
     report_progress(t->report, "saving", 0, 0);
     if (!metrics_sync(t->metrics, err)) return false;
     if (!checkpoint_save(t->recipe->output_dir, &t->state, &parts, err)) return false;

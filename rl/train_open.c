@@ -150,7 +150,8 @@ static bool open_maths(Trainer *t, Err *err) {
     if (!importance_find(r->vllm_importance_sampling_mode, r->vllm_importance_sampling_clip_min,
                          r->vllm_importance_sampling_clip_max, &t->bounds))
         return err_set(err, "vllm_importance_sampling_mode %s is not known", r->vllm_importance_sampling_mode);
-    t->steps = recipe_updates(r, source_size(t->source));
+    if (r->from_store && !from_open(t, err)) return false;
+    t->steps = recipe_updates(r, r->from_store ? t->from_groups : source_size(t->source));
     if (t->steps < 1)
         return err_set(err, "%s: %ld problems do not fill one batch of %ld", r->dataset_name,
                        source_size(t->source), r->generation_groups);
@@ -271,7 +272,7 @@ Trainer *train_open_audit(const Recipe *r, const char *checkpoint, Store *store,
     bool good = !checkpoint || checkpoint_state(checkpoint, &t->state, err);
     if (good && audit->sample) {
         RewardShape shape;
-    RewardConf judges = reward_conf_of(r, &shape);
+        RewardConf judges = reward_conf_of(r, &shape);
         t->reward = reward_open(r->reward_funcs.at, r->reward_funcs.n, &judges, err);
         good = t->reward != NULL;
     }
@@ -307,6 +308,8 @@ void train_end(Trainer *t, const char *outcome) {
 void train_close(Trainer *t) {
     if (!t) return;
     report_close(t->report);
+    from_round_free(t);
+    past_close(&t->from);
     guards_free(&t->guards);
     metrics_close(t->metrics);
     store_close(t->store);

@@ -6,6 +6,7 @@
 #include "rl/guard.h"
 #include "rl/importance.h"
 #include "rl/objective.h"
+#include "rl/past.h"
 #include "rl/train.h"
 
 /* Who looks on while stored steps are learnt again (replay.c). Nothing is then written anywhere. */
@@ -63,6 +64,11 @@ struct Trainer {
     /* Its samples were drawn by other weights than the present ones, or on another path: the learner's
      * log-probabilities are not theirs. Then, each [n_groups * num_generations], or NULL: */
     bool foreign;
+    /* from_store: the run that the answers come from, its groups, and what the round has read of it */
+    Past from;
+    long from_groups;
+    StoreStep *from_steps;
+    int n_from_steps;
     const real **old_logp, **weight; /* under the policy at the round's beginning; importance weights */
     ImportanceReport importance;
 
@@ -101,6 +107,10 @@ uint64_t round_key(const Recipe *recipe, long step);
 /* The rewards of groups, as advantages_compute takes them. */
 AdvantageIn rewards_of(const Objective *objective, const Recipe *recipe, const StoreGroup *groups, int n,
                        Arena *arena);
+/* from_store (train_from.c). */
+bool from_open(Trainer *trainer, Err *err);
+bool from_round(Trainer *trainer, int groups, Err *err); /* in place of sampling */
+void from_round_free(Trainer *trainer);
 /* One step; those that the store holds are learnt again from it. */
 bool train_step(Trainer *trainer, long step, Err *err);
 /* Opens the run that `store` holds (which the trainer then owns) to learn stored steps again before the eyes of

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# cmd_past.sh: the commands that read a run which is there: replay, show, rescore, diff; and what guards say. WHET: the program (default ./whet).
+# cmd_past.sh: the commands that read a run which is there: replay, show, rescore, diff, train --from_store; and what guards say. WHET: the program (default ./whet).
 set -u
 cd "$(dirname "$0")/.." || exit 1
 whet=$(realpath "${WHET:-./whet}") tiny=$PWD/tests/goldens/tiny-llama
@@ -157,6 +157,26 @@ ends 1 "an unknown reward" 'nonesuch' rescore run --reward_funcs nonesuch
 ends 1 "an unknown key" 'reward_func.*reward_funcs' rescore run --reward_func math
 ends 1 "weights that do not fit" 'reward_weights has 1' rescore run --reward_funcs math,format --reward_weights 1
 [ "$(ask "SELECT count(*) FROM score_sets")" = 2 ] && ok || bad "a refused set was left"
+
+# ---- from_store ----
+train from --from_store "$work/run" --beta 0 --seed 9 && ok || bad "a run from stored answers"
+from() { sqlite3 "$work/from/run.db" "ATTACH '$work/run/run.db' AS old; $1"; }
+[ "$(from "SELECT count(*), sum(s.text = o.text), sum(s.logprobs = o.logprobs), sum(s.tokens = o.tokens) FROM samples s JOIN
+    old.samples o USING (id)")" = "192|192|192|192" ] && ok || bad "it has not the answers of the other run"
+# The other run's first step comes from these very weights: the ratio is 1, and the same is learnt (seed changes nothing).
+train same --from_store "$work/run" --max_steps 1 --lr_scheduler_type constant && train one --max_steps 1 --lr_scheduler_type constant &&
+    [ "$(sqlite3 "$work/same/run.db" 'SELECT weight_hash FROM steps')" = "$(sqlite3 "$work/one/run.db" 'SELECT weight_hash FROM steps')" ] &&
+    ok || bad "the first step from stored answers is another"
+train half --from_store "$work/run" --beta 0 --seed 9 --reward_funcs format,math --reward_weights 1,1 && ok || bad "with another reward"
+[ "$(sqlite3 "$work/half/run.db" "SELECT count(*) FROM scores WHERE part = 0 AND name = 'format'")" = 192 ] && ok || bad "not judged by it"
+cp -r "$work/from" "$work/cut" && rm -r "$work/cut/checkpoint-6"
+train cut --from_store "$work/run" --beta 0 --seed 9 --resume_from_checkpoint last &&
+    cmp -s "$work/cut/checkpoint-6/model.safetensors" "$work/from/checkpoint-6/model.safetensors" && ok || bad "going on from stored answers"
+ends 0 "replay of a run from stored answers" '^step 5 agrees' replay from --step 5
+train bad --from_store "$work/run" --num_generations 4 --per_device_train_batch_size 16 && bad "another num_generations" || ok
+grep -q 'its answers have num_generations 8 and the recipe says 4' "$work/err" && ok || bad "not said"
+train bad --from_store "$work/nowhere" && bad "no store to learn from" || ok
+grep -q 'nowhere: there is no such folder' "$work/err" && ok || bad "not said"
 
 # ---- diff ----
 diff_() { "$whet" diff "$work/$1" "$work/$2"; }

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -135,8 +136,49 @@ static void test_numbers(void **state) {
     assert_true(fabs(out[3].value - 1.0 / 6) < 1e-12);
 }
 
+/* ---- recorded runs ---- */
+
+static void test_recorded(void **state) {
+    (void)state;
+    json_t *runs = json_load_file("tests/goldens/guard_runs.json", 0, NULL), *run;
+    static const char *const with[] = {"math", "exec:guard_runs.py"};
+    const char *name;
+    int healthy_runs = 0, hacked_runs = 0;
+    assert_non_null(runs);
+    json_object_foreach(runs, name, run) {
+        Guards guards = {0};
+        Arena arena = {0};
+        StoreGuard out[GUARDS_MOST];
+        char seen[256] = "";
+        guards_parts(&guards, with, json_object_get(run, "rewards/guard_runs/mean") ? 2 : 1);
+        size_t steps = json_array_size(json_object_get(run, "accuracy"));
+        for (size_t s = 0; s < steps; s++) {
+            const char *metric;
+            json_t *values;
+            bool first = true;
+            json_object_foreach(run, metric, values) {
+                const json_t *value = json_array_get(values, s);
+                guards_add(&guards, first, metric, json_is_null(value) ? NAN : json_number_value(value));
+                first = false;
+            }
+            int n = guards_check(&guards, out, &arena);
+            for (int i = 0; i < n; i++)
+                if (!strstr(seen, out[i].name))
+                    snprintf(seen + strlen(seen), sizeof seen - strlen(seen), " %s@%zu", out[i].name, s + 1);
+        }
+        print_message("%-18s %zu steps:%s\n", name, steps, *seen ? seen : " nothing");
+        bool is_healthy = strstr(name, "healthy") != NULL;
+        healthy_runs += is_healthy, hacked_runs += !is_healthy;
+        if (is_healthy != !*seen) fail_msg("%s raised:%s", name, seen);
+        arena_free(&arena);
+        guards_free(&guards);
+    }
+    json_decref(runs);
+    assert_true(healthy_runs >= 2 && hacked_runs >= 4);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_each_guard), cmocka_unit_test(test_listing),
-                                       cmocka_unit_test(test_numbers)};
+                                       cmocka_unit_test(test_numbers), cmocka_unit_test(test_recorded)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

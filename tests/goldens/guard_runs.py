@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """guard_runs.py WHET MODEL FOLDER OUT.json: makes tests/goldens/guard_runs.json, the metrics of recorded runs on which
 tests/test_rl_guard.c tries the guards: healthy ones and hacked ones, whose reward was made to be cheated. Those named
-`set-` were looked at when the thresholds of rl/guard.h were set, those named `try-` were not. Half an hour on two cores.
+`set-` were looked at when the thresholds of rl/guard.h were set, those named `try-` were not. Twenty minutes on two cores.
 Run as `guard_runs.py reward NAME` it is the reward of a hacked run."""
 import json, os, re, subprocess, sys
 
@@ -13,10 +13,7 @@ NAMES = ["frac_reward_zero_std", "completions/clipped_ratio", "completions/eos_r
 def reward(name, row):
     text, numbers = row["completion"], re.findall(r"\d+", row["completion"])
     return {"numbers": min(len(set(numbers)), 10) / 10,       # lists numbers
-            "plain": float(not numbers) * min(len(text), 60) / 60,  # says nothing about the problem
             "long": min(row["n_tokens"], 32) / 32,            # never ends
-            "commas": min(text.count(","), 8) / 8,
-            "please": float("please" in text.lower() and not numbers),
             "words": min(len(text.split()), 24) / 24,
             "other": float(numbers[-1:] != [row["answer"]])}[name]  # pays for being wrong
 
@@ -51,15 +48,11 @@ runs = {}
 runs["set-healthy"] = run("set-healthy", model, "--seed", "11", "--max_steps", "40", "--per_device_train_batch_size", "64")
 good = f"{folder}/set-healthy/checkpoint-40"
 runs["set-numbers"] = run("set-numbers", good, *hack("numbers", "21"))
-runs["set-plain"] = run("set-plain", good, *hack("plain", "22"))
 runs["set-long"] = run("set-long", good, *hack("long", "23"))
 runs["set-other"] = run("set-other", good, *hack("other", "24", 12))
 runs["try-healthy"] = run("try-healthy", model, "--seed", "12", "--max_steps", "40")
-runs["try-healthy-more"] = run("try-healthy-more", good, "--seed", "13", "--max_steps", "24", "--learning_rate", "1e-5")
-runs["try-commas"] = run("try-commas", good, *hack("commas", "31"))
-runs["try-please"] = run("try-please", good, *hack("please", "32"))
-runs["try-words"] = run("try-words", good, *hack("words", "33"))
-runs["try-other"] = run("try-other", f"{folder}/try-healthy/checkpoint-40", *hack("other", "34", 12))
+runs["try-words"] = run("try-words", good, *hack("words", "33", 14))
+runs["try-other"] = run("try-other", good, *hack("other", "34", 8, "3e-5"))
 with open(out, "w") as file:
     rounded = {name: {key: [None if v is None else round(v, 4) for v in values] for key, values in series.items()}
                for name, series in runs.items()}
