@@ -15,8 +15,9 @@ check() {
     shift 2
     "$whet" train --model_name_or_path "$model" --output_dir "$work/$name" --use_peft \
         --dataset_name generate:sums:min=1:max=3 --reward_funcs math \
-        --prompt_template $'<|im_start|>user\n{problem}<|im_end|>\n<|im_start|>assistant\n' --num_generations 8 --max_prompt_length 64 --max_completion_length 16 \
-        --scale_rewards none --beta 0.05 --seed 2 "$@" >"$work/log" 2>&1 ||
+        --prompt_template $'<|im_start|>user\n{problem}<|im_end|>\n<|im_start|>assistant\n' \
+        --num_generations 8 --max_prompt_length 64 --max_completion_length 16 --scale_rewards none \
+        --beta 0.05 --seed 2 "$@" >"$work/log" 2>&1 ||
         { cat "$work/log"; exit 1; }
     local last
     last=$(ls -d "$work/$name"/checkpoint-* | tail -n 1)
