@@ -296,6 +296,15 @@ char *checkpoint_before(const char *output_dir, long step) {
     return path;
 }
 
+/* Under another name first: what a crash leaves of it is then no checkpoint, and goes at the next start. */
+static void checkpoint_remove(const char *output_dir, const char *path, long step) {
+    char *aside = NULL;
+    if (asprintf(&aside, "%s/tmp-checkpoint-%ld-old", output_dir, step) < 0) die("out of memory");
+    folder_remove(aside);
+    folder_remove(rename(path, aside) == 0 ? aside : path);
+    free(aside);
+}
+
 void checkpoint_prune(const char *output_dir, long keep, long best_step) {
     int n;
     long *steps = checkpoint_list(output_dir, true, &n);
@@ -303,7 +312,7 @@ void checkpoint_prune(const char *output_dir, long keep, long best_step) {
         char *path = NULL;
         if (steps[i] == best_step) continue;
         if (asprintf(&path, "%s/checkpoint-%ld", output_dir, steps[i]) < 0) die("out of memory");
-        folder_remove(path);
+        checkpoint_remove(output_dir, path, steps[i]);
         free(path);
     }
     free(steps);
@@ -369,8 +378,8 @@ bool checkpoint_save(const char *output_dir, const TrainState *state, const Chec
     folder_remove(partial);
     bool good = folder_make(partial, err) && write_parts(partial, state, parts, err);
     if (good) {
-        folder_remove(
-            final); /* a checkpoint of the same step, made by a run that was learnt again: the same bytes */
+        /* A checkpoint of the same step, made by a run that was learnt again: the same bytes. */
+        checkpoint_remove(output_dir, final, state->step);
         good = folder_sync(partial) && rename(partial, final) == 0 && folder_sync(output_dir);
         if (!good) err_set(err, "%s: the checkpoint cannot be put in place: %s", final, strerror(errno));
     }

@@ -85,7 +85,7 @@ def report(name, wrong):
 
 # ---- kills ----
 
-def kill_chain(number, want, seconds, left):
+def kill_chain(number, want, left):
     """One run, killed again and again until it is done or the kills are used up, then left in peace."""
     folder, rng = f"{WORK}/killed-{number}", random.Random(number)
     kills = 0
@@ -94,8 +94,11 @@ def kill_chain(number, want, seconds, left):
             if left["kills"] <= 0:
                 break
         process = subprocess.Popen(command(LONG, folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(0, seconds))
-        if process.poll() is not None:
+        time.sleep(rng.uniform(0, left["seconds"]))
+        early = process.poll() is None
+        with left["lock"]:  # kills are to come before the end, on a machine that is busy and on one that is not
+            left["seconds"] *= 1.02 if early else 0.8
+        if not early:
             break
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -110,11 +113,11 @@ def kill_chain(number, want, seconds, left):
 
 def kills():
     began = time.monotonic()
-    want, left, number = whole(LONG, "whole-long"), {"kills": KILLS, "lock": threading.Lock()}, 0
-    seconds = time.monotonic() - began
+    want, number = whole(LONG, "whole-long"), 0
+    left = {"kills": KILLS, "seconds": time.monotonic() - began, "lock": threading.Lock()}
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         while left["kills"] > 0:
-            batch = [pool.submit(kill_chain, number + i, want, seconds, left) for i in range(os.cpu_count())]
+            batch = [pool.submit(kill_chain, number + i, want, left) for i in range(os.cpu_count())]
             number += len(batch)
             for one in batch:
                 report(*one.result())
