@@ -1,12 +1,12 @@
 """Tokens a second of llama.cpp, by llama-cpp-python's low-level calls: a prompt of 512, and decoding 1, 8 and 64 sequences.
 
-usage: llama.py MODEL.gguf THREADS PROMPT NEW; prints one JSON object. Keys and values of each sequence are apart, and the best
-of three runs counts, of flash attention on and off (llama.cpp's own choice may be either).
+usage: llama.py MODEL.gguf THREADS PROMPT NEW RUNS; prints one JSON object. Keys and values of each sequence are apart, and the
+best of RUNS runs counts, of flash attention on and off (llama.cpp's own choice may be either).
 """
 import json, sys, time
 import llama_cpp as L
 
-path, threads, n_prompt, n_new = sys.argv[1], *map(int, sys.argv[2:5])
+path, threads, n_prompt, n_new, runs = sys.argv[1], *map(int, sys.argv[2:6])
 L.llama_backend_init()
 model = L.llama_model_load_from_file(path.encode(), L.llama_model_default_params())
 
@@ -42,7 +42,7 @@ def run(sequences, prompt, new, flash):
 
 
 def best(sequences, prompt, new, which):
-    return max(run(sequences, prompt, new, flash)[which] for flash in (0, 1) for _ in range(3))
+    return max(run(sequences, prompt, new, flash)[which] for flash in (0, 1) for _ in range(runs))
 
 
 out = {"prompt_512": best(1, 512, 0, 0)}

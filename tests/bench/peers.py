@@ -1,6 +1,6 @@
 """whet beside what one would take instead: llama.cpp (decoding), PyTorch (forward, training) and TRL (a GRPO step).
 
-usage: peers.py WHET MODEL [--random CONFIG.JSON] [--rounds 2] [--prompt 48] [--new 48] [--only llama,pytorch,trl]
+usage: peers.py WHET MODEL [--random CONFIG.JSON] [--rounds 2] [--runs 3] [--prompt 48] [--new 48] [--only llama,pytorch,trl]
 
 All run on the same weights, one after another, in every round; the best of each counts. WHET exports the model for the others;
 with --random all have random weights in the shape of a config.json, and MODEL lends the tokenizer. Prints a Markdown table.
@@ -13,6 +13,7 @@ parser.add_argument("whet")
 parser.add_argument("model")
 parser.add_argument("--random")
 parser.add_argument("--rounds", type=int, default=2)
+parser.add_argument("--runs", type=int, default=3, help="of each measurement in a round")
 parser.add_argument("--prompt", type=int, default=48)
 parser.add_argument("--new", type=int, default=48)
 parser.add_argument("--only", default="llama,pytorch,trl")
@@ -40,8 +41,8 @@ with tempfile.TemporaryDirectory() as work:
     run(args.whet, "export", "--model", folder, "--format", "gguf", "--output", gguf)
     lengths = ["--prompt_length", args.prompt, "--completion_length", args.new]
     commands = {
-        "whet": [args.whet, "bench", "--model", folder, "--json", *lengths],
-        "llama": [sys.executable, os.path.join(here, "llama.py"), gguf, threads, args.prompt, args.new],
+        "whet": [args.whet, "bench", "--model", folder, "--json", "--repeat", args.runs, *lengths],
+        "llama": [sys.executable, os.path.join(here, "llama.py"), gguf, threads, args.prompt, args.new, args.runs],
         "pytorch": [sys.executable, os.path.join(here, "pytorch.py"), folder, threads],
         "trl": [sys.executable, os.path.join(here, "trl_step.py"), folder, threads, args.prompt, args.new],
     }

@@ -2,7 +2,7 @@
 
 usage: trl_step.py HF_FOLDER THREADS PROMPT NEW; prints one JSON object: the best of steps 2 and 3, and the peak memory.
 """
-import json, random, resource, sys, tempfile, time
+import json, random, re, resource, sys, tempfile, time
 import torch
 from datasets import Dataset
 from transformers import AutoTokenizer
@@ -16,11 +16,15 @@ if tokenizer.pad_token is None:
 random.seed(1)
 
 
-def prompt():
-    while True:
-        text = tokenizer.decode([random.randrange(1000, 20000) for _ in range(n_prompt)])
+words = [w for w in map(tokenizer.decode, range(min(len(tokenizer), 20000))) if re.fullmatch(" [a-z]+", w)]
+
+
+def prompt():  # words of one token each
+    for _ in range(1000):
+        text = "".join(random.choice(words) for _ in range(n_prompt))
         if len(tokenizer(text)["input_ids"]) == n_prompt:
             return text
+    sys.exit("this tokenizer gives no prompt of %d tokens" % n_prompt)
 
 
 def reward(completions, **_):  # of every group some are good
@@ -48,7 +52,7 @@ class Trainer(GRPOTrainer):
         return super().training_step(*args, **kwargs)
 
     def log(self, logs, *args, **kwargs):
-        if "reward" in logs:
+        if "loss" in logs:
             self.steps.append((time.perf_counter() - self.began, self.sampling))
 
 
