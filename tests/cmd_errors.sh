@@ -107,7 +107,7 @@ refused "a template without {problem}" '\{problem\}' train "$run" --prompt_templ
 refused "no model" 'model' "$whet" train --dataset_name generate:sums --output_dir "$run"
 refused "an unknown command" 'trian' "$whet" trian
 refused "more memory than there is" '[0-9.]+ [KMG]i?B' train "$run" --max_memory 1M
-refused "nothing to go on from" 'checkpoint' train "$run" --resume_from_checkpoint last
+refused "nothing to go on from" 'checkpoint-9' train "$run" --resume_from_checkpoint "$run/checkpoint-9"
 [ -e "$run/run.db" ] && bad "a refused run left a store"
 
 # ---- broken rows of a data set: counted, named by line, borne up to a limit ----
@@ -148,7 +148,7 @@ fi
 # A disk that fills up: one line, and with room again the run goes on to the same weights.
 disk_full() {
     mkdir -p "$work/disk" && mount -t tmpfs -o size="$1" none "$work/disk" || exit 77
-    refused "a full disk" 'No space|full' train "$work/disk/run"
+    refused "a full disk" '[Nn]o space|full' train "$work/disk/run"
     mount -o remount,size=256m "$work/disk"
     if ls -d "$work/disk/run"/checkpoint-* >/dev/null 2>&1; then
         check "going on with room again" train "$work/disk/run" --resume_from_checkpoint last
