@@ -10,6 +10,7 @@
 
 #include <cublasLt.h>
 #include <dlfcn.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -189,19 +190,26 @@ static bool same_bits(Dev *dev, const Operands *o, const cublasLtMatmulAlgo_t *a
     return good;
 }
 
-/* Rows of numbers between -1 and 1, for the check. */
-static Ten check_ten(Dev *dev, int cols, DType type) {
-    Ten t = dev->ops->mem_new(dev, CHECK_ROWS, cols, type);
-    if (!t.p) die("out of memory: %d x %d numbers to check a product's algorithm", CHECK_ROWS, cols);
-    char *host = mem_alloc((size_t)CHECK_ROWS * (size_t)cols, dtype_size(type));
-    Rng rng = {1, 0};
-    for (size_t i = 0; i < (size_t)CHECK_ROWS * (size_t)cols; i++) {
-        float x = (float)(2 * rng_uniform(&rng) - 1);
-        uint32_t u;
-        memcpy(&u, &x, sizeof u);
-        uint16_t high = (uint16_t)(u >> 16); /* a bf16 near x */
-        memcpy(host + i * dtype_size(type), type == K_BF16 ? (void *)&high : (void *)&x, dtype_size(type));
-    }
+/* One operand of the check, of `rows` x `cols` with the summed numbers along a row or a column. Of the terms of each
+ * sum, of very different sizes, the last is what the first is, with the other sign, and so on inwards: what comes out
+ * is nothing but the roundings on the way, so that no rounding of the result hides another order. */
+static Ten check_ten(Dev *dev, int rows, int cols, DType type, int summed, bool along_column, bool turns) {
+    Ten t = dev->ops->mem_new(dev, rows, cols, type);
+    if (!t.p) die("out of memory: %d x %d numbers to check a product's algorithm", rows, cols);
+    char *host = mem_alloc((size_t)rows * (size_t)cols, dtype_size(type));
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < cols; j++) {
+            int k = along_column ? i : j, mirror = summed - 1 - k;
+            Rng rng = {1 + (uint64_t)(along_column ? j : i), (uint64_t)(k < mirror ? k : mirror) * 2};
+            float x = 0;
+            if (mirror >= 0 && k != mirror) x = (float)ldexp(2 * rng_uniform(&rng) - 1, (int)rng_below(&rng, 9));
+            if (turns && k > mirror) x = -x;
+            uint32_t u;
+            memcpy(&u, &x, sizeof u);
+            uint16_t high = (uint16_t)(u >> 16); /* a bf16 near x */
+            memcpy(host + ((size_t)i * (size_t)cols + (size_t)j) * dtype_size(type),
+                   type == K_BF16 ? (void *)&high : (void *)&x, dtype_size(type));
+        }
     dev->ops->put(dev, t, host);
     free(host);
     return t;
@@ -213,13 +221,19 @@ static void choose(Dev *dev, const Operands *wanted, Choice *choice) {
     Operands typical = *wanted;
     typical.x.rows = typical.y.rows = 256; /* between decoding and training: only shapes are read */
     int n = suggestions(lt, &typical, found), picked = -1, wide = MAT_ALIGN(wanted->y.cols);
-    Ten x = check_ten(dev, summed_of(wanted), wanted->x.type), y = check_ten(dev, wide, wanted->y.type);
-    Ten c = check_ten(dev, ten_is(wanted->c) ? wide : 8, wanted->y.type);
-    Operands o = {.x = x, .w = wanted->w, .y = ten_cols(y, 0, wanted->y.cols), .back = wanted->back};
+    int summed = summed_of(wanted);
+    Ten x = check_ten(dev, CHECK_ROWS, summed, wanted->x.type, summed, false, true);
+    /* Not the weights themselves: where they are 0, as a new adapter's, every algorithm gives the same bits. */
+    Ten w = check_ten(dev, wanted->w.rows, wanted->w.stride, wanted->w.type, summed, wanted->back, false);
+    Ten y = dev->ops->mem_new(dev, CHECK_ROWS, wide, wanted->y.type);
+    Ten c = dev->ops->mem_new(dev, CHECK_ROWS, ten_is(wanted->c) ? wide : 8, wanted->y.type); /* zeros */
+    if (!y.p || !c.p) die("out of memory: %d x %d numbers to check a product's algorithm", CHECK_ROWS, wide);
+    Operands o = {.x = x, .w = ten_cols(w, 0, wanted->w.cols), .y = ten_cols(y, 0, wanted->y.cols)};
+    o.back = wanted->back;
     if (ten_is(wanted->c)) o.c = ten_cols(c, 0, wanted->y.cols);
     for (int i = 0; i < n && picked < 0; i++)
         if (!splits(lt, &found[i].algo) && same_bits(dev, &o, &found[i].algo)) picked = i;
-    dev->ops->mem_free(dev, x), dev->ops->mem_free(dev, y), dev->ops->mem_free(dev, c);
+    dev->ops->mem_free(dev, x), dev->ops->mem_free(dev, y), dev->ops->mem_free(dev, c), dev->ops->mem_free(dev, w);
     if (picked < 0)
         die("cublasLt: none of %d algorithms for %d outputs of %d numbers gives a row the same bits in every "
             "batch: use "
