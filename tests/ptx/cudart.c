@@ -200,9 +200,9 @@ void standin_catch_faults(void) {
 
 void standin_open(void) {
     static bool open;
+    standin_catch_faults(); /* each time: cmocka sets a handler of its own before each test */
     if (open) return;
     open = true;
-    standin_catch_faults();
     library_load();
     const char *s;
     if ((s = getenv("STANDIN_SEED"))) ptx_options.seed = strtoull(s, NULL, 0);
