@@ -342,6 +342,9 @@ static void test_no_difference(void **state) {
     const char *paths[8];
     int n = dev_paths(paths), moved = 0;
     for (int i = 0; i < n; i++) {
+#ifdef __SANITIZE_ADDRESS__ /* in plain C it takes minutes there */
+        if (i < n - 1 && strstr(paths[i], "plain")) continue;
+#endif
         for (int cut = 0; cut < 2; cut++) {
             char name[64];
             snprintf(name, sizeof name, "exact-%s-%d", paths[i], cut);
