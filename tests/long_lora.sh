@@ -7,7 +7,7 @@ whet=${WHET:-./whet}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python=${PYTHON:-python3}
-"$python" -c 'import peft' 2>/dev/null || { echo "SKIPPED: no Python with PEFT: set PYTHON"; exit 0; }
+"$python" -c 'import peft' 2>/dev/null || { echo "SKIPPED: no Python with PEFT: set PYTHON"; echo "0 passed, 0 failed, 1 skipped"; exit 0; }
 
 # check NAME MODEL FLAGS...: a few steps from the Hugging Face folder MODEL, at a rate that moves much.
 check() {
