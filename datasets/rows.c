@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct {
     const SourceConf *conf;
@@ -229,6 +230,13 @@ static void ids_part(Rows *rows) {
 bool rows_read(Rows *rows, const SourceConf *conf, Err *err) {
     *rows = (Rows){0};
     Lines *lines = lines_open(conf->name, err);
+    const char *slash = strchr(conf->name, '/');
+    if (!lines && access(conf->name, F_OK) != 0 && slash > conf->name && !strchr(slash + 1, '/') &&
+        !strstr(slash, ".json"))
+        return err_set(err,
+                       "%s: there is no such file; a data set on a hub must lie here as JSON lines: save it with "
+                       "datasets' load_dataset(...).to_json(\"FILE.jsonl\") and name that",
+                       conf->name);
     if (!lines) return false;
     Reader reader = {conf, conf->problem_key, conf->answer_key, 0, rows};
     Err failed = {0};

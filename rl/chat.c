@@ -416,10 +416,11 @@ bool chat_render(const Chat *chat, const ChatTurn *turns, int n, ChatText *out, 
     return true;
 }
 
-char *chat_prompt_template(const Chat *chat, Err *err) {
+char *chat_prompt_template(const Chat *chat, const char *system, Err *err) {
     ChatText text = {0};
-    const ChatTurn turn = {"user", "{problem}"};
-    char *result = chat_render(chat, &turn, 1, &text, err) ? mem_text(text.text.p) : NULL;
+    const ChatTurn turns[] = {{"system", system}, {"user", "{problem}"}};
+    bool good = system ? chat_render(chat, turns, 2, &text, err) : chat_render(chat, turns + 1, 1, &text, err);
+    char *result = good ? mem_text(text.text.p) : NULL;
     chat_text_free(&text);
     return result;
 }

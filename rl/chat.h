@@ -33,8 +33,9 @@ const char *chat_name(const Chat *chat);
 /* The conversation and the beginning of the assistant's next turn. False and err when the format can't write it (a
  * system message where the model knows none, roles out of turn). */
 bool chat_render(const Chat *chat, const ChatTurn *turns, int n, ChatText *out, Err *err);
-/* A prompt template with {problem} as the one user turn; the caller frees it. */
-char *chat_prompt_template(const Chat *chat, Err *err);
+/* A prompt template with {problem} as the one user turn, after a system message (NULL: none); the caller frees it.
+ */
+char *chat_prompt_template(const Chat *chat, const char *system, Err *err);
 void chat_text_free(ChatText *text);
 void chat_close(Chat *chat);
 

@@ -145,7 +145,7 @@ static bool eval_run(const Options *o, Err *err) {
                               .exec_deadline = o->exec_deadline};
     Reward *reward = source ? reward_open(o->reward_funcs.at, o->reward_funcs.n, &reward_conf, err) : NULL;
     PromptForm form = {0};
-    bool asked = reward && model_prompt_form(&model, o->prompt_template, &form, err);
+    bool asked = reward && model_prompt_form(&model, &(PromptAsk){.text = o->prompt_template}, &form, err);
     long longest = asked ? eval_longest_prompt(model.tok, source, 0, &form, err) : -1;
     EngineConf conf = {.slots = (int)o->slots};
     Engine *engine = longest >= 0 ? model_engine(&model, longest, o->max_completion_length, &conf, err) : NULL;

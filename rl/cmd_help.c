@@ -5,7 +5,7 @@
 #include "rl/cmd.h"
 #include "rl/recipe.h"
 
-static const char usage[] = "usage: whet train RECIPE.yaml [--key value ...]\n\n"
+static const char usage[] = "usage: whet train [--config] RECIPE.yaml [--key value ...]\n\n"
                             "Samples groups of answers, has them judged, keeps them in OUTPUT_DIR/run.db and "
                             "updates the model. Every key\n"
                             "below stands in the recipe (key: value) or on the command line (--key value), which "

@@ -62,7 +62,7 @@ static void prompt_read(const Options *o, Model *model, Prompt *prompt) {
     while (!o->prompt && (got = fread(chunk, 1, sizeof chunk, stdin)) > 0) buf_add(&text, chunk, got);
     if (!o->prompt && ferror(stdin)) die("sample: stdin: %s", strerror(errno));
     PromptForm form = {0};
-    if (!o->raw && !model_prompt_form(model, o->prompt_template, &form, &err))
+    if (!o->raw && !model_prompt_form(model, &(PromptAsk){.text = o->prompt_template}, &form, &err))
         die("sample: %s", err.msg);
     if (o->raw || !form.text)
         prompt_raw(prompt, model->tok, text.p);

@@ -1,6 +1,7 @@
 /* cmd_train.c: whet train RECIPE [--key value ...]. Tested by tests/cmd_train.sh. */
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -57,16 +58,30 @@ static void print_again(int argc, char **argv) {
     printf(" --resume_from_checkpoint last\n");
 }
 
+/* The recipe's file: the first argument, or --config FILE anywhere, as TRL has it; what is left are flags. */
+static const char *recipe_argument(int *argc, char **argv) {
+    int at = 1, n = 0;
+    if (*argc > 1 && argv[1][0] != '-') n = 1;
+    for (int i = 1; !n && i + 1 < *argc; i++)
+        if (strcmp(argv[i], "--config") == 0) at = i, n = 2;
+    if (!n) return NULL;
+    const char *path = argv[at + n - 1];
+    memmove(argv + at, argv + at + n, (size_t)(*argc - at - n) * sizeof *argv);
+    *argc -= n;
+    return path;
+}
+
 int cmd_train(int argc, char **argv) {
-    const char *path = argc > 1 && argv[1][0] != '-' ? argv[1] : NULL;
-    int first = path ? 2 : 1;
+    char **again = MEM_ARRAY(char *, argc);
+    int n_again = argc;
+    memcpy(again, argv, (size_t)argc * sizeof *argv);
+    const char *path = recipe_argument(&argc, argv);
     Recipe recipe = {0};
     Err err = {0};
-    if (!recipe_load(&recipe, path, argc - first, argv + first, &err)) die("train: %s", err.msg);
+    if (!recipe_load(&recipe, path, argc - 1, argv + 1, &err)) die("train: %s", err.msg);
     if (!recipe.model_name_or_path)
         die("train: model_name_or_path is needed: a Hugging Face folder or a .gguf file");
     if (!recipe.dataset_name) die("train: dataset_name is needed: a .jsonl file or generate:SPEC");
-    if (!recipe.output_dir) die("train: output_dir is needed: the folder that takes the run");
     print_recipe(&recipe);
     watch_signals();
     Trainer *trainer = train_open(&recipe, stdout, &stop_asked, &err);
@@ -76,7 +91,8 @@ int cmd_train(int argc, char **argv) {
     if (finished) train_summary(trainer);
     train_close(trainer);
     if (!good) die("train: %s", err.msg);
-    if (!finished) print_again(argc, argv);
+    if (!finished) print_again(n_again, again);
+    free(again);
     recipe_free(&recipe);
     return finished ? 0 : 130;
 }

@@ -146,17 +146,20 @@ static char *token_text(const Tokenizer *tok, int id) {
     return mem_text_n(p, n);
 }
 
-bool model_prompt_form(Model *model, const char *given, PromptForm *out, Err *err) {
-    const char *jinja = model_file_chat_template(model->file);
-    *out = (PromptForm){.text = given ? given : model_file_prompt_template(model->file)};
-    if (!jinja) return true;
+bool model_prompt_form(Model *model, const PromptAsk *ask, PromptForm *out, Err *err) {
+    const char *jinja = ask->chat_template ? ask->chat_template : model_file_chat_template(model->file);
+    bool chat = ask->chat_template || ask->system; /* the chat format is to make them, whatever else there is */
+    *out = (PromptForm){.text = ask->text || chat ? ask->text : model_file_prompt_template(model->file),
+                        .system = ask->system};
+    if (!jinja)
+        return !chat || err_set(err, "system_prompt: the model has no chat format: write it into prompt_template");
     const Conf *conf = model_file_conf(model->file);
     char *bos = token_text(model->tok, conf->bos), *eos = token_text(model->tok, conf->n_eos ? conf->eos[0] : -1);
     Err why = {0};
     chat_close(model->chat);
     free(model->chat_prompt);
     model->chat = chat_open(jinja, bos, eos, &why);
-    model->chat_prompt = model->chat ? chat_prompt_template(model->chat, &why) : NULL;
+    model->chat_prompt = model->chat ? chat_prompt_template(model->chat, ask->system, &why) : NULL;
     free(bos);
     free(eos);
     if (!out->text && !model->chat_prompt) return err_set(err, "%s", why.msg);

@@ -43,10 +43,14 @@ bool model_open(Model *model, const OpenConf *conf, Err *err);
  * nothing is read and err says what each needs. conf->type is set here. */
 bool model_load(Model *model, PolicyConf *conf, size_t more, Err *err);
 void model_close(Model *model);
-/* How prompts are made: by the template `given`, or the one that lies with the model, or what its chat template
- * makes of one user's message; out->text is NULL where there is none of them. A chat template of an unknown format
- * is an error where it is needed. What out points to is the model's. */
-bool model_prompt_form(Model *model, const char *given, PromptForm *out, Err *err);
+/* What is asked of prompts; NULL: what lies with the model, and no system message. `text` goes alone. */
+typedef struct {
+    const char *text, *chat_template, *system;
+} PromptAsk;
+/* How prompts are made: by the template that is asked for, or the one that lies with the model, or what its chat
+ * template makes of one user's message; out->text is NULL where there is none of them. A chat template of an
+ * unknown format is an error where it is needed. What out points to is the model's. */
+bool model_prompt_form(Model *model, const PromptAsk *ask, PromptForm *out, Err *err);
 
 /* Reads the weights and opens an engine for prompts and answers of these lengths, cut to what the model can take.
  * conf->max_tokens is set here, and conf->slots lowered where memory is short (it changes no result). */

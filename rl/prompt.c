@@ -79,14 +79,17 @@ static bool conversation_make(Prompt *prompt, const Tokenizer *tok, const Prompt
             "a problem is a conversation of %d messages, for which %s: leave prompt_template out and take "
             "a model whose chat format is known",
             n, form->text ? "prompt_template has no place" : "the model has no chat format");
-    ChatTurn *turns = MEM_ARRAY(ChatTurn, n);
+    ChatTurn *turns = MEM_ARRAY(ChatTurn, n + 1);
     ChatText text = {0};
+    const char *first = json_string_value(json_object_get(json_array_get(messages, 0), "role"));
+    int more = form->system && strcmp(first, "system") != 0;
+    turns[0] = (ChatTurn){"system", form->system};
     for (int i = 0; i < n; i++) {
         const json_t *one = json_array_get(messages, (size_t)i);
-        turns[i] = (ChatTurn){json_string_value(json_object_get(one, "role")),
-                              json_string_value(json_object_get(one, "content"))};
+        turns[more + i] = (ChatTurn){json_string_value(json_object_get(one, "role")),
+                                     json_string_value(json_object_get(one, "content"))};
     }
-    bool good = chat_render(form->chat, turns, n, &text, err);
+    bool good = chat_render(form->chat, turns, more + n, &text, err);
     if (good) {
         Span *spans = MEM_ARRAY(Span, 2 * text.n + 1);
         size_t at = 0;

@@ -19,8 +19,9 @@ typedef struct {
 /* How problems become prompts. */
 typedef struct {
     const char *text; /* a template with {problem}; NULL: the problem is the prompt */
-    const Chat
-        *chat; /* the model's chat format, where the template is what it makes of one user's message; or NULL */
+    /* the model's chat format, where the template is what it makes of one user's message; or NULL */
+    const Chat *chat;
+    const char *system; /* goes before a conversation that has no system message of its own; NULL: none */
 } PromptForm;
 
 /* Puts the problem into the template, or, when it is a conversation (datasets.h), has the chat format write it;

@@ -297,6 +297,7 @@ static bool key_put(Recipe *recipe, const char *name, const Value *given_value, 
     int row = recipe_key_find(name);
     if (row < 0) return key_unknown(name, where->text, err);
     const RecipeKey *key = &recipe_keys[row];
+    CHECK(key->fate != KEY_GROUP, "%s holds keys", name);
     Value value = *given_value;
     const char *as; /* outlives the block that fills it: value points to it */
     if (key->fate == KEY_ALIAS) {
@@ -357,34 +358,68 @@ static bool node_value(Arena *arena, yaml_document_t *document, yaml_node_t *nod
     return true;
 }
 
-static bool document_put(Recipe *recipe, yaml_document_t *document, const char *name, Err *err) {
-    yaml_node_t *root = yaml_document_get_root_node(document);
-    if (!root || (root->type == YAML_SCALAR_NODE && !root->data.scalar.length))
-        return true; /* nothing but comments */
-    if (root->type != YAML_MAPPING_NODE) return err_set(err, "%s: a recipe is lines of `key: value`", name);
-    yaml_node_pair_t *pair = root->data.mapping.pairs.start, *end = root->data.mapping.pairs.top;
+static bool group_put(Recipe *recipe, yaml_document_t *document, yaml_node_t *node, const char *group,
+                      const char *name, const Where *common, Err *err);
+
+/* The keys of a mapping: of the whole file, or those of `group`. `where` is their common place, if they have one.
+ */
+static bool mapping_put(Recipe *recipe, yaml_document_t *document, yaml_node_t *mapping, const char *group,
+                        const char *name, const Where *common, Err *err) {
+    yaml_node_pair_t *pair = mapping->data.mapping.pairs.start, *end = mapping->data.mapping.pairs.top;
     for (; pair < end; pair++) {
         yaml_node_t *key = yaml_document_get_node(document, pair->key);
         yaml_node_t *node = yaml_document_get_node(document, pair->value);
         Where where = {.given = GIVEN_FILE, .line = (long)key->start_mark.line + 1};
         snprintf(where.text, sizeof where.text, "%.120s, line %ld", name, where.line);
+        if (common) where = *common;
         if (key->type != YAML_SCALAR_NODE) return err_set(err, "%s: a key must be a name", where.text);
+        const char *text = (const char *)key->data.scalar.value;
+        int row = recipe_key_find(text);
+        if (group && (row < 0 || !recipe_keys[row].trl || strcmp(recipe_keys[row].trl, group) != 0))
+            return err_set(err, "%s: %s has no key %.80s here; `whet help train` lists them", where.text, group,
+                           text);
+        if (row >= 0 && recipe_keys[row].fate == KEY_GROUP) {
+            if (!group_put(recipe, document, node, text, name, common, err)) return false;
+            continue;
+        }
         Value value;
         if (!node_value(&recipe->arena, document, node, &value))
             return err_set(err, "%s: the value holds a NUL byte", where.text);
-        if (!key_put(recipe, (const char *)key->data.scalar.value, &value, &where, err)) return false;
+        if (!key_put(recipe, text, &value, &where, err)) return false;
     }
     return true;
 }
 
-bool recipe_read_yaml(Recipe *recipe, const char *text, size_t n, const char *name, Err *err) {
+static bool group_put(Recipe *recipe, yaml_document_t *document, yaml_node_t *node, const char *group,
+                      const char *name, const Where *common, Err *err) {
+    Value value;
+    if (node && node->type == YAML_MAPPING_NODE)
+        return mapping_put(recipe, document, node, group, name, common, err);
+    bool none = !node || (node_value(&recipe->arena, document, node, &value) && text_is_null(&value));
+    return none ||
+           err_set(err, "%s: %s wants keys of its own: {key: value, ...}", common ? common->text : name, group);
+}
+
+static bool document_put(Recipe *recipe, yaml_document_t *document, const char *name, Err *err) {
+    yaml_node_t *root = yaml_document_get_root_node(document);
+    if (!root || (root->type == YAML_SCALAR_NODE && !root->data.scalar.length))
+        return true; /* nothing but comments */
+    if (root->type != YAML_MAPPING_NODE) return err_set(err, "%s: a recipe is lines of `key: value`", name);
+    return mapping_put(recipe, document, root, NULL, name, NULL, err);
+}
+
+/* YAML text: a whole recipe, or (with a place) the value of a group's flag. */
+static bool yaml_read(Recipe *recipe, const char *text, size_t n, const char *name, const char *group,
+                      const Where *where, Err *err) {
     yaml_parser_t parser;
     yaml_document_t document;
     CHECK(yaml_parser_initialize(&parser), "no memory for %s", name);
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, n);
     bool good = yaml_parser_load(&parser, &document);
     if (good) {
-        good = document_put(recipe, &document, name, err);
+        good = group
+                   ? group_put(recipe, &document, yaml_document_get_root_node(&document), group, name, where, err)
+                   : document_put(recipe, &document, name, err);
         yaml_document_delete(&document);
     } else {
         size_t line = parser.problem_mark.line > parser.context_mark.line ? parser.problem_mark.line
@@ -393,6 +428,10 @@ bool recipe_read_yaml(Recipe *recipe, const char *text, size_t n, const char *na
     }
     yaml_parser_delete(&parser);
     return good;
+}
+
+bool recipe_read_yaml(Recipe *recipe, const char *text, size_t n, const char *name, Err *err) {
+    return yaml_read(recipe, text, n, name, NULL, NULL, err);
 }
 
 bool recipe_read_file(Recipe *recipe, const char *path, Err *err) {
@@ -447,6 +486,10 @@ static int flag_put(Recipe *recipe, int n, char *const *flags, Err *err) {
     const char *inside = flags[0][2 + length] ? flags[0] + 2 + length + 1 : NULL;
     const RecipeKey *key = key_behind(name);
     Value value = {.texts = {&inside, 1}};
+    if (key && key->fate == KEY_GROUP) { /* JSON, which is YAML */
+        const char *text = inside ? inside : n > 1 ? flags[1] : "";
+        return yaml_read(recipe, text, strlen(text), where.text, name, &where, err) ? (inside ? 1 : 2) : -1;
+    }
     if (inside) return key_put(recipe, name, &value, &where, err) ? 1 : -1;
     int taken = values_taken(key, n - 1, flags + 1);
     const char *word = "true";

@@ -28,9 +28,10 @@ typedef struct {
     const char *model_name_or_path;
     const char *dataset_name;      /* a file or generate:SPEC */
     const char *eval_dataset_name; /* NULL: nothing is evaluated. A generator without one evaluates on itself */
-    const char *from_store; /* NULL: answers are sampled */
-    const char *problem_key, *answer_key; /* NULL: found in the data */
-    const char *prompt_template;          /* NULL: the one that lies with the model */
+    const char *from_store;        /* NULL: answers are sampled */
+    const char *problem_key, *answer_key;      /* NULL: found in the data */
+    const char *prompt_template;               /* NULL: the one that lies with the model */
+    const char *system_prompt, *chat_template; /* NULL: none; the model's */
     const char *output_dir;
     bool overwrite_output_dir;
     const char *resume_from_checkpoint; /* NULL: begin anew; "last", or a folder */
@@ -63,8 +64,8 @@ typedef struct {
     bool allow_weak_sandbox;
     long reward_exec_workers, reward_exec_parallel;
     double reward_exec_deadline;
-    double max_unjudged;       /* share of unjudged scores above which the run stops */
-    TextList reward_kinds;     /* as many as reward_funcs, or none: patterns of kinds of problems */
+    double max_unjudged;   /* share of unjudged scores above which the run stops */
+    TextList reward_kinds; /* as many as reward_funcs, or none: patterns of kinds of problems */
     long max_completion_len, soft_punish_cache, cosine_max_len; /* tokens */
     double cosine_min_value_wrong, cosine_max_value_wrong, cosine_min_value_correct, cosine_max_value_correct;
     long repetition_n_grams;
@@ -78,8 +79,8 @@ typedef struct {
     const char *scale_rewards; /* group, batch, none */
     const char *multi_objective_aggregation;
     const char *loss_type, *loss_aggregation;
-    const char *importance_sampling_level;    /* token, sequence, sequence_token */
-    double epsilon, epsilon_high, delta;      /* delta 0: none */
+    const char *importance_sampling_level; /* token, sequence, sequence_token */
+    double epsilon, epsilon_high, delta;   /* delta 0: none */
     double sapo_temperature_pos, sapo_temperature_neg;
     double vespo_k_pos, vespo_lambda_pos, vespo_k_neg, vespo_lambda_neg;
     double clip_cov_ratio, clip_cov_lb, clip_cov_ub, kl_cov_ratio, ppo_kl_coef;
@@ -99,13 +100,14 @@ typedef struct {
 
     /* optimizer */
     double learning_rate, warmup_steps, warmup_ratio;
-    const char *lr_scheduler_type; /* constant, constant_with_warmup, linear, cosine */
+    const char *lr_scheduler_type;          /* schedule.h */
+    double num_cycles, min_lr, min_lr_rate; /* 0: its default, none, none */
     double adam_beta1, adam_beta2, adam_epsilon, weight_decay, max_grad_norm;
 
     /* what is said, kept and evaluated when; steps count from 1, and 0 means never */
-    long logging_steps, save_steps, save_total_limit; /* save_total_limit 0: all are kept */
-    long eval_steps, num_generations_eval;
-    double eval_temperature; /* 0: greedy */
+    double logging_steps, save_steps, eval_steps; /* below 1: a share of all steps (recipe_every) */
+    long save_total_limit, num_generations_eval;  /* save_total_limit 0: all are kept */
+    double eval_temperature;                      /* 0: greedy */
     bool eval_on_start;
     const char *metric_for_best_model; /* eval_accuracy, eval_reward */
 
@@ -147,6 +149,8 @@ void recipe_free(Recipe *recipe);
 /* Updates of the whole run, given how many problems an epoch has; as in TRL, what does not fill a batch is
  * left out. */
 long recipe_updates(const Recipe *recipe, long problems);
+/* logging_steps, save_steps or eval_steps of a run of so many updates, as transformers takes them; 0: never. */
+long recipe_every(double steps, long updates);
 
 /* The resolved recipe, every honoured key in the order of the table. What recipe_yaml writes, recipe_read_yaml
  * reads back to the same recipe. */
@@ -165,6 +169,7 @@ typedef enum {
     KEY_UNNEEDED, /* changes no result here: borne, with one line that says why */
     KEY_REFUSED,  /* would change the result and does not exist here: refused unless it says what is done anyway */
     KEY_ALIAS,    /* another name of a key */
+    KEY_GROUP,    /* a mapping whose keys are those rows of the table that have it as `trl` */
 } KeyFate;
 
 typedef enum { KEY_TEXT, KEY_WHOLE, KEY_NUMBER, KEY_SWITCH, KEY_BYTES, KEY_TEXTS, KEY_NUMBERS } KeyType;

@@ -36,6 +36,7 @@
 #define MODEL "ModelConfig"
 #define SCRIPT "ScriptArguments"
 #define OLD "older TRL or open-r1"
+#define KWARGS "lr_scheduler_kwargs"
 
 /* Reasons that several rows share. */
 #define ENGINE "whet samples with its own engine"
@@ -44,6 +45,7 @@
 #define ONE "whet runs as one process"
 #define HUB "whet talks to no hub; checkpoints lie in output_dir"
 #define NOT_TORCH "whet is no PyTorch program"
+#define FILES "data sets are files here: dataset_name and eval_dataset_name name them"
 #define NO_4BIT "quantised weights can't learn here yet"
 
 const RecipeKey recipe_keys[] = {
@@ -54,7 +56,8 @@ const RecipeKey recipe_keys[] = {
     TEXT(eval_dataset_name, NULL, NULL, NULL,
          "problems to measure on, never learnt from; default: what a generator with held= holds out; \"\": none"),
     TEXT(from_store, NULL, NULL, NULL,
-         "learn from the stored answers of another run (its output_dir), judged by reward_funcs, instead of sampling; "
+         "learn from the stored answers of another run (its output_dir), judged by reward_funcs, instead of "
+         "sampling; "
          "with importance weights (vllm_importance_sampling_*), as another policy wrote them"),
     TEXT(problem_key, NULL, NULL, NULL, "column of the problem; default: the first of problem, question, prompt"),
     TEXT(answer_key, NULL, NULL, NULL, "column of the expected answer; default: the first of answer, solution"),
@@ -62,7 +65,12 @@ const RecipeKey recipe_keys[] = {
          "what the model is given, with {problem} where the problem goes; saved with every checkpoint; default: "
          "the "
          "one that lies with the model"),
-    TEXT(output_dir, HF, NULL, NULL, "folder of the run: run.db, metrics.jsonl, checkpoint-N"),
+    TEXT(
+        system_prompt, OLD, NULL, NULL,
+        "a system message before each problem, in the model's chat format (with prompt_template: write it there)"),
+    TEXT(chat_template, OLD, NULL, NULL,
+         "a chat template in the place of the model's, of a format that whet knows; saved with every checkpoint"),
+    TEXT(output_dir, HF, "trainer_output", NULL, "folder of the run: run.db, metrics.jsonl, checkpoint-N"),
     SWITCH(overwrite_output_dir, OLD, "false", "begin anew in a folder that holds a run; the old run is lost"),
     TEXT(resume_from_checkpoint, HF, NULL, NULL, "go on from a checkpoint: its folder, or `last` (or true)"),
     WHOLE(seed, HF, "42", 0, LONG_MAX, "the seed of all that is random"),
@@ -214,7 +222,12 @@ const RecipeKey recipe_keys[] = {
 
     HEADING("Optimizer (AdamW)"),
     NUMBER(learning_rate, GRPO, "1e-6", 0, 10, "learning rate after the warm-up"),
-    TEXT(lr_scheduler_type, HF, "linear", "constant|constant_with_warmup|linear|cosine", "its course"),
+    TEXT(lr_scheduler_type, HF, "linear",
+         "constant|constant_with_warmup|linear|cosine|cosine_with_restarts|cosine_with_min_lr", "its course"),
+    NUMBER(num_cycles, KWARGS, NULL, 0, 1e6,
+           "cosine, cosine_with_min_lr: waves (default: half a one); cosine_with_restarts: falls (default: 1)"),
+    NUMBER(min_lr, KWARGS, NULL, 0, 10, "cosine_with_min_lr: the rate that it ends at, or"),
+    NUMBER(min_lr_rate, KWARGS, NULL, 0, 1, "that as a share of learning_rate"),
     NUMBER(warmup_steps, HF, "0", 0, 1e9, "updates of warm-up; below 1: a share of all updates"),
     NUMBER(warmup_ratio, OLD, "0", 0, 1, "the same as a share of all updates"),
     NUMBER(adam_beta1, HF, "0.9", 0, 0.9999999, "decay of the mean of gradients"),
@@ -224,10 +237,13 @@ const RecipeKey recipe_keys[] = {
     NUMBER(max_grad_norm, HF, "1", 0, 1e9, "gradients are scaled down to this norm; 0: never"),
 
     HEADING("What is said, kept and measured, and when"),
-    WHOLE(logging_steps, HF, "1", 1, 1e9, "say a line every so many updates (metrics.jsonl has every one)"),
-    WHOLE(save_steps, HF, "500", 0, 1e9, "write a checkpoint every so many updates; 0: only at the end"),
+    NUMBER(logging_steps, HF, "1", DBL_MIN, 1e9,
+           "say a line every so many updates, or below 1 after this share of all (metrics.jsonl has every one)"),
+    NUMBER(save_steps, HF, "500", 0, 1e9,
+           "write a checkpoint every so many updates, or below 1 after this share of all; 0: only at the end"),
     WHOLE(save_total_limit, HF, "2", 0, 1e6, "keep the last so many checkpoints, and the best one; 0: all"),
-    WHOLE(eval_steps, HF, "0", 0, 1e9, "measure every so many updates; 0: only before and after"),
+    NUMBER(eval_steps, HF, "0", 0, 1e9,
+           "measure every so many updates, or below 1 after this share of all; 0: only before and after"),
     SWITCH(eval_on_start, HF, "true", "measure the untouched model first"),
     WHOLE(num_generations_eval, GRPO, "1", 1, 4096, "answers to each problem when measuring"),
     NUMBER(eval_temperature, NULL, "0", 0, 100, "temperature when measuring; 0: always the likeliest token"),
@@ -250,9 +266,11 @@ const RecipeKey recipe_keys[] = {
      "bytes that the run may take (8G, 500M); 0: what the machine has free"},
 
     HEADING("Other names of these"),
+    {.name = KWARGS, .fate = KEY_GROUP, .trl = HF},
     ALIAS("torch_dtype", "dtype", NULL, OLD),
     ALIAS("bf16", "dtype", "true=bfloat16|false=float32", HF),
     ALIAS("dataset_prompt_column", "problem_key", NULL, OLD),
+    ALIAS("nproc_per_node", "num_processes", NULL, "torchrun"),
     ALIAS("vllm_importance_sampling_cap", "vllm_importance_sampling_clip_max", NULL, GRPO),
     ALIAS("stop", "stop_strings", NULL, OLD),
 
@@ -290,7 +308,14 @@ const RecipeKey recipe_keys[] = {
     UNNEEDED("log_completions_hub_repo", GRPO, HUB),
     UNNEEDED("attn_implementation", MODEL, "there is one attention, exact"),
     UNNEEDED("lora_task_type", MODEL, "there is one task: CAUSAL_LM"),
-    UNNEEDED("dataset_streaming", SCRIPT, "data sets are files here"),
+    UNNEEDED("dataset_streaming", SCRIPT, FILES),
+    UNNEEDED("dataset_config", SCRIPT, FILES),
+    UNNEEDED("dataset_configs", OLD, FILES),
+    UNNEEDED("dataset_train_split", SCRIPT, FILES),
+    UNNEEDED("dataset_test_split", SCRIPT, FILES),
+    UNNEEDED("accelerate_config", "accelerate", ONE),
+    UNNEEDED("callbacks", OLD, "open-r1's push to a hub and start benchmarks: `whet eval` measures a checkpoint"),
+    UNNEEDED("benchmarks", OLD, "open-r1's push to a hub and start benchmarks: `whet eval` measures a checkpoint"),
     UNNEEDED("ignore_bias_buffers", SCRIPT, NOT_TORCH),
     UNNEEDED("average_tokens_across_devices", HF, ONE),
     UNNEEDED("bf16_full_eval", HF, "dtype is for measuring too"),
@@ -397,17 +422,12 @@ const RecipeKey recipe_keys[] = {
     REFUSED("router_aux_loss_coef", GRPO, "0", "models with experts do not exist here yet"),
     REFUSED("cast_lm_head_to_fp32", GRPO, "false",
             "the head sums in float32 always; for float32 weights in it say dtype: float32"),
-    REFUSED("dataset_config", SCRIPT, "default|main", "data sets are files here: name the file"),
-    REFUSED("dataset_train_split", SCRIPT, "train", "data sets are files here: name the file"),
-    REFUSED("dataset_test_split", SCRIPT, "test", "data sets are files here: name it with eval_dataset_name"),
     REFUSED("datasets", "DatasetMixtureConfig", NULL,
             "mixtures do not exist here: name one file with dataset_name"),
     REFUSED("dataset_mixture", OLD, NULL, "mixtures do not exist here: name one file with dataset_name"),
     REFUSED("streaming", "DatasetMixtureConfig", "false|true", "data sets are files here"),
     REFUSED("test_split_size", "DatasetMixtureConfig", NULL,
             "give the problems to measure on as eval_dataset_name"),
-    REFUSED("system_prompt", OLD, NULL, "write it into prompt_template"),
-    REFUSED("chat_template", OLD, NULL, "write prompt_template, with {problem} in it"),
     REFUSED("chat_template_kwargs", GRPO, NULL, "write prompt_template, with {problem} in it"),
     REFUSED("generation_kwargs", GRPO, NULL, "say temperature, top_p, top_k, min_p, stop_strings by themselves"),
     REFUSED("repetition_penalty", GRPO, "1", "sampling here has no penalties"),
@@ -417,7 +437,6 @@ const RecipeKey recipe_keys[] = {
     REFUSED("optim", HF, "adamw_torch|adamw_torch_fused|adamw_hf", "the optimizer is AdamW in float32"),
     REFUSED("optim_args", HF, NULL, "the optimizer is AdamW: adam_beta1, adam_beta2, adam_epsilon, weight_decay"),
     REFUSED("optim_target_modules", HF, NULL, "say what does not learn: frozen"),
-    REFUSED("lr_scheduler_kwargs", HF, NULL, "the courses of lr_scheduler_type have no settings here"),
     REFUSED("label_smoothing_factor", HF, "0", "there are no labels"),
     REFUSED("neftune_noise_alpha", HF, "0", "embeddings get no noise here"),
     REFUSED("data_seed", HF, NULL, "the order of problems follows seed"),
@@ -429,8 +448,7 @@ const RecipeKey recipe_keys[] = {
     REFUSED("load_best_model_at_end", HF, "false",
             "the best checkpoint is kept beside the last: take it from there"),
     REFUSED("greater_is_better", HF, "true", "accuracy and reward are better when greater"),
-    REFUSED("callbacks", OLD, NULL, "there are no callbacks"),
-    REFUSED("benchmarks", OLD, NULL, "say eval_dataset_name, or use `whet eval` on a checkpoint"),
+    REFUSED("nnodes", "torchrun", "1", "whet runs on one machine: say how many processes in all: num_processes"),
 };
 
 const int recipe_n_keys = sizeof recipe_keys / sizeof *recipe_keys;

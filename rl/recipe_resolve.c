@@ -88,6 +88,17 @@ static bool schedule_check(Recipe *r, Err *err) {
                        r->warmup_steps, r->warmup_ratio);
     if (r->warmup_steps > 1 && r->warmup_steps != floor(r->warmup_steps))
         return err_set(err, "warmup_steps %g must be whole, or a share below 1", r->warmup_steps);
+    const double every[] = {r->logging_steps, r->save_steps, r->eval_steps};
+    static const char *const names[] = {"logging_steps", "save_steps", "eval_steps"};
+    for (int i = 0; i < 3; i++)
+        if (every[i] > 1 && every[i] != floor(every[i]))
+            return err_set(err, "%s %g must be whole, or a share below 1", names[i], every[i]);
+    bool lowest = strcmp(r->lr_scheduler_type, "cosine_with_min_lr") == 0;
+    if (lowest &&
+        ((r->min_lr > 0 && r->min_lr_rate > 0) || (!is_given(r, "min_lr") && !is_given(r, "min_lr_rate"))))
+        return err_set(err, "lr_scheduler_type cosine_with_min_lr wants one of min_lr and min_lr_rate");
+    if (r->min_lr > r->learning_rate)
+        return err_set(err, "min_lr %g is above learning_rate %g", r->min_lr, r->learning_rate);
     if (r->max_steps == 0)
         return err_set(err, "max_steps is 0: nothing would be learnt; `whet eval` measures a model");
     if (strcmp(r->lr_scheduler_type, "constant") == 0 && (r->warmup_steps > 0 || r->warmup_ratio > 0))
@@ -151,6 +162,9 @@ static bool sampling_check(Recipe *r, Err *err) {
             return err_set(err, "stop_strings has an empty text: every answer would be empty");
     for (int i = 0; i < r->frozen.n; i++)
         if (!*r->frozen.at[i]) return err_set(err, "frozen has an empty pattern");
+    if (r->prompt_template && (r->system_prompt || r->chat_template))
+        return err_set(err, "prompt_template and %s contradict each other: it says all that a prompt holds",
+                       r->system_prompt ? "system_prompt" : "chat_template");
     if (!r->prompt_template) return true;
     Span spans[TEMPLATE_SPANS_MAX];
     Err why = {0};
@@ -208,6 +222,9 @@ static const struct {
     {"kl_cov_ratio", "loss_type", "kl_cov"},
     {"ppo_kl_coef", "loss_type", "kl_cov"},
     {"importance_sampling_level", "loss_type", "grpo|dr_grpo|dapo|bnpo|luspo|cispo|sapo"},
+    {"num_cycles", "lr_scheduler_type", "cosine|cosine_with_restarts|cosine_with_min_lr"},
+    {"min_lr", "lr_scheduler_type", "cosine_with_min_lr"},
+    {"min_lr_rate", "lr_scheduler_type", "cosine_with_min_lr"},
     {"scale_rewards", "advantage_estimator", "grpo|grpo_passk"},
     {"max_generation_batches", "dynamic_sampling", "reward|accuracy"},
 };
@@ -286,9 +303,8 @@ static bool eval_resolve(Recipe *r, Err *err) {
         r->eval_dataset_name = r->dataset_name;
     r->eval_held_out =
         r->eval_dataset_name && is_generator(r->eval_dataset_name) && strstr(r->eval_dataset_name, "held=");
-    if (!r->eval_dataset_name && r->eval_steps)
-        return err_set(err, "eval_steps is %ld, but there is nothing to measure on: --eval_dataset_name FILE",
-                       r->eval_steps);
+    if (!r->eval_dataset_name && r->eval_steps > 0)
+        note_add(r, "eval_steps: nothing is measured, as there is nothing to measure on: eval_dataset_name");
     if (r->num_generations_eval > 1 && r->eval_temperature == 0)
         return err_set(err,
                        "num_generations_eval %ld with eval_temperature 0 would give the same answer %ld times",
@@ -329,6 +345,8 @@ bool recipe_resolve(Recipe *recipe, Err *err) {
            objective_check(recipe, err) && eval_resolve(recipe, err) && resume_resolve(recipe, err) &&
            from_store_check(recipe, err);
 }
+
+long recipe_every(double steps, long updates) { return (long)(steps < 1 ? ceil((double)updates * steps) : steps); }
 
 long recipe_updates(const Recipe *recipe, long problems) {
     if (recipe->max_steps > 0) return recipe->max_steps;

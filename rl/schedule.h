@@ -8,13 +8,23 @@
 #include "kernels/base.h"
 
 /* transformers' lr_scheduler_type. As there, `constant` has no warm-up whatever was asked. */
-typedef enum { SCHEDULE_CONSTANT, SCHEDULE_CONSTANT_WITH_WARMUP, SCHEDULE_LINEAR, SCHEDULE_COSINE } ScheduleKind;
+typedef enum {
+    SCHEDULE_CONSTANT,
+    SCHEDULE_CONSTANT_WITH_WARMUP,
+    SCHEDULE_LINEAR,
+    SCHEDULE_COSINE,
+    SCHEDULE_COSINE_WITH_RESTARTS,
+    SCHEDULE_COSINE_WITH_MIN_LR
+} ScheduleKind;
 bool schedule_find(const char *name, ScheduleKind *kind); /* by transformers' name; false when there is no such */
 
 typedef struct {
     ScheduleKind kind;
-    long warmup; /* updates */
-    long total;  /* updates of the whole run, warm-up included */
+    long warmup;   /* updates */
+    long total;    /* updates of the whole run, warm-up included */
+    double cycles; /* of the cosines; 0: transformers' default, 0.5 (with restarts: 1, and the part before the
+                      point) */
+    double lowest; /* cosine_with_min_lr: the factor that it ends at */
 } Schedule;
 
 /* Warm-up in updates as transformers resolves it: warmup_steps when it is at least 1, else that share

@@ -326,7 +326,7 @@ static void report_of_step(Trainer *t, long step, const Numbers *m, double sampl
                        .length = number_of(m, "completions/mean_length"),
                        .seconds = seconds,
                        .tokens_per_second = seconds > 0 ? sampled / seconds : 0};
-    long every = t->recipe->logging_steps;
+    long every = recipe_every(t->recipe->logging_steps, t->steps);
     if (every > 0 && (step % every == 0 || step == t->steps)) report_step(t->report, &line);
 }
 
@@ -438,8 +438,9 @@ bool train_step(Trainer *t, long step, Err *err) {
 /* ---- the run ---- */
 
 static bool save(Trainer *t, Err *err) {
+    const char *jinja = t->recipe->chat_template;
     CheckpointParts parts = {t->model.policy, t->learner,
-                             t->model.tok,    model_file_chat_template(t->model.file),
+                             t->model.tok,    jinja ? jinja : model_file_chat_template(t->model.file),
                              t->form.text,    t->recipe->sync_ref_model ? t->reference : NULL};
     report_progress(t->report, "saving", 0, 0);
     if (!metrics_sync(t->metrics, err)) return false;
@@ -514,15 +515,15 @@ static bool measure(Trainer *t, Err *err) {
 
 bool train_run(Trainer *t, bool *finished, Err *err) {
     const Recipe *r = t->recipe;
+    long eval_every = recipe_every(r->eval_steps, t->steps), save_every = recipe_every(r->save_steps, t->steps);
     *finished = false;
     if (t->state.step == 0 && r->eval_on_start && !measure(t, err)) return false;
     for (long step = t->state.step + 1; step <= t->steps; step++) {
         if (*t->stop) return t->saved == t->state.step || t->state.step == 0 || save(t, err);
         if (!train_step(t, step, err)) return false;
         bool last = step == t->steps;
-        if ((last || (r->eval_steps > 0 && step % r->eval_steps == 0)) && !measure(t, err)) return false;
-        if ((last || (r->save_steps > 0 && step % r->save_steps == 0) || t->state.best_step == step) &&
-            !save(t, err))
+        if ((last || (eval_every > 0 && step % eval_every == 0)) && !measure(t, err)) return false;
+        if ((last || (save_every > 0 && step % save_every == 0) || t->state.best_step == step) && !save(t, err))
             return false;
     }
     *finished = true;

@@ -145,7 +145,8 @@ static bool open_data(Trainer *t, Err *err) {
         t->eval_name = r->eval_held_out ? arena_format(&t->arena, "%s (held out)", r->eval_dataset_name)
                                         : r->eval_dataset_name;
     }
-    return model_prompt_form(&t->model, r->prompt_template, &t->form, err);
+    const PromptAsk ask = {r->prompt_template, r->chat_template, r->system_prompt};
+    return model_prompt_form(&t->model, &ask, &t->form, err);
 }
 
 static bool open_maths(Trainer *t, Err *err) {
@@ -163,6 +164,8 @@ static bool open_maths(Trainer *t, Err *err) {
     t->schedule.warmup = schedule_warmup(r->warmup_steps, r->warmup_ratio, t->steps);
     if (!schedule_find(r->lr_scheduler_type, &t->schedule.kind))
         return err_set(err, "lr_scheduler_type %s is not known", r->lr_scheduler_type);
+    t->schedule.cycles = r->num_cycles;
+    t->schedule.lowest = r->min_lr > 0 ? r->min_lr / r->learning_rate : r->min_lr_rate;
     return true;
 }
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# recipes.sh: every recipe in rl/recipes starts, and takes a step of a tiny model; so does a recipe of TRL's, unchanged.
+# recipes.sh: every recipe in rl/recipes starts, and takes a step of a tiny model; so do TRL's and open-r1's, unchanged.
 # Flags make them small: they name the model and the data, and lower lengths, batches and steps, nothing else.
 set -u
-whet=${WHET:-./whet}
+here=$PWD whet=$(realpath "${WHET:-./whet}")
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 passed=0 failed=0
@@ -47,11 +47,57 @@ check "gspo.yaml" $?
 run cispo rl/recipes/cispo.yaml "${rounds[@]}" "${template[@]}"
 check "cispo.yaml" $?
 
-# TRL's, with the model and the data that the test has in place of the hub's.
+# The recipe of TRL's documentation, as a file and as flags. Only what lies on a hub is named anew: a tiny model with
+# room for TRL's 512 tokens of prompt and of answer, and conversations as TRL has them.
+mkdir "$work/tiny" && cp tests/goldens/tiny-llama/* "$work/tiny" &&
+    sed -i 's/"max_position_embeddings": 512/"max_position_embeddings": 2048/' "$work/tiny/config.json"
+for i in 1 2 3 4; do
+    echo "{\"prompt\": [{\"role\": \"user\", \"content\": \"What is $i + 1?\"}], \"solution\": \"$((i + 1))\"}"
+done >"$work/chat.jsonl"
+names=(--model_name_or_path "$work/tiny" --dataset_name "$work/chat.jsonl")
+cd "$work" || exit 1
+"$whet" train --config "$here/tests/cases/trl_docs_grpo.yaml" "${names[@]}" </dev/null >log 2>&1
+check "the recipe of TRL's documentation runs to its end" $?
+[ "$(wc -l <trainer_output/metrics.jsonl)" = 12 ] && [ -s trainer_output/checkpoint-12/model.safetensors ]
+check "it takes TRL's 3 epochs of 4 prompts into trainer_output" $?
+"$whet" train "${names[@]}" --reward_funcs accuracy_reward --deepspeed examples/deepspeed_configs/zero2.json \
+    --nproc_per_node 4 --output_dir flags --max_completion_length 64 </dev/null >log 2>&1
+check "its flags, on four processes" $?
+[ "$(wc -l <flags/metrics.jsonl)" = 3 ] && grep -q 'deepspeed: not needed here' log
+check "four processes' samples are one update's" $?
+"$whet" train --config "$here/tests/cases/trl_docs_grpo.yaml" --model_name_or_path tiny --output_dir none \
+    </dev/null >log 2>&1
+[ $? = 1 ] && grep -q 'Polaris-Dataset-53K: there is no such file; a data set on a hub' log
+check "a data set on a hub is refused with what to do" $?
+cd "$here" || exit 1
+
+# open-r1's: a system message in the model's chat format, a rate that ends at a tenth, a checkpoint each tenth of the run.
+"$whet" train --config tests/cases/open_r1_grpo.yaml --model_name_or_path tests/goldens/tiny-llama \
+    --dataset_name "$work/data.jsonl" --output_dir "$work/r1" --num_processes 1 --gradient_accumulation_steps 1 \
+    --per_device_train_batch_size 7 --max_completion_length 10 --max_prompt_length 400 --num_train_epochs 2 \
+    </dev/null >"$work/log" 2>&1
+check "open-r1's recipe" $?
+python3 - "$work" <<'PY'
+import json, math, sqlite3, sys
+work = sys.argv[1]
+rows = [json.loads(line) for line in open(work + "/r1/metrics.jsonl")]
+assert len(rows) == 16, len(rows)
+rates = [0, 2e-5 / 2] + [2e-5 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * i / 14))) for i in range(14)]
+assert all(abs(row["learning_rate"] - rate) < 1e-12 for row, rate in zip(rows, rates)), rows
+assert "rewards/tag_count/mean" in rows[0] and "kl" in rows[0]
+log = open(work + "/log").read()
+for line in ("dataset_config", "callbacks, benchmarks: not needed here", "nothing is measured"):
+    assert line in log, (line, log)
+template = open(work + "/r1/checkpoint-16/whet_template.txt").read()
+assert template.startswith("<|im_start|>system\nYou first think") and "<answer>\n...\n</answer><|im_end|>" in template
+PY
+check "open-r1's recipe: its rate, its rewards, its system message, a reason for each key that is not needed" $?
+
+# A longer one of TRL's keys, with the model and the data that the test has in place of the hub's.
 "$whet" train tests/cases/trl_grpo.yaml --model_name_or_path tests/goldens/tiny-llama --dataset_name "$work/data.jsonl" \
     --output_dir "$work/trl" "${template[@]}" --max_steps 1 --per_device_train_batch_size 8 \
     --max_completion_length 10 --max_prompt_length 64 </dev/null >"$work/log" 2>&1
-check "TRL's recipe, unchanged but for what is on a hub and for its size" $?
+check "a recipe of TRL's keys, unchanged but for what is on a hub and for its size" $?
 python3 - "$work" <<'PY'
 import json, sys
 log = open(sys.argv[1] + "/log").read()
@@ -61,7 +107,7 @@ row = json.loads(open(sys.argv[1] + "/trl/metrics.jsonl").readline())
 for name in ("rewards/math/mean", "rewards/think_format/mean", "rewards/soft_overlong/mean", "kl", "clip_ratio/low_mean"):
     assert name in row, name
 PY
-check "TRL's recipe: its rewards, its KL, and a reason for each key that is not needed" $?
+check "that recipe: its rewards, its KL, and a reason for each key that is not needed" $?
 
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

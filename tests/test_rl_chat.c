@@ -100,7 +100,7 @@ static void test_plain(void **state) {
     assert_true(out.plain[1].end - out.plain[1].begin == 10 &&
                 memcmp(out.text.p + out.plain[1].begin, "<|im_end|>", 10) == 0);
     chat_text_free(&out);
-    char *text = chat_prompt_template(chat, &err);
+    char *text = chat_prompt_template(chat, NULL, &err);
     assert_string_equal(text, "<|im_start|>user\n{problem}<|im_end|>\n<|im_start|>assistant\n");
     free(text);
     chat_close(chat);
@@ -153,7 +153,7 @@ static void test_damaged(void **state) {
             if (rng_below(&rng, 3) == 0) bad[rng_below(&rng, n)] = 0;
             Err err = {0};
             Chat *chat = chat_open(bad, "<s>", "</s>", &err);
-            char *text = chat ? chat_prompt_template(chat, &err) : NULL;
+            char *text = chat ? chat_prompt_template(chat, NULL, &err) : NULL;
             known += text != NULL;
             assert_true(text || err.msg[0]);
             free(text);

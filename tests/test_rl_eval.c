@@ -96,7 +96,7 @@ static void test_conversation(void **state) {
     PromptForm form;
     const char *talk = "[{\"role\":\"system\",\"content\":\"Be brief.\"},{\"role\":\"user\",\"content\":\"a\"},"
                        "{\"role\":\"assistant\",\"content\":\"b\"},{\"role\":\"user\",\"content\":\"c\"}]";
-    assert_true(model_prompt_form(&model, NULL, &form, &err) && form.chat);
+    assert_true(model_prompt_form(&model, &(PromptAsk){0}, &form, &err) && form.chat);
     assert_true(prompt_make(&prompt, model.tok, &form, talk, &err));
     assert_ids(model.tok, &prompt,
                "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
@@ -106,11 +106,29 @@ static void test_conversation(void **state) {
     assert_true(prompt_make(&prompt, model.tok, &form, hostile, &err));
     assert_int_equal(count_id(&prompt, tokenizer_find(model.tok, "<|im_end|>")), 2);
     /* the template that a checkpoint carries is the format's own: conversations go on */
-    assert_true(model_prompt_form(&model, CHAT, &form, &err) && form.chat);
-    assert_true(model_prompt_form(&model, "Q: {problem}", &form, &err) && !form.chat);
+    assert_true(model_prompt_form(&model, &(PromptAsk){.text = CHAT}, &form, &err) && form.chat);
+    assert_true(model_prompt_form(&model, &(PromptAsk){.text = "Q: {problem}"}, &form, &err) && !form.chat);
     assert_false(prompt_make(&prompt, model.tok, &form, talk, &err));
     assert_non_null(strstr(err.msg, "a conversation of 4 messages"));
     assert_true(prompt_make(&prompt, model.tok, &form, "[{\"role\":\"nothing\"}]", &err)); /* a text like others */
+    /* a system message goes before problems, and before conversations that have none */
+    assert_true(model_prompt_form(&model, &(PromptAsk){.system = "Think."}, &form, &err) && form.chat);
+    assert_true(prompt_make(&prompt, model.tok, &form, "c", &err));
+    assert_ids(model.tok, &prompt,
+               "<|im_start|>system\nThink.<|im_end|>\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n");
+    const char *asked = "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\"},"
+                        "{\"role\":\"user\",\"content\":\"c\"}]";
+    assert_true(prompt_make(&prompt, model.tok, &form, asked, &err));
+    assert_ids(model.tok, &prompt,
+               "<|im_start|>system\nThink.<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+               "b<|im_end|>\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n");
+    assert_true(prompt_make(&prompt, model.tok, &form, talk, &err)); /* it has its own */
+    assert_non_null(strstr(prompt.text.p, "Be brief."));
+    assert_null(strstr(prompt.text.p, "Think."));
+    assert_true(
+        model_prompt_form(&model, &(PromptAsk){.chat_template = "<｜User｜><｜Assistant｜>"}, &form, &err));
+    assert_non_null(strstr(form.text, "<｜User｜>{problem}<｜Assistant｜>"));
+    assert_false(model_prompt_form(&model, &(PromptAsk){.chat_template = "{{ x }}"}, &form, &err));
     prompt_free(&prompt);
     model_close(&model);
 }

@@ -188,7 +188,18 @@ static void test_contradictions(void **state) {
     refused("reward_funcs: [math, math]\n", NULL, "names math twice");
     refused("reward_weights: [0]\n", NULL, "are all 0");
     refused("reward_funcs: [accuracy, math]\n", NULL, "names math twice");
-    refused("eval_steps: 5\n", NULL, "nothing to measure on");
+    refused("save_steps: 7.5\n", NULL, "save_steps 7.5 must be whole, or a share below 1");
+    refused("lr_scheduler_type: cosine_with_min_lr\n", NULL, "wants one of min_lr and min_lr_rate");
+    refused("lr_scheduler_type: cosine_with_min_lr\nmin_lr: 1e-7\nmin_lr_rate: 0.1\n", NULL, "wants one of");
+    refused("lr_scheduler_type: cosine_with_min_lr\nmin_lr: 1e-3\n", NULL, "min_lr 0.001 is above learning_rate");
+    refused("lr_scheduler_kwargs: {learning_rate: 1}\n", NULL,
+            "r.yaml, line 4: lr_scheduler_kwargs has no key learning_rate");
+    refused("lr_scheduler_kwargs:\n  lr_end: 0\n", NULL, "line 5: lr_scheduler_kwargs has no key lr_end");
+    refused("lr_scheduler_kwargs: 3\n", NULL, "wants keys of its own");
+    refused(NULL, "--lr_scheduler_kwargs min_lr",
+            "--lr_scheduler_kwargs: lr_scheduler_kwargs wants keys of its own");
+    refused("system_prompt: s\nprompt_template: '{problem}'\n", NULL,
+            "prompt_template and system_prompt contradict");
     refused("num_generations_eval: 4\n", NULL, "the same answer 4 times");
     refused("prompt_template: solve this\n", NULL, "prompt_template: the prompt template has no {problem}");
     refused("stop_strings: ['']\n", NULL, "stop_strings has an empty text");
@@ -235,6 +246,19 @@ static void test_what_follows(void **state) {
     recipe_free(&r);
     r = load_good("max_steps: 7\n", NULL);
     assert_int_equal(recipe_updates(&r, 1), 7);
+    recipe_free(&r);
+    r = load_good(
+        "save_steps: 0.1\nlr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs:\n  min_lr_rate: 0.1\n"
+        "nproc_per_node: 4\n",
+        "--lr_scheduler_kwargs {\"num_cycles\":1.5}");
+    assert_true(r.min_lr_rate == 0.1 && r.num_cycles == 1.5);
+    assert_int_equal(r.num_processes, 4);
+    assert_int_equal(recipe_every(r.save_steps, 101), 11); /* rounded up, as in transformers */
+    assert_int_equal(recipe_every(r.eval_steps, 101), 0);
+    assert_int_equal(recipe_every(1, 101), 1);
+    recipe_free(&r);
+    r = load_good("eval_steps: 5\n", NULL);
+    assert_non_null(strstr(r.notes.at[0], "nothing is measured"));
     recipe_free(&r);
     r = load_good(NULL, "--dataset_name generate:sums:held=7,3,4"); /* measured on what it holds out */
     assert_string_equal(r.eval_dataset_name, r.dataset_name);
@@ -300,6 +324,9 @@ static void round_trip(const char *yaml, const char *flags) {
 static void test_printing(void **state) {
     (void)state;
     round_trip(NULL, NULL);
+    round_trip("lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 1e-7}\nsave_steps: 0.25\n"
+               "system_prompt: \"a\\n<think>\"\n",
+               NULL);
     round_trip("prompt_template: \"<|u|>\\n{problem}\\u001b \\\"x\\\" \\xe9 # no comment\"\nstop_strings: ['a: "
                "b', '\\']\n"
                "learning_rate: 3.3333333333333335e-7\nmax_memory: 3G\n",

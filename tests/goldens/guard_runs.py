@@ -13,6 +13,7 @@ NAMES = ["frac_reward_zero_std", "completions/clipped_ratio", "completions/eos_r
 def reward(name, row):
     text, numbers = row["completion"], re.findall(r"\d+", row["completion"])
     return {"numbers": min(len(set(numbers)), 10) / 10,       # lists numbers
+            "plain": float(not numbers) * min(len(text), 60) / 60,  # says nothing about the problem
             "long": min(row["n_tokens"], 32) / 32,            # never ends
             "words": min(len(text.split()), 24) / 24,
             "other": float(numbers[-1:] != [row["answer"]])}[name]  # pays for being wrong
@@ -48,9 +49,11 @@ runs = {}
 runs["set-healthy"] = run("set-healthy", model, "--seed", "11", "--max_steps", "40", "--per_device_train_batch_size", "64")
 good = f"{folder}/set-healthy/checkpoint-40"
 runs["set-numbers"] = run("set-numbers", good, *hack("numbers", "21"))
+runs["set-plain"] = run("set-plain", good, *hack("plain", "22"))
 runs["set-long"] = run("set-long", good, *hack("long", "23"))
 runs["set-other"] = run("set-other", good, *hack("other", "24", 12))
 runs["try-healthy"] = run("try-healthy", model, "--seed", "12", "--max_steps", "40")
+runs["try-rate"] = run("try-rate", good, "--seed", "35", "--max_steps", "24", "--learning_rate", "3e-4")  # far too high
 runs["try-words"] = run("try-words", good, *hack("words", "33", 14))
 runs["try-other"] = run("try-other", good, *hack("other", "34", 8, "3e-5"))
 with open(out, "w") as file:
