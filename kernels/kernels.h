@@ -60,11 +60,13 @@ typedef struct {
 
 Dev *dev_open(const DevConf *conf, Err *err);
 void dev_close(Dev *dev);
-const char *
-dev_path(const Dev *dev); /* the path taken, e.g. "avx512_bf16": results are bit-equal only on the same one */
+const char *dev_path(const Dev *dev); /* the path taken, e.g. "avx512_bf16" */
 const char *dev_name(const Dev *dev); /* "cpu", or the GPU's name */
 int dev_threads(const Dev *dev);      /* of the CPU; 1 elsewhere */
-int dev_paths(const char *names[8]); /* the CPU paths that this machine can take */
+int dev_paths(const char *names[8]);  /* the CPU paths that this machine can take */
+/* Whether two paths give the same bits in this type: a path and itself; plain, avx2 and avx512; amx and amx_plain; in
+ * K_REAL all of the CPU's. */
+bool dev_same_bits(const char *path, const char *other, DType type);
 
 /* Bytes now allocated, and the most that ever were. A limit other than 0 makes a larger allocation fail. */
 size_t dev_bytes(const Dev *dev);

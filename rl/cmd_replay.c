@@ -16,7 +16,7 @@ static const char usage[] =
 int cmd_replay(int argc, char **argv) {
     long step = 0, threads = 0;
     int64_t memory = 0;
-    const char *model = NULL, *data = NULL;
+    const char *model = NULL, *data = NULL, *path = NULL;
     bool sampling = true;
     Arena arena = {0};
     const Option table[] = {
@@ -24,6 +24,8 @@ int cmd_replay(int argc, char **argv) {
         {"sampling", KEY_SWITCH, &sampling, 0, 0, "sample and judge the step's answers anew (--no_sampling: not)"},
         {"model", KEY_TEXT, &model, 0, 0, "where the model lies that the run began with, if not where it lay"},
         {"data", KEY_TEXT, &data, 0, 0, "where the data set lies, if not where it lay"},
+        {"cpu_path", KEY_TEXT, &path, 0, 0,
+         "instruction set; default: the run's, or one with its bits; on others numbers are compared loosely"},
         {"threads", KEY_WHOLE, &threads, 0, 256, "0: as many as cores"},
         {"max_memory", KEY_BYTES, &memory, 0, 0, "most bytes to take (8G, 500M), of those that are free"},
     };
@@ -41,7 +43,7 @@ int cmd_replay(int argc, char **argv) {
     if (model) past.recipe.model_name_or_path = model;
     if (data) past.recipe.dataset_name = data;
     past.recipe.threads = threads, past.recipe.max_memory = memory;
-    if (!replay(&past, step, sampling, stdout, &fits, &err)) die("replay: %s", err.msg);
+    if (!replay(&past, step, path, sampling, stdout, &fits, &err)) die("replay: %s", err.msg);
     past_close(&past);
     arena_free(&arena);
     return fits ? 0 : 1;

@@ -16,10 +16,11 @@ typedef struct {
     FILE *out;
     long wanted; /* the step that was asked for */
     bool sample;
-    bool same_path;
+    bool same_path; /* the bits of all steps so far can be had here */
+    bool path_said;
     int faults, values_off;
-    double logp_diff; /* on another path: how far apart */
-    long compared;    /* samples */
+    double logp_diff;       /* on another path: how far apart */
+    long compared, numbers; /* samples, and metrics of steps */
 } Replay;
 
 /* ---- faults ------------------------------------------------------------------------------------------------- */
@@ -158,11 +159,50 @@ static bool sampled_again(Replay *replay, Trainer *t, long step, Err *err) {
     return good;
 }
 
+/* ---- instruction sets ----------------------------------------------------------------------------------------
+ */
+
+/* The instruction set that the step was computed on, where this machine has it; else one that gives the same bits,
+ * else the best one. */
+static bool path_choose(Past *past, long step, Err *err) {
+    const char *names[8];
+    DType type = strcmp(past->recipe.dtype, "float32") == 0 ? K_REAL : K_BF16;
+    StoreStep row;
+    if (!store_step_read(past->store, past->run.id, step, &row, err)) return false;
+    past->recipe.cpu_path = "auto";
+    for (int n = dev_paths(names), i = 0; i < n; i++)
+        if (dev_same_bits(names[i], row.path, type) && strcmp(past->recipe.cpu_path, row.path) != 0)
+            past->recipe.cpu_path = names[i];
+    if (strcmp(past->recipe.cpu_path, "auto") != 0) past->recipe.device = "cpu";
+    store_step_free(&row);
+    return true;
+}
+
+/* Whether the step's bits can be had here, as those of all before it. */
+static void path_check(Replay *replay, const Trainer *t, long step) {
+    const char *here = dev_path(t->model.dev), *there = t->stored.path;
+    if (!replay->same_path || strcmp(here, there) == 0) return;
+    replay->same_path = path_fits(t, there);
+    if (!replay->same_path)
+        fprintf(replay->out,
+                "step %ld was computed on path %s and this is %s, which rounds otherwise: numbers are compared "
+                "loosely, bits not; %s%s\n",
+                step, there, here,
+                strncmp(there, "cuda", 4) == 0 ? "its GPU has them" : "they can be had with --cpu_path ",
+                strncmp(there, "cuda", 4) == 0 ? ""
+                : strcmp(there, "amx") == 0    ? "amx_plain"
+                                               : there);
+    else if (!replay->path_said)
+        fprintf(replay->out, "step %ld was computed on path %s, whose bits %s has, too\n", step, there, here);
+    replay->path_said = true;
+}
+
 /* ---- the trainer's calls ------------------------------------------------------------------------------------ */
 
 static bool before(void *self, Trainer *t, long step, const BatchGroup *groups, int n, Err *err) {
     Replay *replay = self;
     Arena arena = {0};
+    path_check(replay, t, step);
     int faults = replay->faults;
     double weight = t->objective.kl_reward;
     double *kl = arena_alloc(&arena, (size_t)n * (size_t)t->recipe->num_generations, sizeof *kl);
@@ -205,10 +245,11 @@ static bool before(void *self, Trainer *t, long step, const BatchGroup *groups, 
     return good;
 }
 
-static double metric_of(const StoreStep *row, const char *name) {
+/* NULL: the run did not store it, as its whet did not know it. */
+static const double *metric_of(const StoreStep *row, const char *name) {
     for (int i = 0; i < row->n_metrics; i++)
-        if (strcmp(row->metrics[i].name, name) == 0) return row->metrics[i].value;
-    return NAN;
+        if (strcmp(row->metrics[i].name, name) == 0) return &row->metrics[i].value;
+    return NULL;
 }
 
 static bool same_number(const Replay *replay, double a, double b) {
@@ -221,18 +262,22 @@ static bool after(void *self, Trainer *t, long step, const StoreNumber *metrics,
     Replay *replay = self;
     StoreStep row;
     if (!store_step_read(t->store, t->run.id, step, &row, err)) return false;
-    int off = 0;
+    int off = 0, numbers = 0;
     Buf line = {0}, others = {0};
     for (int i = 0; i < n; i++) {
-        double stored = metric_of(&row, metrics[i].name);
-        bool good = same_number(replay, stored, metrics[i].value), main = false;
-        for (int k = 0; k < 2; k++) main = main || strcmp(metrics[i].name, shown[k]) == 0;
+        const char *name = metrics[i].name;
+        const double *stored = metric_of(&row, name), now = metrics[i].value;
+        if (!stored) continue;
+        numbers++;
+        /* Here the sampler was another path. */
+        bool skipped = !replay->same_path && strncmp(name, "sampling/", 9) == 0, main = false;
+        bool good = skipped || same_number(replay, *stored, now);
+        for (int k = 0; k < 2; k++) main = main || strcmp(name, shown[k]) == 0;
         off += !good;
-        if (main && good) buf_format(&line, "%s %.9g as stored, ", metrics[i].name, stored);
-        if (main && !good)
-            buf_format(&line, "%s %.9g where %.9g is stored, ", metrics[i].name, metrics[i].value, stored);
+        if (main && *stored == now) buf_format(&line, "%s %.9g as stored, ", name, now);
+        if (main && *stored != now) buf_format(&line, "%s %.9g where %.9g is stored, ", name, now, *stored);
         if (!main && !good && others.n < 200)
-            buf_format(&others, "\n  %s %.9g where %.9g is stored", metrics[i].name, metrics[i].value, stored);
+            buf_format(&others, "\n  %s %.9g where %.9g is stored", name, now, *stored);
     }
     uint64_t weights = t->state.weight_hash, moments = moments_hash(t->model.policy, t->learner);
     bool hashes = weights == row.weight_hash && moments == row.moment_hash;
@@ -243,7 +288,10 @@ static bool after(void *self, Trainer *t, long step, const StoreNumber *metrics,
     else
         buf_format(&line, "weights %016" PRIx64 " where %016" PRIx64 " is stored, moments %s", weights,
                    row.weight_hash, moments == row.moment_hash ? "as stored" : "others");
+    if (numbers < n && replay->same_path)
+        buf_format(&line, " (%d of %d numbers: its whet stored no others)", numbers, n);
     fprintf(replay->out, "step %ld: %s%s\n", step, line.p, others.p ? others.p : "");
+    replay->numbers += numbers;
     replay->values_off += off + (!hashes && replay->same_path);
     buf_free(&line);
     buf_free(&others);
@@ -253,20 +301,7 @@ static bool after(void *self, Trainer *t, long step, const StoreNumber *metrics,
 
 /* ---- the whole ---------------------------------------------------------------------------------------------- */
 
-/* The run's instruction set where this machine has it; else the best one, which gives other bits. */
-static void path_choose(Past *past) {
-    DevConf conf = {.device = past->recipe.device, .path = past->run.path, .threads = 1};
-    Err err = {0};
-    Dev *dev = dev_open(&conf, &err);
-    if (dev) dev_close(dev);
-    past->recipe.cpu_path = dev ? past->run.path : "auto";
-}
-
 static bool walk(Replay *replay, Trainer *t, long step, Err *err) {
-    replay->same_path = t->same_path;
-    if (!t->same_path)
-        fprintf(replay->out, "the run was computed as %s and this is %s: numbers are compared loosely, bits not\n",
-                t->run.path, dev_path(t->model.dev));
     for (long s = t->state.step + 1; s <= step; s++) {
         if (!train_step(t, s, err)) return false;
         if (replay->faults || replay->values_off) break; /* what follows was learnt from it */
@@ -274,11 +309,15 @@ static bool walk(Replay *replay, Trainer *t, long step, Err *err) {
     return true;
 }
 
-bool replay(Past *past, long step, bool sample, FILE *out, bool *fits, Err *err) {
-    Replay state = {.out = out, .wanted = step, .sample = sample};
+bool replay(Past *past, long step, const char *path, bool sample, FILE *out, bool *fits, Err *err) {
+    Replay state = {.out = out, .wanted = step, .sample = sample, .same_path = true};
     const Audit audit = {.self = &state, .sample = sample, .before = before, .after = after};
     char *checkpoint = checkpoint_before(past->folder, step - 1);
-    path_choose(past);
+    if (!path && !path_choose(past, step, err)) {
+        free(checkpoint);
+        return false;
+    }
+    if (path) past->recipe.cpu_path = path, past->recipe.device = "cpu";
     past->recipe.slots = past->recipe.slots > 0 ? past->recipe.slots : 64;
     fprintf(out, "replaying %s to step %ld from %s\n", past->folder, step,
             checkpoint ? checkpoint : past->recipe.model_name_or_path);
@@ -293,9 +332,17 @@ bool replay(Past *past, long step, bool sample, FILE *out, bool *fits, Err *err)
     if (!good) return false;
     *fits = state.faults == 0 && state.values_off == 0;
     if (state.faults > FAULTS_SHOWN) fprintf(out, "(%d more)\n", state.faults - FAULTS_SHOWN);
+    const char *way = state.same_path ? "" : ", loosely";
     if (*fits)
-        fprintf(out, "step %ld agrees: %ld answers compared, log-probabilities differ by at most %g\n", step,
-                state.compared, state.logp_diff);
+        fprintf(
+            out,
+            "step %ld agrees%s: %ld answers and %ld numbers compared, log-probabilities differ by at most %g\n",
+            step, way, state.compared, state.numbers, state.logp_diff);
+    else if (!state.faults && !state.same_path)
+        fprintf(out,
+                "step %ld does not agree%s: the other instruction set rounds too differently, or the store was "
+                "changed\n",
+                reached, way);
     else
         fprintf(out, "step %ld does not agree: %s\n", reached,
                 state.faults

@@ -36,13 +36,17 @@ uint64_t round_key(const Recipe *r, long step) {
     return rng_mix(rng_mix((uint64_t)r->seed, 0x73616d706c65), (uint64_t)step);
 }
 
+bool path_fits(const Trainer *t, const char *path) {
+    return path && dev_same_bits(path, dev_path(t->model.dev), t->model.type);
+}
+
 /* Whether the present weights are those that the store knows, and this path is the one that they came from: then
  * what the store holds of the steps that follow is what will be computed again. */
 static bool same_run(Trainer *t, const char *path, bool *same, Err *err) {
     uint64_t hash;
     *same = false;
     if (!store_weights_after(t->store, t->run.id, t->state.step, &hash, err)) return false;
-    *same = hash == t->state.weight_hash && path && strcmp(path, dev_path(t->model.dev)) == 0;
+    *same = hash == t->state.weight_hash && path_fits(t, path);
     return true;
 }
 
@@ -302,7 +306,7 @@ static bool same_weights(Trainer *t, long step, bool same, Err *err) {
     const StoreStep *row = step == t->round ? &t->stored : &stored;
     if (step != t->round && !store_step_read(t->store, t->run.id, step, &stored, err)) return false;
     uint64_t hash = row->weight_hash, moments = row->moment_hash;
-    same = same && strcmp(row->path, dev_path(t->model.dev)) == 0;
+    same = same && path_fits(t, row->path);
     store_step_free(&stored);
     if (hash == t->state.weight_hash && moments == moments_hash(t->model.policy, t->learner)) return true;
     if (!same) {

@@ -206,7 +206,7 @@ static bool open_store(Trainer *t, bool from_checkpoint, Err *err) {
         if (!store_run_begin(t->store, &t->run, err)) return false;
     }
     if (!store_step_last(t->store, t->run.id, &t->stored_last, err)) return false;
-    t->same_path = strcmp(from_checkpoint ? t->state.path : t->run.path, path) == 0;
+    t->same_path = path_fits(t, from_checkpoint ? t->state.path : t->run.path);
     snprintf(t->state.path, sizeof t->state.path, "%s", path);
     t->state.weight_hash = hash;
     return store_attempt_begin(t->store, t->run.id, t->state.step, path, WHET_VERSION, dev_threads(t->model.dev),
@@ -294,7 +294,7 @@ Trainer *train_open_audit(const Recipe *r, const char *checkpoint, Store *store,
         return NULL;
     }
     t->state.weight_hash = hash;
-    t->same_path = strcmp(dev_path(t->model.dev), run->path) == 0;
+    t->same_path = path_fits(t, run->path);
     t->report = report_open(out, t->steps);
     t->collector = (Collector){.recipe = r,
                                .tok = t->model.tok,

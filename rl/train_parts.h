@@ -111,6 +111,8 @@ AdvantageIn rewards_of(const Objective *objective, const Recipe *recipe, const S
 bool from_open(Trainer *trainer, Err *err);
 bool from_round(Trainer *trainer, int groups, Err *err); /* in place of sampling */
 void from_round_free(Trainer *trainer);
+/* Whether what was computed on this path has the bits that are computed here; NULL: not known. */
+bool path_fits(const Trainer *trainer, const char *path);
 /* One step; those that the store holds are learnt again from it. */
 bool train_step(Trainer *trainer, long step, Err *err);
 /* Opens the run that `store` holds (which the trainer then owns) to learn stored steps again before the eyes of

@@ -79,6 +79,27 @@ altered 'db.execute("UPDATE samples SET text = text || 1 WHERE id = 108")'
 ends 1 "one text" '^step 4: group 1, sample 3 \(id 108\): its text was altered' replay altered --step 4 --no_sampling
 altered 'db.execute("UPDATE advantages SET advantage = advantage + 1 WHERE sample_id = 109")'
 ends 1 "one advantage" '^step 4: group 1, sample 4 \(id 109\): its advantage' replay altered --step 4
+altered 'db.execute("DELETE FROM step_metrics WHERE name IN ('"'completions/eos_ratio', 'rewards/contradiction_ratio'"')")'
+ends 0 "a run of an older whet" '^step 5: .* \([0-9]+ of [0-9]+ numbers: its whet stored no others\)$' replay altered --step 5
+grep -qE '^step 5 agrees: 64 answers and [0-9]+ numbers compared' "$work/out" && ok || bad "an older whet's does not agree"
+# The instruction set: the step's own, or one with its bits; on others numbers are compared loosely.
+for paths in "plain avx512 bits" "avx2 plain bits" "amx amx_plain bits" "amx_plain plain loosely" "plain amx_plain loosely"; do
+    read -r from to how <<<"$paths"
+    for path in "$from" "$to"; do
+        echo x | "$whet" logprob --model "$tiny" --cpu_path "$path" >/dev/null 2>&1 || path=none && [ $path = none ] && break
+    done
+    [ $path = none ] && echo "skipped: $from replayed on $to: this machine lacks one of them" && continue
+    train path --cpu_path "$from" --save_steps 1 --max_steps 2 --overwrite_output_dir && ok || bad "a run on $from"
+    ends 0 "its own path" '^step 2 agrees: 32 answers and [0-9]+ numbers compared, log-probabilities differ by at most 0$' replay path
+    if [ "$how" = bits ]; then
+        ends 0 "$from on $to" "^step 2 was computed on path $from, whose bits $to has, too" replay path --cpu_path "$to"
+        grep -q '^step 2 agrees: .* at most 0$' "$work/out" && ok || bad "$from on $to"
+    else
+        ends 0 "$from on $to" "^step 2 was computed on path $from and this is $to, .*--cpu_path $from" replay path --cpu_path "$to"
+        grep -q '^step 2 agrees, loosely: .* at most [0-9.e-]*[1-9]' "$work/out" && ok || bad "$from on $to"
+    fi
+done
+ends 1 "an unknown path" 'cpu_path mmx' replay run --cpu_path mmx
 altered 'db.execute("UPDATE step_metrics SET value = value + 1e-9 WHERE step = 5 AND name = '"'grad_norm'"'")'
 ends 1 "one metric" '^step 5: .*grad_norm .* where .* is stored' replay altered --step 5
 altered 'db.execute("UPDATE steps SET moment_hash = '"'0000000000000000'"' WHERE step = 5")'

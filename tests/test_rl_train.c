@@ -384,10 +384,7 @@ static void test_no_difference(void **state) {
  * Stopped there again, it goes on to the same end, and back on the first path, too. */
 static void test_other_path(void **state) {
     (void)state;
-    const char *paths[8];
-    int n = dev_paths(paths);
-    if (n < 2) skip();
-    Run first = {"moved", {"--cpu_path", paths[0], NULL}}, second = {"moved", {"--cpu_path", paths[n - 1], NULL}};
+    Run first = {"moved", {"--cpu_path", "plain", NULL}}, second = {"moved", {"--cpu_path", "amx_plain", NULL}};
     run_whole(&first);
     drop_checkpoints("moved", 3);
     bool finished = false;

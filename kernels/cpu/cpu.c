@@ -142,11 +142,8 @@ static bool has_amx(void) {
 static const Path paths[] = {
     {&cpu_plain_ops, always},
 #ifndef WHET_DOUBLE
-    {&cpu_amx_plain_ops, always},
-    {&cpu_avx2_ops, has_avx2},
-    {&cpu_avx512_ops, has_avx512},
-    {&cpu_dot_ops, has_dot},
-    {&cpu_amx_ops, has_amx},
+    {&cpu_amx_plain_ops, always}, {&cpu_avx2_ops, has_avx2}, {&cpu_avx512_ops, has_avx512},
+    {&cpu_dot_ops, has_dot},      {&cpu_amx_ops, has_amx},
 #endif
 };
 enum { N_PATHS = sizeof paths / sizeof paths[0] };
@@ -156,6 +153,20 @@ int dev_paths(const char *names[8]) {
     for (int i = 0; i < N_PATHS; i++)
         if (paths[i].here()) names[n++] = paths[i].ops->name;
     return n;
+}
+
+/* What its products of bf16 sum like; -1: no path of the CPU. */
+static int arithmetic(const char *path) {
+    static const char *const names[] = {"plain", "avx2", "avx512", "avx512_bf16", "amx", "amx_plain"};
+    static const int of[] = {0, 0, 0, 1, 2, 2};
+    for (int i = 0; i < 6; i++)
+        if (strcmp(path, names[i]) == 0) return of[i];
+    return -1;
+}
+
+bool dev_same_bits(const char *path, const char *other, DType type) {
+    int a = arithmetic(path), b = arithmetic(other);
+    return strcmp(path, other) == 0 || (a >= 0 && b >= 0 && (a == b || type == K_REAL));
 }
 
 /* BF16 dot products are twice as fast as fp32 on AMD's cores from Zen 4 on, and half as fast on Intel's: there the
