@@ -222,27 +222,53 @@ size_t k_mat_bytes(const Dev *dev, int n, int k, DType type, bool with_back) {
     return elements * dtype_size(type);
 }
 
-/* A packed copy as rows of 32 elements: the count may pass what one row can number. */
-static Ten packed_new(Dev *dev, int n, int k, DType type, Err *err) {
-    return k_new(dev, (int)(dev->ops->mat_elements(n, k) / 32), 32, type, err);
+/* A copy's rows of 32 elements: their count may pass what one row can number. */
+static int packed_rows(const Dev *dev, int n, int k) { return (int)(dev->ops->mat_elements(n, k) / 32); }
+
+bool k_mats_new(Dev *dev, MatHome *home, Mat *const *mats, const bool *with_back, int n, DType type, Err *err) {
+    int64_t fwd = 0, back = 0;
+    const bool one_copy = dev->ops->one_copy;
+    for (int i = 0; i < n; i++) {
+        CHECK(mats[i]->n > 0 && mats[i]->k > 0, "%d x %d", mats[i]->n, mats[i]->k);
+        fwd += packed_rows(dev, mats[i]->n, mats[i]->k);
+        if (with_back[i] && !one_copy) back += packed_rows(dev, mats[i]->k, mats[i]->n);
+    }
+    CHECK(fwd <= INT32_MAX && back <= INT32_MAX, "%lld rows of 32 weights", (long long)fwd);
+    *home = (MatHome){.fwd = k_new(dev, (int)fwd, 32, type, err)};
+    if (home->fwd.p && back) home->back = k_new(dev, (int)back, 32, type, err);
+    if (!home->fwd.p || (back && !home->back.p)) {
+        k_mats_free(dev, home);
+        return false;
+    }
+    int fwd_at = 0, back_at = 0;
+    for (int i = 0; i < n; i++) {
+        Mat *mat = mats[i];
+        int rows = packed_rows(dev, mat->n, mat->k), rows_back = packed_rows(dev, mat->k, mat->n);
+        *mat = (Mat){.n = mat->n, .k = mat->k, .type = type, .fwd = ten_rows(home->fwd, fwd_at, rows)};
+        fwd_at += rows;
+        if (!with_back[i]) continue;
+        mat->back = one_copy ? mat->fwd : ten_rows(home->back, back_at, rows_back);
+        if (!one_copy) back_at += rows_back;
+    }
+    return true;
+}
+
+void k_mats_free(Dev *dev, MatHome *home) {
+    k_free(dev, &home->fwd);
+    k_free(dev, &home->back);
 }
 
 Mat k_mat_new(Dev *dev, int n, int k, DType type, bool with_back, Err *err) {
-    CHECK(n > 0 && k > 0, "%d x %d", n, k);
-    Mat mat = {.n = n, .k = k, .type = type};
-    mat.fwd = packed_new(dev, n, k, type, err);
-    if (mat.fwd.p && with_back && dev->ops->one_copy) mat.back = mat.fwd;
-    if (mat.fwd.p && with_back && !dev->ops->one_copy) {
-        mat.back = packed_new(dev, k, n, type, err);
-        if (!mat.back.p) k_free(dev, &mat.fwd);
-    }
+    Mat mat = {.n = n, .k = k};
+    MatHome home;
+    if (!k_mats_new(dev, &home, (Mat *[]){&mat}, &with_back, 1, type, err)) mat.fwd = mat.back = TEN_NONE;
     return mat;
 }
 
 void k_mat_free(Dev *dev, Mat *mat) {
     if (dev->ops->one_copy) mat->back = TEN_NONE;
-    k_free(dev, &mat->fwd);
-    k_free(dev, &mat->back);
+    k_mats_free(dev, &(MatHome){mat->fwd, mat->back});
+    mat->fwd = mat->back = TEN_NONE;
 }
 
 void k_mat_pack(Dev *dev, Mat *mat, Ten w, int row0) {

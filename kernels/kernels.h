@@ -99,9 +99,9 @@ void k_scale(Dev *dev, Ten y, Ten x, real s); /* y = s x; otherwise as k_copy; y
 void k_sync(Dev *dev);
 
 /* ---- weight matrices ----
- * W[N, K], kept
- * in the compute type and in the format that the back's products want: the forward's copy and, for training, the
- * one that k_matmul_dx wants. */
+ * W[N, K], kept in the compute type and in the format that the back's products want: the forward's copy and, for
+ * training, the one that k_matmul_dx wants. A model's matrices lie side by side in the order of their use: what
+ * reads ahead reads on, and huge pages hold small ones too. */
 
 typedef struct {
     int n, k;
@@ -110,7 +110,16 @@ typedef struct {
 } Mat;
 
 size_t k_mat_bytes(const Dev *dev, int n, int k, DType type, bool with_back); /* for the memory plan */
-Mat k_mat_new(Dev *dev, int n, int k, DType type, bool with_back, Err *err);  /* zeroed; fwd.p NULL on failure */
+
+typedef struct {
+    Ten fwd, back; /* all matrices' copies; back is TEN_NONE where the back needs none */
+} MatHome;
+
+/* Memory for n matrices, whose n and k are given; zeroed. On failure false with err, and home is empty. */
+bool k_mats_new(Dev *dev, MatHome *home, Mat *const *mats, const bool *with_back, int n, DType type, Err *err);
+void k_mats_free(Dev *dev, MatHome *home);
+/* One matrix that owns its memory; fwd.p is NULL on failure. */
+Mat k_mat_new(Dev *dev, int n, int k, DType type, bool with_back, Err *err);
 void k_mat_free(Dev *dev, Mat *mat);
 void k_mat_pack(Dev *dev, Mat *mat, Ten w, int row0); /* w[R, K] K_REAL becomes rows row0 .. row0+R-1 */
 

@@ -297,17 +297,24 @@ static bool make_ones(Policy *policy, Err *err) {
     return true;
 }
 
-static bool policy_memory(Policy *policy, const PolicyConf *conf, Err *err) {
-    Dev *dev = policy->dev;
-    int n, k;
-    bool back;
-    Mat *mat;
+static bool matrices_memory(Policy *policy, const PolicyConf *conf, Err *err) {
+    int n_mats = 0, most = 2 + 12 * policy->conf.n_layers, n, k;
+    Mat **mats = MEM_ARRAY(Mat *, most), *mat;
+    bool *with_back = MEM_ARRAY(bool, most), back;
     for (int i = 0; (mat = policy_mat(policy, i, conf->train, &n, &k, &back)) != NULL; i++) {
         if (!n) continue;
-        *mat = k_mat_new(dev, n, k, conf->type, back, err);
-        if (!mat->fwd.p) return false;
+        mat->n = n, mat->k = k;
+        with_back[n_mats] = back, mats[n_mats++] = mat;
     }
+    bool ok = k_mats_new(policy->dev, &policy->matrices, mats, with_back, n_mats, conf->type, err);
     if (policy->conf.tied) policy->head = policy->embed;
+    free(mats), free(with_back);
+    return ok;
+}
+
+static bool policy_memory(Policy *policy, const PolicyConf *conf, Err *err) {
+    Dev *dev = policy->dev;
+    if (!matrices_memory(policy, conf, err)) return false;
     policy->vectors = k_new(dev, 1, vectors_size(policy), K_REAL, err);
     if (!policy->vectors.p) return false;
     place_vectors(policy);
@@ -327,11 +334,7 @@ static bool policy_memory(Policy *policy, const PolicyConf *conf, Err *err) {
 void policy_close(Policy *policy) {
     if (!policy) return;
     Dev *dev = policy->dev;
-    if (policy->conf.tied) policy->head = (Mat){0};
-    int n, k;
-    bool back;
-    Mat *mat;
-    for (int i = 0; (mat = policy_mat(policy, i, true, &n, &k, &back)) != NULL; i++) k_mat_free(dev, mat);
+    k_mats_free(dev, &policy->matrices);
     k_free(dev, &policy->vectors);
     k_free(dev, &policy->block);
     k_free(dev, &policy->master);

@@ -228,6 +228,7 @@ struct Policy {
     Dev *dev;
     Params params;
     LayerWeights *layers;
+    MatHome matrices;  /* the memory of all of them */
     Mat embed, head;   /* head is a view of embed when tied */
     bool adapters_off; /* forward leaves them out: the base model in the same memory */
     Ten norm;          /* final norm */
