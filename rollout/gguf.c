@@ -441,17 +441,19 @@ bool gguf_texts(const Gguf *gguf, const char *key, View **out, int *n) {
 bool gguf_ints(const Gguf *gguf, const char *key, int32_t **out, int *n) {
     const Pair *pair = pair_find(gguf, key);
     if (!pair || pair->kind != KIND_ARRAY || pair->count > INT_MAX || KIND_BYTES[pair->item] == 0) return false;
-    *n = (int)pair->count;
-    *out = MEM_ARRAY(int32_t, pair->count);
-    for (int i = 0; i < *n; i++) {
+    int count = (int)pair->count;
+    int32_t *values = MEM_ARRAY(int32_t, pair->count);
+    for (int i = 0; i < count; i++) {
         int64_t value;
         if (!int_of(pair->item, pair->bytes.p + (size_t)i * KIND_BYTES[pair->item], &value) || value < INT32_MIN ||
             value > INT32_MAX) {
-            free(*out);
+            free(values);
             return false;
         }
-        (*out)[i] = (int32_t)value;
+        values[i] = (int32_t)value;
     }
+    *out = values;
+    *n = count;
     return true;
 }
 

@@ -1,40 +1,40 @@
 #!/usr/bin/env bash
-# fuzz_files.sh: fuzzes what reads model files (tests/fuzz/fuzz_files.c) with clang's libFuzzer, ASan and UBSan for
-# FUZZ_SECONDS (default 5), from the small models of the tests. What was found stays in build/fuzz-files/.
+# fuzz_files.sh: fuzzes what reads model files (tests/fuzz/fuzz_files.c: a target for each parser) with clang's
+# libFuzzer, ASan and UBSan for FUZZ_SECONDS each (default 2), from the small models of the tests. What was found stays in
+# build/fuzz-files/. Mutants that know the structure of the files: test_rl_mutants.c.
 cd "$(dirname "$0")/.." || exit 1
-seconds=${FUZZ_SECONDS:-5} clang=${CLANG:-clang} out=build/fuzz-files name=fuzz_files
-mkdir -p $out/seeds $out/corpus
+seconds=${FUZZ_SECONDS:-2} clang=${CLANG:-clang} out=build/fuzz-files parsers="GGUF SAFETENSORS CONFIG TOKENIZER CHAT"
+for parser in $parsers; do mkdir -p $out/$parser/seeds $out/$parser/corpus; done
 echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' >$out/probe.c
 if ! $clang -fsanitize=fuzzer $out/probe.c -o $out/probe 2>/dev/null; then
     echo "SKIPPED: clang with libFuzzer is not installed"
-    echo "0 passed, 0 failed, 1 skipped"
+    echo "0 passed, 0 failed, 5 skipped"
     exit 0
 fi
 flags='-std=c11 -D_GNU_SOURCE -O1 -g -I. -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all'
 objects=()
 for source in rollout/{adapter,conf,conf_json,conf_gguf,rope,formats,gguf,gguf_write,model_file,model_save,safetensors,split,stored}.c \
     rollout/{vocabulary,tokenizer,tokenizer_export,tokenizer_gguf,tokenizer_json,tokenizer_save,tokenizer_spm}.c \
-    rl/chat.c kernels/base.c tests/fuzz/fuzz_files.c; do
+    rl/chat.c kernels/base.c; do
     object=$out/$(basename "${source%.c}").o
     objects+=("$object")
     newest=$(ls -t "$source" rollout/*.h rl/chat.h kernels/*.h "$object" 2>/dev/null | head -1)
     [ "$newest" = "$object" ] && continue
     $clang $flags -c -o "$object" "$source" || exit 1
 done
-$clang $flags -fsanitize=fuzzer -o $out/$name "${objects[@]}" -ljansson -lpcre2-8 -lutf8proc -lxxhash -lz -lm || exit 1
-seed() { { printf '%s' "$1"; head -c 200000 "$2"; } >"$out/seeds/$3"; }
-seed g tests/goldens/tiny-spm.gguf gguf-spm
-seed g tests/goldens/tiny.gguf gguf
-seed s tests/goldens/tiny-fp8/model.safetensors safetensors
-seed t tests/goldens/tiny-llama/tokenizer.json tokenizer
-seed t tests/goldens/tokenizer-llama3.json tokenizer-llama3
-seed c tests/goldens/tiny-biased/config.json config
-python3 - $out/seeds <<'PY' || exit 1
+cp tests/goldens/tiny-spm.gguf tests/goldens/tiny.gguf $out/GGUF/seeds/
+cp tests/goldens/tiny-fp8/model.safetensors $out/SAFETENSORS/seeds/
+cp tests/goldens/tiny-llama/tokenizer.json tests/goldens/tokenizer-llama3.json $out/TOKENIZER/seeds/
+cp tests/goldens/tiny-biased/config.json $out/CONFIG/seeds/
+python3 - $out <<'PY' || exit 1
 import gzip, json, struct, sys
 folder = sys.argv[1]
 for case in json.load(gzip.open("tests/goldens/family-goldens.json.gz")): # each family's settings, both spellings
-    with open(f"{folder}/config-{case['name']}", "w") as seed:
-        seed.write("c" + json.dumps(case["config"]))
+    with open(f"{folder}/CONFIG/seeds/{case['name']}", "w") as seed:
+        seed.write(json.dumps(case["config"]))
+for case in json.load(gzip.open("tests/goldens/chat-goldens.json.gz")):
+    with open(f"{folder}/CHAT/seeds/{case['name']}", "w") as seed:
+        seed.write(case["template"])
 # Each family's keys in a GGUF, with an embedding and the factors of rotary tables.
 text = lambda s: struct.pack("<Q", len(s)) + s.encode()
 for arch in "llama qwen2 qwen3 gemma2 gemma3 phi3 smollm3".split():
@@ -57,16 +57,22 @@ for arch in "llama qwen2 qwen3 gemma2 gemma3 phi3 smollm3".split():
         for d in shape: n *= d
         at += (n + 31) // 32 * 32
     head = b"GGUF" + struct.pack("<IQQ", 3, len(shapes), len(keys)) + b"".join(keys) + tensors
-    with open(f"{folder}/gguf-{arch}", "wb") as seed:
-        seed.write(b"g" + head + b"\0" * (-len(head) % 32) + struct.pack("<f", 1.0) * (at // 4))
+    with open(f"{folder}/GGUF/seeds/{arch}", "wb") as seed:
+        seed.write(head + b"\0" * (-len(head) % 32) + struct.pack("<f", 1.0) * (at // 4))
 PY
-printf '%s' 'j{{ bos_token }}{% for m in messages %}<|im_start|>system\nYou.<|im_end|>[INST] <<SYS>> eos_token' >$out/seeds/chat
-if $out/$name -max_total_time="$seconds" -timeout=5 -rss_limit_mb=2048 -max_len=200000 -print_final_stats=1 -verbosity=0 \
-    -artifact_prefix=$out/$name- $out/corpus $out/seeds >$out/$name.log 2>&1; then
-    echo "$name: $(grep -o 'number_of_executed_units: [0-9]*' $out/$name.log), none failed"
-    echo "1 passed, 0 failed"
-else
-    tail -n 60 $out/$name.log
-    echo "0 passed, 1 failed"
-    exit 1
-fi
+passed=0 failed=0
+for parser in $parsers; do
+    name=fuzz_$parser log=$out/$parser.log
+    $clang $flags -DPARSER=$parser -fsanitize=fuzzer -o $out/$name tests/fuzz/fuzz_files.c "${objects[@]}" \
+        -ljansson -lpcre2-8 -lutf8proc -lxxhash -lz -lm || exit 1
+    if $out/$name -max_total_time="$seconds" -timeout=5 -rss_limit_mb=2048 -max_len=200000 -print_final_stats=1 -verbosity=0 \
+        -artifact_prefix=$out/$name- $out/$parser/corpus $out/$parser/seeds >$log 2>&1; then
+        passed=$((passed + 1))
+        echo "$name: $(grep -o 'number_of_executed_units: [0-9]*' $log), none failed"
+    else
+        failed=$((failed + 1))
+        tail -n 60 $log
+    fi
+done
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]

@@ -444,54 +444,11 @@ static void test_changes(void **state) {
     free(good), free(path);
 }
 
-/* Half of the damage keeps the kind of character, so that the JSON stays valid and the values lie. */
-static void damage(Rng *rng, char *text, size_t n) {
-    size_t at = rng_below(rng, rng_below(rng, 2) ? n : n < 3000 ? n : 3000);
-    if (rng_below(rng, 8) == 0)
-        text[at] = (char)rng_below(rng, 256);
-    else if (text[at] >= '0' && text[at] <= '9')
-        text[at] = (char)('0' + rng_below(rng, 10));
-    else if (text[at] >= 'a' && text[at] <= 'z')
-        text[at] = (char)('a' + rng_below(rng, 26));
-    else if (rng_below(rng, 4) == 0)
-        text[at] = "0123456789{}[]\",:-truefalsenull"[rng_below(rng, 31)];
-}
-
-/* Random damage: opens or gives one line, and what opens can be used. */
-static void test_fuzz(void **state) {
-    (void)state;
-    size_t n;
-    char *good = read_text(GOLDENS "tokenizer-llama3.json", &n), *path = file_new();
-    Rng rng = {.key = 77};
-    int opened = 0;
-    for (int round = 0; round < 600; round++) {
-        char *bad = mem_text_n(good, n);
-        size_t length = n;
-        if (rng_below(&rng, 8) == 0) length = rng_below(&rng, n);
-        for (uint64_t k = 1 + rng_below(&rng, 4); length && k > 0; k--) damage(&rng, bad, length);
-        write_text(path, bad, length);
-        Err err = {0};
-        Tokenizer *tok = tokenizer_open_json(path, &err);
-        if (tok) {
-            const char *text = "<|begin_of_text|>the answer is 12\n\n";
-            free(encode(tok, text, strlen(text), true).ids);
-            opened++;
-        } else
-            assert_true(err.msg[0] != 0 && !strchr(err.msg, '\n'));
-        tokenizer_close(tok);
-        free(bad);
-    }
-    print_message("600 damaged tokenizer files: %d still open\n", opened);
-    unlink(path);
-    free(good), free(path);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_goldens),        cmocka_unit_test(test_variants), cmocka_unit_test(test_scores),
         cmocka_unit_test(test_gguf_and_saved), cmocka_unit_test(test_special),  cmocka_unit_test(test_frame),
         cmocka_unit_test(test_any_bytes),      cmocka_unit_test(test_long),     cmocka_unit_test(test_changes),
-        cmocka_unit_test(test_fuzz),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

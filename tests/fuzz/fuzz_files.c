@@ -1,6 +1,6 @@
-/* fuzz_files.c: libFuzzer target of everything that is read of a model: the first byte of the input says what the
- * rest is (g: a GGUF with its tokenizer, s: a safetensors file, c: config.json, t: tokenizer.json, j: a chat
- * template). Anything may be refused, with one line; nothing may crash. Run by tests/fuzz_files.sh. */
+/* fuzz_files.c: libFuzzer targets of all that is read of a model, one for each value of PARSER: GGUF (with its
+ * tokenizer), SAFETENSORS, CONFIG (config.json), TOKENIZER (tokenizer.json), CHAT (a chat template). Anything may be
+ * refused, with one line; nothing may crash. Built and run by tests/fuzz_files.sh. */
 #include "rl/chat.h"
 #include "rollout/internal.h"
 
@@ -88,20 +88,24 @@ static void try_chat(const char *text, size_t n) {
     free(jinja);
 }
 
+enum { GGUF, SAFETENSORS, CONFIG, TOKENIZER, CHAT };
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    if (size < 2) return 0;
     char path[64];
     Err err = {0};
     snprintf(path, sizeof path, "/dev/shm/whet-fuzz-%d.gguf", (int)getpid());
-    if (data[0] == 'c') try_config((const char *)data + 1, size - 1);
-    if (data[0] == 'j') try_chat((const char *)data + 1, size - 1);
-    if (!strchr("gst", data[0])) return 0;
-    FILE *file = fopen(path, "wb");
-    CHECK(file && fwrite(data + 1, 1, size - 1, file) == size - 1, "%s can't be written", path);
-    fclose(file);
-    if (data[0] == 'g') try_gguf(path);
-    if (data[0] == 's') try_safetensors(path);
-    if (data[0] == 't') try_tokenizer(tokenizer_open_json(path, &err), &err);
+    if (PARSER != CONFIG && PARSER != CHAT) {
+        FILE *file = fopen(path, "wb");
+        CHECK(file && fwrite(data, 1, size, file) == size, "%s can't be written", path);
+        fclose(file);
+    }
+    switch (PARSER) {
+    case GGUF: try_gguf(path); break;
+    case SAFETENSORS: try_safetensors(path); break;
+    case CONFIG: try_config((const char *)data, size); break;
+    case TOKENIZER: try_tokenizer(tokenizer_open_json(path, &err), &err); break;
+    case CHAT: try_chat((const char *)data, size); break;
+    }
     unlink(path);
     return 0;
 }
