@@ -81,7 +81,7 @@ static void try_chat(const char *text, size_t n) {
     Err err = {0};
     char *jinja = mem_text_n(text, n);
     Chat *chat = chat_open(jinja, "<s>", "</s>", &err);
-    char *prompt = chat ? chat_prompt_template(chat, &err) : NULL;
+    char *prompt = chat ? chat_prompt_template(chat, NULL, &err) : NULL;
     if (!prompt) check_line(&err);
     free(prompt);
     chat_close(chat);
