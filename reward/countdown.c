@@ -27,10 +27,12 @@ typedef struct {
 
 /* Symbols that mean an operator: LaTeX's and Unicode's become ASCII; dollars, \left and blanks go. */
 static void expression_clean(Buf *out, const char *text, size_t n) {
-    static const char *const from[] = {
-        "\\times",  "\\cdot",       "\\div", "\\left", "\\right", "\xc3\x97", "\xc3\xb7", "\xe2\x88\x92",
-        "\xc2\xb7", "\xe2\x8b\x85", "\\(",   "\\)",    "\\[",     "\\]",      "\\,",      "\\ "};
-    static const char *const to[] = {"*", "*", "/", "", "", "*", "/", "-", "*", "*", "", "", "", "", "", ""};
+    static const char *const from[] = {"\\times",  "\\cdot",   "\\div",        "\\left",      "\\right",
+                                       "\xc3\x97", "\xc3\xb7", "\xe2\x88\x92", "\xc2\xb7",    "\xe2\x8b\x85",
+                                       "\\(",      "\\)",      "\\[",          "\\]",         "\\,",
+                                       "\\ ",      "\\dfrac",  "\\tfrac",      "\xe2\x80\x93"};
+    static const char *const to[] = {"*", "*", "/", "", "", "*", "/",      "-",      "*", "*",
+                                     "",  "",  "",  "", "", "",  "\\frac", "\\frac", "-"};
     for (size_t i = 0; i < n;) {
         size_t k = 0, m = sizeof from / sizeof *from;
         while (k < m && (strlen(from[k]) > n - i || memcmp(text + i, from[k], strlen(from[k])))) k++;
@@ -95,6 +97,8 @@ static bool factor_read(Reader *r, fmpq_t out) {
     if (next_is(r, '-')) {
         good = factor_read(r, out);
         fmpq_neg(out, out);
+    } else if (next_is(r, '+')) {
+        good = factor_read(r, out);
     } else if (next_is(r, '(')) {
         good = sum_read(r, out) && (next_is(r, ')') || fail(r, "a parenthesis is not closed"));
     } else if (r->end - r->p > 5 && !memcmp(r->p, "\\frac{", 6)) {
@@ -243,17 +247,20 @@ static bool is_target(const Puzzle *puzzle, const char *p, size_t n) {
 static const char *equation_fault(const Puzzle *puzzle, const char *text, size_t n) {
     Buf clean = {0};
     expression_clean(&clean, text, n);
-    while (clean.n && (isspace((unsigned char)clean.p[clean.n - 1]) || clean.p[clean.n - 1] == '.')) clean.n--;
-    const char *equals = memchr(clean.p, '=', clean.n), *fault;
+    const char *p = clean.p, *fault;
+    n = clean.n;
+    while (n && strchr(" \t\r\n*", *p)) p++, n--; /* Markdown's stars, too */
+    while (n && strchr(" \t\r\n*.", p[n - 1])) n--;
+    const char *equals = memchr(p, '=', n);
     if (!equals) {
-        fault = expression_fault(puzzle, clean.p, clean.n);
+        fault = expression_fault(puzzle, p, n);
     } else {
-        size_t left = (size_t)(equals - clean.p), right = clean.n - left - 1;
+        size_t left = (size_t)(equals - p), right = n - left - 1;
         if (memchr(equals + 1, '=', right))
             fault = "several equations where one expression is asked for";
         else if (is_target(puzzle, equals + 1, right))
-            fault = expression_fault(puzzle, clean.p, left);
-        else if (is_target(puzzle, clean.p, left))
+            fault = expression_fault(puzzle, p, left);
+        else if (is_target(puzzle, p, left))
             fault = expression_fault(puzzle, equals + 1, right);
         else
             fault = "the equation does not end at the target";

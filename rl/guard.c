@@ -149,7 +149,8 @@ void guard_numbers(StoreNumber out[GUARD_NUMBERS], const StoreGroup *groups, int
 
 /* ---- the history -------------------------------------------------------------------------------------------- */
 
-void guards_parts(Guards *guards, const char *const *parts, int n) {
+void guards_parts(Guards *guards, const char *const *parts, int n, double problems) {
+    guards->problems = problems;
     guards->n_parts = n < GUARD_PARTS ? n : GUARD_PARTS;
     for (int p = 0; p < guards->n_parts; p++) reward_label(parts[p], guards->labels[p], sizeof guards->labels[p]);
 }
@@ -293,6 +294,14 @@ static void check_accuracy(Check *c) {
             100 * best, 100 * now, c->guards->labels[p], was, is);
         return;
     }
+    /* Nothing that the policy could have learnt instead: two shares, compared as if a problem were one answer. */
+    double both = (best + now) / 2, error = sqrt(both * (1 - both) * 2 / (GUARD_WINDOW * c->guards->problems));
+    if (now <= GUARD_COLLAPSE * best && best - now >= GUARD_SURE * error)
+        raise_guard(c, "accuracy-collapses",
+                    "accuracy has fallen from %.0f to %.0f %% and no other reward rose for it: the policy is "
+                    "breaking (or the "
+                    "problems have become harder); lower learning_rate, add beta, go back to a checkpoint",
+                    100 * best, 100 * now);
 }
 
 static void check_answers(Check *c) {

@@ -21,6 +21,8 @@ enum {
 #define GUARD_TRUNCATED 0.98    /* share of answers that ran out of tokens */
 #define GUARD_FALL 0.15         /* accuracy that a window has lost against the best one before it ... */
 #define GUARD_RISE 0.10         /* ... while another part of the reward has gained this */
+#define GUARD_COLLAPSE 0.5      /* or, with no such part, share of that best accuracy that is left at most ... */
+#define GUARD_SURE 5.5          /* ... and standard errors between the two, were all answers to a problem alike */
 #define GUARD_DUPLICATE 0.5     /* share of answers that were also given to a problem with another answer */
 #define GUARD_LISTING 0.25      /* share of answers that list candidates */
 #define GUARD_ENTROPY 0.15      /* nats a token, below which the policy hardly varies ... */
@@ -38,12 +40,13 @@ typedef struct {
 typedef struct {
     GuardStep *steps;
     long n, room;
+    double problems; /* that a step's accuracy is measured on */
     int n_parts;
     char labels[GUARD_PARTS][64];
 } Guards; /* zero-initialise */
 
-/* The parts of the reward, as reward_funcs names them. */
-void guards_parts(Guards *guards, const char *const *parts, int n);
+/* The parts of the reward, as reward_funcs names them, and how many new problems a step has. */
+void guards_parts(Guards *guards, const char *const *parts, int n, double problems);
 
 /* What the guards ask of a step's answers, as metrics: completions/eos_ratio, completions/duplicate_ratio,
  * completions/listing_ratio, rewards/contradiction_ratio, unjudged_ratio. */

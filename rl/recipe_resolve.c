@@ -112,7 +112,11 @@ static void reward_names_read(Recipe *r) {
         const char *name = r->reward_funcs.at[i], *here = reward_alias(name);
         if (!here) continue;
         r->reward_funcs.at[i] = here;
-        note_add(r, arena_format(&r->arena, "reward_funcs: %s is called %s here", name, here));
+        note_add(
+            r, arena_format(&r->arena, "reward_funcs: %s is called %s here%s", name, here,
+                            strcmp(name, "length") == 0
+                                ? " (open-r1's `length`, which compares the answers of a group, is not to be had)"
+                                : ""));
         if (strcmp(name, "get_soft_overlong_punishment") == 0) { /* TRL's script fixes them */
             if (!r->max_completion_len) r->max_completion_len = 1280;
             if (!r->soft_punish_cache) r->soft_punish_cache = 256;

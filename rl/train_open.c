@@ -258,7 +258,8 @@ static bool open_all(Trainer *t, Err *err) {
                                .reward = t->reward,
                                .source = t->source,
                                .next_place = t->state.next_place};
-    guards_parts(&t->guards, r->reward_funcs.at, r->reward_funcs.n);
+    double problems = (double)r->batch_groups / (double)r->num_iterations;
+    guards_parts(&t->guards, r->reward_funcs.at, r->reward_funcs.n, problems);
     return t->metrics && show_past(t, err);
 }
 

@@ -189,6 +189,21 @@ static void test_countdown(void **state) {
         {"", "no-answer"},
         {"<answer>7*(3+1)</answer> <answer>1</answer>", "wrong-expression"}, /* the last counts */
         {"<answer>17+3+8</answer>", "wrong-expression"},
+        {"<answer>+7*(1++3)</answer>", "solved"}, /* signs, as Python takes them */
+        {"<answer>-7*(\xe2\x80\x93"
+         "1-3)</answer>",
+         "solved"},
+        {"**Answer:** (1 + 3) * 7 = 28", "solved"},
+        {"**(1 + 3) * 7 = 28.**", "solved"},
+        {"\\boxed{\\dfrac{7}{1} + 3*\\tfrac{7}{1}}", "wrong-expression"},
+        {"\\boxed{\\dfrac{7}{1/(1+3)}}", "wrong-expression"},
+        {"\\boxed{7\\cdot\\dfrac{3+1}{\\frac{1}{1}}}", "wrong-expression"},
+        {"<answer>7*(3+1)*</answer>**", "solved"},
+        {"<answer>\xef\xbc\x91+3*7</answer>", "wrong-expression"}, /* a wide 1 */
+        {"<answer>(1+3)*7 # 28</answer>", "wrong-expression"},
+        {"<answer>0x1+3*7</answer>", "wrong-expression"},
+        {"<answer>7*(3+1e0)</answer>", "wrong-expression"},
+        {"<answer>7//(1/3)+7</answer>", "wrong-expression"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         value_of(&judge_countdown, NULL, &(RewardItem){.completion = cases[i].text, .fields = row},
@@ -202,6 +217,10 @@ static void test_countdown(void **state) {
         "solved");
     value_of(&judge_game24, NULL,
              &(RewardItem){.completion = "<answer>8/(3-8/3)</answer>", .fields = "{\"numbers\": [3, 3, 8, 8]}"},
+             "solved");
+    value_of(&judge_game24, NULL,
+             &(RewardItem){.completion = "\\boxed{\\dfrac{8}{3-\\tfrac{8}{3}}}",
+                           .fields = "{\"numbers\": [3, 3, 8, 8]}"},
              "solved");
     value_of(&judge_game24, NULL,
              &(RewardItem){.completion = "\\boxed{\\frac{8}{3-\\frac{8}{3}}}",

@@ -40,7 +40,7 @@ static const char *raised(int steps, const Course *other, int n_other) {
     Guards guards = {0};
     Arena arena = {0};
     StoreGuard out[GUARDS_MOST];
-    guards_parts(&guards, parts, 2);
+    guards_parts(&guards, parts, 2, 4);
     for (int s = 0; s < steps; s++)
         for (int i = 0; i < N_HEALTHY; i++) {
             Course course = healthy[i];
@@ -73,6 +73,8 @@ static void test_each_guard(void **state) {
     assert_string_equal(RAISED(3, {"completions/clipped_ratio", 1, 1}, {"completions/eos_ratio", 0, 0}), "no-eos");
     assert_string_equal(RAISED(40, {"accuracy", 0.9, 0.1}, {"entropy", 1, 1}), "accuracy-falls");
     assert_string_equal(RAISED(40, {"accuracy", 0.9, 0.1}, {"entropy", 1, 1}, {"rewards/format/mean", 0.9, 0.2}),
+                        "accuracy-collapses");
+    assert_string_equal(RAISED(40, {"accuracy", 0.9, 0.5}, {"entropy", 1, 1}, {"rewards/format/mean", 0.9, 0.2}),
                         "");
     assert_string_equal(RAISED(9, {"completions/duplicate_ratio", 0.6, 0.9}), "duplicates");
     assert_string_equal(RAISED(9, {"completions/listing_ratio", 0.3, 0.9}), "listing");
@@ -80,6 +82,37 @@ static void test_each_guard(void **state) {
     assert_string_equal(RAISED(30, {"accuracy", 0.2, 0.2}, {"entropy", 0.04, 0.03}), "");
     assert_string_equal(RAISED(9, {"rewards/contradiction_ratio", 0.4, 0.6}), "contradiction");
     assert_string_equal(RAISED(1, {"unjudged_ratio", 0.1, 0.1}), "unjudged");
+}
+
+/* Accuracy that only varies, as much as it can (every problem's answers all alike), is no collapse; one that is
+ * lost is, on four problems a step. */
+static void test_collapse(void **state) {
+    (void)state;
+    static const double shares[] = {0.05, 0.15, 0.3, 0.5, 0.8};
+    static const int sizes[] = {1, 2, 4, 8, 32};
+    Rng rng = {7, 0};
+    Arena arena = {0};
+    StoreGuard out[GUARDS_MOST];
+    for (int k = 0; k < 25 * 4; k++) {
+        Guards guards = {0};
+        double share = shares[k % 5], lost = share > 0.4 ? 0.02 : share;
+        int size = sizes[k / 5 % 5], raised_at = 0;
+        guards_parts(&guards, parts, 1, size);
+        for (int step = 1; step <= 430; step++) {
+            int right = 0;
+            for (int i = 0; i < size; i++) right += rng_uniform(&rng) < (step > 400 ? lost : share);
+            guards_add(&guards, true, "accuracy", (double)right / size);
+            int n = guards_check(&guards, out, &arena);
+            assert_true(n <= 1);
+            if (n && !raised_at) raised_at = step;
+            if (n) assert_string_equal(out[0].name, "accuracy-collapses");
+        }
+        bool falls = lost != share, known = size >= 4; /* fewer problems say too little */
+        if (raised_at ? raised_at <= 400 || !falls : falls && known)
+            fail_msg("%d problems, %g right: raised at step %d", size, share, raised_at);
+        guards_free(&guards);
+    }
+    arena_free(&arena);
 }
 
 /* ---- numbers of a step ---- */
@@ -150,7 +183,8 @@ static void test_recorded(void **state) {
         Arena arena = {0};
         StoreGuard out[GUARDS_MOST];
         char seen[256] = "";
-        guards_parts(&guards, with, json_object_get(run, "rewards/guard_runs/mean") ? 2 : 1);
+        guards_parts(&guards, with, json_object_get(run, "rewards/guard_runs/mean") ? 2 : 1,
+                     json_number_value(json_object_get(run, "problems")));
         size_t steps = json_array_size(json_object_get(run, "accuracy"));
         for (size_t s = 0; s < steps; s++) {
             const char *metric;
@@ -158,6 +192,7 @@ static void test_recorded(void **state) {
             bool first = true;
             json_object_foreach(run, metric, values) {
                 const json_t *value = json_array_get(values, s);
+                if (!json_is_array(values)) continue;
                 guards_add(&guards, first, metric, json_is_null(value) ? NAN : json_number_value(value));
                 first = false;
             }
@@ -178,7 +213,8 @@ static void test_recorded(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_each_guard), cmocka_unit_test(test_listing),
-                                       cmocka_unit_test(test_numbers), cmocka_unit_test(test_recorded)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_each_guard), cmocka_unit_test(test_collapse),
+                                       cmocka_unit_test(test_listing), cmocka_unit_test(test_numbers),
+                                       cmocka_unit_test(test_recorded)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

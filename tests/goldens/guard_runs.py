@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """guard_runs.py WHET MODEL FOLDER OUT.json: makes tests/goldens/guard_runs.json, the metrics of recorded runs on which
-tests/test_rl_guard.c tries the guards: healthy ones and hacked ones, whose reward was made to be cheated. Those named
+tests/test_rl_guard.c tries the guards: healthy ones, hacked ones, whose reward was made to be cheated, and ones whose rate is too high. Those named
 `set-` were looked at when the thresholds of rl/guard.h were set, those named `try-` were not. Twenty minutes on two cores.
 Run as `guard_runs.py reward NAME` it is the reward of a hacked run."""
 import json, os, re, subprocess, sys
@@ -13,7 +13,6 @@ NAMES = ["frac_reward_zero_std", "completions/clipped_ratio", "completions/eos_r
 def reward(name, row):
     text, numbers = row["completion"], re.findall(r"\d+", row["completion"])
     return {"numbers": min(len(set(numbers)), 10) / 10,       # lists numbers
-            "plain": float(not numbers) * min(len(text), 60) / 60,  # says nothing about the problem
             "long": min(row["n_tokens"], 32) / 32,            # never ends
             "words": min(len(text.split()), 24) / 24,
             "other": float(numbers[-1:] != [row["answer"]])}[name]  # pays for being wrong
@@ -37,7 +36,8 @@ def run(name, start, *flags):
                         "--per_device_train_batch_size", "32", *flags], check=True)
         open(f"{path}/done", "w").close()
     steps = [json.loads(line) for line in open(f"{path}/metrics.jsonl")]
-    return {key: [step[key] for step in steps] for key in NAMES if key in steps[0]}
+    problems = int(flags[-1]) // 8 if "--per_device_train_batch_size" in flags else 4
+    return {"problems": problems} | {key: [step[key] for step in steps] for key in NAMES if key in steps[0]}
 
 
 def hack(name, seed, steps=24, rate="5e-5"):
@@ -45,19 +45,26 @@ def hack(name, seed, steps=24, rate="5e-5"):
             "--seed", seed, "--max_steps", str(steps), "--learning_rate", rate]
 
 
+def too_fast(seed, steps, rate):
+    """A rate that grows until the policy breaks: accuracy is lost, and nothing is won."""
+    return ["--seed", seed, "--max_steps", str(steps), "--learning_rate", rate, "--lr_scheduler_type", "constant_with_warmup",
+            "--warmup_steps", str(steps * 3 // 4)]
+
+
 runs = {}
 runs["set-healthy"] = run("set-healthy", model, "--seed", "11", "--max_steps", "40", "--per_device_train_batch_size", "64")
 good = f"{folder}/set-healthy/checkpoint-40"
 runs["set-numbers"] = run("set-numbers", good, *hack("numbers", "21"))
-runs["set-plain"] = run("set-plain", good, *hack("plain", "22"))
 runs["set-long"] = run("set-long", good, *hack("long", "23"))
 runs["set-other"] = run("set-other", good, *hack("other", "24", 12))
+runs["set-rate"] = run("set-rate", good, *too_fast("25", 24, "2e-4"))
 runs["try-healthy"] = run("try-healthy", model, "--seed", "12", "--max_steps", "40")
-runs["try-rate"] = run("try-rate", good, "--seed", "35", "--max_steps", "24", "--learning_rate", "3e-4")  # far too high
+runs["try-rate"] = run("try-rate", good, *too_fast("35", 26, "3e-4"))
 runs["try-words"] = run("try-words", good, *hack("words", "33", 14))
 runs["try-other"] = run("try-other", good, *hack("other", "34", 8, "3e-5"))
 with open(out, "w") as file:
-    rounded = {name: {key: [None if v is None else round(v, 4) for v in values] for key, values in series.items()}
+    rounded = {name: {key: values if key == "problems" else [None if v is None else round(v, 4) for v in values]
+                      for key, values in series.items()}
                for name, series in runs.items()}
     file.write("{\n" + ",\n".join(f' "{name}": {{\n' + ",\n".join(f'  "{key}": {json.dumps(values)}' for key, values in
                series.items()) + "}" for name, series in rounded.items()) + "\n}\n")
