@@ -1,28 +1,8 @@
 /* test_rl_loss.c: the host mathematics of learning: advantages, losses and schedules, against numbers worked out
  * from their formulas, TRL's formulas in torch (goldens/rl_losses.json), transformers (goldens/rl_schedules.txt),
  * finite differences and other cuts of the batch. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-#include <jansson.h>
-
-#include "rl/advantage.h"
-#include "rl/loss.h"
+#include "tests/loss_help.h"
 #include "rl/schedule.h"
-
-#define NEAR(got, want, tolerance)                                                                                \
-    do {                                                                                                          \
-        double got_ = (got), want_ = (want);                                                                      \
-        if (!(fabs(got_ - want_) <= (tolerance))) {                                                               \
-            fail_msg("%s: %.17g, wanted %.17g", #got, got_, want_);                                               \
-        }                                                                                                         \
-    } while (0)
-
-enum { MOST = 16 };
 
 static void grpo_advantages(double *a, GroupStats *stats, AdvantageReport *report, const double *r, int groups,
                             int size, ScaleRewards scale) {
@@ -165,54 +145,7 @@ static void aggregations_have_check_values(void **state) {
     }
 }
 
-/* Numbers of goldens/rl_losses.json, as the losses take them. */
-typedef struct {
-    int n, n_runs;
-    LossSeq seqs[MOST];
-    bool mask[MOST][MOST];
-    real logp[MOST][MOST], old[MOST][MOST], ref[MOST][MOST];
-    json_t *root;
-} Golden;
-
-static void golden_rows(const Golden *golden, const char *name, real out[MOST][MOST]) {
-    json_t *rows = json_object_get(golden->root, name);
-    for (int i = 0; i < golden->n; i++) {
-        json_t *row = json_array_get(rows, (size_t)i);
-        for (size_t t = 0; t < json_array_size(row); t++)
-            out[i][t] = (real)json_number_value(json_array_get(row, t));
-    }
-}
-
-static int golden_open(void **state) {
-    Golden *golden = MEM_NEW(Golden);
-    golden->root = json_load_file("tests/goldens/rl_losses.json", 0, NULL);
-    if (!golden->root) return -1;
-    json_t *advantages = json_object_get(golden->root, "advantages");
-    golden->n = (int)json_array_size(advantages);
-    golden_rows(golden, "logp", golden->logp);
-    golden_rows(golden, "old", golden->old);
-    golden_rows(golden, "ref", golden->ref);
-    for (int i = 0; i < golden->n; i++) {
-        json_t *holes = json_array_get(json_object_get(golden->root, "holes"), (size_t)i);
-        LossSeq *seq = &golden->seqs[i];
-        seq->n = (int)json_array_size(holes);
-        seq->advantage = json_number_value(json_array_get(advantages, (size_t)i));
-        seq->truncated = json_is_true(json_array_get(json_object_get(golden->root, "truncated"), (size_t)i));
-        for (int t = 0; t < seq->n; t++) golden->mask[i][t] = json_is_true(json_array_get(holes, (size_t)t));
-    }
-    golden->n_runs = (int)json_array_size(json_object_get(golden->root, "runs"));
-    *state = golden;
-    return 0;
-}
-
-static int golden_close(void **state) {
-    Golden *golden = *state;
-    json_decref(golden->root);
-    free(golden);
-    return 0;
-}
-
-static double number(const json_t *run, const char *name) { return json_number_value(json_object_get(run, name)); }
+static int golden_open(void **state) { return golden_load(state, "tests/goldens/rl_losses.json"); }
 
 static LossConf golden_conf(Golden *golden, const json_t *run) {
     LossConf conf = {.epsilon = number(run, "epsilon"),
