@@ -153,13 +153,15 @@ static bool file_write(const char *path, const char *text, size_t n, Err *err) {
 }
 
 static bool state_write(const char *folder, const TrainState *s, Err *err) {
-    char hash[17];
+    char hash[17], base[17];
     snprintf(hash, sizeof hash, "%016" PRIx64, s->weight_hash);
-    json_t *object = json_pack(
-        "{s:I, s:I, s:I, s:I, s:s, s:I, s:f, s:f, s:f, s:s}", "global_step", (json_int_t)s->step, "next_place",
-        (json_int_t)s->next_place, "version", (json_int_t)s->version, "num_tokens", (json_int_t)s->num_tokens,
-        "weight_hash", hash, "best_step", (json_int_t)s->best_step, "best_value", s->best_value, "entropy_coef",
-        s->entropy.coef, "last_entropy", s->entropy.entropy, "path", s->path);
+    snprintf(base, sizeof base, "%016" PRIx64, s->base_hash);
+    json_t *object =
+        json_pack("{s:I, s:I, s:I, s:I, s:s, s:s*, s:I, s:f, s:f, s:f, s:s}", "global_step", (json_int_t)s->step,
+                  "next_place", (json_int_t)s->next_place, "version", (json_int_t)s->version, "num_tokens",
+                  (json_int_t)s->num_tokens, "weight_hash", hash, "base_hash", s->base_hash ? base : NULL,
+                  "best_step", (json_int_t)s->best_step, "best_value", s->best_value, "entropy_coef",
+                  s->entropy.coef, "last_entropy", s->entropy.entropy, "path", s->path);
     char *text = json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(17)), *path = NULL;
     if (!text || asprintf(&path, "%s/trainer_state.json", folder) < 0) die("out of memory");
     bool good = file_write(path, text, strlen(text), err);
@@ -175,15 +177,17 @@ bool checkpoint_state(const char *folder, TrainState *s, Err *err) {
     json_error_t why;
     json_t *object = json_load_file(path, 0, &why);
     json_int_t step, place, version, tokens, best;
-    const char *hash, *device;
-    bool good = object && json_unpack_ex(object, &why, 0, "{s:I, s:I, s:I, s:I, s:s, s:I, s:F, s?F, s?F, s:s}",
-                                         "global_step", &step, "next_place", &place, "version", &version,
-                                         "num_tokens", &tokens, "weight_hash", &hash, "best_step", &best,
-                                         "best_value", &s->best_value, "entropy_coef", &s->entropy.coef,
-                                         "last_entropy", &s->entropy.entropy, "path", &device) == 0;
+    const char *hash, *base = NULL, *device;
+    bool good =
+        object &&
+        json_unpack_ex(object, &why, 0, "{s:I, s:I, s:I, s:I, s:s, s?s, s:I, s:F, s?F, s?F, s:s}", "global_step",
+                       &step, "next_place", &place, "version", &version, "num_tokens", &tokens, "weight_hash",
+                       &hash, "base_hash", &base, "best_step", &best, "best_value", &s->best_value, "entropy_coef",
+                       &s->entropy.coef, "last_entropy", &s->entropy.entropy, "path", &device) == 0;
     if (good) {
         s->step = (long)step, s->next_place = (uint64_t)place, s->version = version, s->num_tokens = tokens;
         s->best_step = (long)best, s->weight_hash = strtoull(hash, NULL, 16);
+        s->base_hash = base ? strtoull(base, NULL, 16) : 0;
         snprintf(s->path, sizeof s->path, "%s", device);
     } else {
         err_set(err, "%s: no checkpoint that can be gone on from: %s", path, why.text);

@@ -17,6 +17,7 @@ typedef struct {
     int64_t version;      /* of the policy */
     int64_t num_tokens;   /* seen so far: TRL's num_tokens */
     uint64_t weight_hash; /* of the trained weights */
+    uint64_t base_hash;   /* of the model's file that adapters are trained over (model_file_hash); 0: none, not known */
     long best_step;       /* checkpoint with the best evaluation; 0: none yet */
     double best_value;
     EntropyState entropy; /* of use_adaptive_entropy */

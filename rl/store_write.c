@@ -111,7 +111,8 @@ static bool summaries_put(Store *store, int64_t run, int64_t step, Err *err) {
            store_put(store, err,
                      "INSERT INTO problem_summary SELECT g.problem_id, count(*), sum(s.class = 'right'), "
                      "total(s.reward), g.step, g.step FROM groups g CROSS JOIN samples s ON s.group_id = g.id "
-                     "WHERE g.run = ? AND g.step = ? AND s.class <> 'unjudged' AND s.stage = 'train' GROUP BY g.problem_id "
+                     "WHERE g.run = ? AND g.step = ? AND s.class <> 'unjudged' AND s.stage = 'train' GROUP BY "
+                     "g.problem_id "
                      "ON CONFLICT DO UPDATE SET asked = asked + excluded.asked, "
                      "n_right = n_right + excluded.n_right, reward = reward + excluded.reward, "
                      "first_step = min(first_step, excluded.first_step), "

@@ -74,6 +74,16 @@ static bool open_adapters(Trainer *t, const char *folder, Err *err) {
     return good;
 }
 
+/* The model under the adapters must be the one that they were trained over. */
+static bool check_base(Trainer *t, const char *folder, Err *err) {
+    uint64_t hash = t->recipe->use_peft ? model_file_hash(t->model.file) : 0;
+    if (folder && t->state.base_hash && hash != t->state.base_hash)
+        return err_set(err, "%s: its adapters were trained over another base model than what %s holds now", folder,
+                       model_file_path(t->model.file));
+    t->state.base_hash = hash;
+    return true;
+}
+
 static void print_adapters(const Trainer *t) {
     const Params *params = &t->model.policy->params;
     int64_t trained = 0;
@@ -92,7 +102,7 @@ static bool open_model(Trainer *t, const char *folder, Err *err) {
                      .cpu_path = r->cpu_path,
                      .threads = r->threads,
                      .max_memory = r->max_memory};
-    if (!model_open(&t->model, &conf, err) || !open_adapters(t, folder, err) ||
+    if (!model_open(&t->model, &conf, err) || !open_adapters(t, folder, err) || !check_base(t, folder, err) ||
         !plan_make(&t->plan, r, &t->model, err))
         return false;
     Buf line = {0};

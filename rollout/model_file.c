@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <xxhash.h>
 
 enum { MOST_SHARDS = 10000 };
 
@@ -432,6 +433,16 @@ void model_file_merge(ModelFile *file) {
 
 const Conf *model_file_conf(const ModelFile *file) { return &file->conf; }
 const Gguf *model_file_gguf(const ModelFile *file) { return file->gguf; }
+uint64_t model_file_hash(const ModelFile *file) {
+    uint64_t hash = 0, bytes;
+    for (int i = 0; i < file->n_found; i++) {
+        const StoredTensor *t = file->found[i].stored;
+        if (!t->bytes || !stored_bytes(t->type, (uint64_t)t->rows, (uint64_t)t->cols, &bytes)) continue;
+        hash = XXH3_64bits_withSeed(t->bytes, bytes, rng_mix(hash, (uint64_t)t->type));
+    }
+    return hash;
+}
+
 const char *model_file_path(const ModelFile *file) { return file->path; }
 const char *model_file_chat_template(const ModelFile *file) { return file->chat_template; }
 const char *model_file_prompt_template(const ModelFile *file) { return file->prompt_template; }

@@ -93,6 +93,7 @@ const char *model_file_chat_template(const ModelFile *file); /* the jinja text a
 /* A plain-text template with {problem} saved with a checkpoint (whet_template.txt), or NULL. */
 const char *model_file_prompt_template(const ModelFile *file);
 const char *model_file_path(const ModelFile *file);
+uint64_t model_file_hash(const ModelFile *file); /* of its tensors as they are stored, adapters left out */
 void model_file_close(ModelFile *file);
 
 /* ---- low-rank adapters of a model file ----

@@ -69,6 +69,17 @@ model m && at=$(($(stat -c %s "$tiny/model.safetensors") - 4))
 printf '\xff\xff\xff\xff' | dd of="$work/m/model.safetensors" bs=1 seek=$at conv=notrunc status=none
 refused "NaN in the weights" '[Nn]a[Nn]|not a number' logprob "$work/m"
 
+# Adapters whose base model is another now: one weight is enough.
+model base
+adapters=(train --model_name_or_path "$work/base" --dataset_name generate:sums:min=1:max=3 --use_peft --max_steps 1
+    --prompt_template '{problem}' --max_prompt_length 40 --max_completion_length 4 --output_dir "$work/adapters")
+check "adapters" "$whet" "${adapters[@]}"
+check "adapters gone on with" "$whet" "${adapters[@]}" --resume_from_checkpoint last
+at=$(($(stat -c %s "$tiny/model.safetensors") - 4))
+printf '\x00\x00\x00\x3d' | dd of="$work/base/model.safetensors" bs=1 seek=$at conv=notrunc status=none
+refused "adapters on another base model" 'checkpoint-1: its adapters were trained over another base model' \
+    "$whet" "${adapters[@]}" --resume_from_checkpoint last
+
 # ---- texts, problems ----
 refused "missing data" 'nowhere\.jsonl' "$whet" eval --model "$tiny" --data "$work/nowhere.jsonl"
 : >"$work/empty.jsonl"

@@ -44,6 +44,8 @@ def main():
     own = model.merge_and_unload()
     own_merged, own_logits = logprobs(own, tokens)
     weights = max(((state[n] - w).abs() / w.abs().max()).max().item() for n, w in own.state_dict().items())
+    exact, _ = logprobs(AutoPeftModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).double().eval(), tokens)
+    exported64, _ = logprobs(exported.double(), tokens)
     moved = (applied - base).abs().max().item()
     size = logits.abs().max().item()
     print(f"{trained} numbers in adapters, {len(tokens)} tokens; with and without adapters: {moved:.3g}")
@@ -52,10 +54,14 @@ def main():
           f"{(logits - merged_logits).abs().max().item() / size:.2g}, and PEFT's own merge "
           f"{(logits - own_logits).abs().max().item() / size:.2g}")
     print(f"weights of whet's export and of PEFT's merge: {weights:.2g}")
+    print(f"log-probs against the adapters in float64: the export in float64 {gap(exported64, exact):.2g}; in float32 whet's "
+          f"adapters {gap(whet, exact):.2g}, PEFT's {gap(applied, exact):.2g}, the export {gap(merged, exact):.2g}")
     assert moved > 1e-2, "the adapters do nothing"
     assert gap(whet, applied) < 2e-4 and gap(whet, merged) < 2e-4
     assert (logits - merged_logits).abs().max().item() / size < 1e-5
     assert weights < 1e-6
+    # Merging loses nothing but the last rounding of each weight; what float32 then adds is the forward pass's.
+    assert gap(exported64, exact) < 1e-5
 
 
 if __name__ == "__main__":
