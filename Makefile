@@ -115,7 +115,7 @@ $(BUILD)/rl/store.o: $(BUILD)/rl/schema.inc
 $(BUILD)/rl/store.o: CFLAGS += -I$(BUILD)
 # tests/ptx: an interpreter of PTX, and stand-ins for cudart (in place of libcudart_static.a) and for cuBLASLt; parts
 # of the tests alone. See tests/ptx/ptx.h and standin.h.
-PTX_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %/cudart.c %/cublaslt.c,$(wildcard tests/ptx/*.c)))
+PTX_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %/cudart.c %/streams.c %/cublaslt.c,$(wildcard tests/ptx/*.c)))
 $(PTX_OBJECTS): CFLAGS += -O2 -fno-strict-aliasing -mavx2 -mfma -mf16c
 $(BUILD)/libptx.a: $(PTX_OBJECTS)
 	@rm -f $@ && ar rcs $@ $^
@@ -123,9 +123,9 @@ ifeq ($(CUDA),1)
 STANDIN := $(BUILD)/libstandin.a $(BUILD)/libcublasLt.so.13 $(patsubst kernels/cuda/%.cu,build/ptx/%.ptx,$(wildcard kernels/cuda/*.cu))
 # How a program is linked with the stand-ins: the library whole, and visible to the stand-in for cuBLASLt.
 STANDIN_LINK := -Wl,--whole-archive $(BUILD)/libstandin.a -Wl,--no-whole-archive -rdynamic
-$(BUILD)/tests/ptx/cudart.o $(BUILD)/tests/ptx/cublaslt.o: CFLAGS += -O2 -fPIC -fno-strict-aliasing -isystem $(CUDA_HOME)/include \
+$(BUILD)/tests/ptx/cudart.o $(BUILD)/tests/ptx/streams.o $(BUILD)/tests/ptx/cublaslt.o: CFLAGS += -O2 -fPIC -fno-strict-aliasing -isystem $(CUDA_HOME)/include \
     -DSTANDIN_PTX='"$(CURDIR)/build/ptx"' -DSTANDIN_CUBLASLT='"$(CURDIR)/$(BUILD)/libcublasLt.so.13"'
-$(BUILD)/libstandin.a: $(PTX_OBJECTS) $(BUILD)/tests/ptx/cudart.o
+$(BUILD)/libstandin.a: $(PTX_OBJECTS) $(BUILD)/tests/ptx/cudart.o $(BUILD)/tests/ptx/streams.o
 	@rm -f $@ && ar rcs $@ $^
 $(BUILD)/libcublasLt.so.13: $(BUILD)/tests/ptx/cublaslt.o
 	$(call say,LD $@)$(CC) $(LDFLAGS) -shared -Wl,-soname,$(@F) -o $@ $<

@@ -1,15 +1,10 @@
 /* test_standin_cublaslt.c: the stand-in for cuBLASLt: found by dlopen under the library's name, right on every
  * form of product, with algorithms that differ as real ones do, and each of its checks provoked in a child
  * process. */
-#include "tests/ptx_help.h"
+#include "tests/standin_help.h"
 
 #include <cublasLt.h>
-#include <cuda_runtime_api.h>
 #include <dlfcn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include "tests/ptx/standin.h"
 
 #define FUNCTIONS(F)                                                                                              \
     F(Create)                                                                                                     \
@@ -265,10 +260,7 @@ static void no_algorithm(void) {
     lt.MatmulAlgoConfigGetAttribute(&none, CUBLASLT_ALGO_CONFIG_ID, &unused, sizeof unused, &size);
 }
 
-static const struct {
-    void (*run)(void);
-    const char *says;
-} faults[] = {
+static const Fault faults[] = {
     {small_ld, "leading dimension 32 of a matrix of 40 rows"},
     {odd_ld, "B has a leading dimension of 41, which breaks the promised alignment"},
     {ld_of_other, "leading dimension 16 of a matrix of 24 rows"},
@@ -286,26 +278,7 @@ static const struct {
 
 static void test_faults(void **state) {
     (void)state;
-    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
-        int ends[2], status;
-        assert_int_equal(pipe(ends), 0);
-        fflush(NULL);
-        pid_t child = fork();
-        if (child == 0) {
-            dup2(ends[1], 2);
-            faults[i].run();
-            _exit(0);
-        }
-        close(ends[1]);
-        char said[2048];
-        size_t n = 0;
-        for (ssize_t got; (got = read(ends[0], said + n, sizeof said - 1 - n)) > 0;) n += (size_t)got;
-        said[n] = 0;
-        close(ends[0]);
-        waitpid(child, &status, 0);
-        if (!WIFEXITED(status) || WEXITSTATUS(status) != 86 || !strstr(said, faults[i].says))
-            fail_msg("fault %zu: status %x, said: %s; expected: %s", i, (unsigned)status, said, faults[i].says);
-    }
+    faults_are_found(faults, sizeof faults / sizeof *faults);
 }
 
 int main(void) {

@@ -1,13 +1,8 @@
 /* test_standin_cudart.c: the stand-in for cudart: its streams run late and in any legal order, and each of its
  * checks finds what it is for. A child process does wrong; its last words are looked at. */
-#include "tests/ptx_help.h"
+#include "tests/standin_help.h"
 
-#include <cuda_runtime_api.h>
 #include <fcntl.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include "tests/ptx/standin.h"
 
 /* out[i] = in[i] + add, with no bounds: as many threads as numbers. */
 static const char kernels[] =
@@ -140,6 +135,92 @@ static void test_memory(void **state) {
     cudaGetLastError();
 }
 
+/* ---- recordings ---- */
+
+static void finish(cudaStream_t s) { assert_int_equal(cudaStreamSynchronize(s), cudaSuccess); }
+static void copy_in(int *to, const int *pinned_from, cudaStream_t s) {
+    assert_int_equal(cudaMemcpyAsync(to, pinned_from, BYTES, cudaMemcpyHostToDevice, s), cudaSuccess);
+}
+static cudaGraphExec_t recorded(cudaStream_t s) { /* what was put on s since cudaStreamBeginCapture */
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    assert_int_equal(cudaStreamEndCapture(s, &graph), cudaSuccess);
+    assert_int_equal(cudaGraphInstantiateWithFlags(&exec, graph, 0), cudaSuccess);
+    assert_int_equal(cudaGraphDestroy(graph), cudaSuccess);
+    return exec;
+}
+
+/* Nothing runs while it is recorded. Then: numbers as they were, memory as it is. */
+static void test_graph(void **state) {
+    (void)state;
+    int *a = device(NULL), *b = device(NULL), *in = pinned(), out[N], number = 5;
+    cudaStream_t s = stream();
+    memcpy(in, numbers, BYTES);
+    long before = standin_graph_launches();
+    assert_int_equal(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+    copy_in(a, in, s);
+    add(b, a, number, N, 0, s);
+    add(b, b, 1, N, 0, s);
+    assert_int_equal(standin_pending(), 0);
+    cudaGraphExec_t exec = recorded(s);
+    number = 7;
+    for (int round = 0; round < 3; round++) {
+        in[3] = 100 * round;
+        assert_int_equal(cudaGraphLaunch(exec, s), cudaSuccess);
+        assert_int_equal(standin_pending(), 3);
+        finish(s);
+        cudaMemcpy(out, b, BYTES, cudaMemcpyDeviceToHost);
+        for (int i = 0; i < N; i++) assert_int_equal(out[i], (i == 3 ? 100 * round : numbers[i]) + 6);
+    }
+    assert_int_equal(standin_graph_launches() - before, 3);
+    assert_int_equal(cudaGraphLaunch(exec, s), cudaSuccess);
+    assert_int_equal(cudaGraphExecDestroy(exec), cudaSuccess); /* what was launched still runs */
+    finish(s);
+    assert_int_equal(standin_graphs(), 0);
+    cudaStreamDestroy(s), cudaFree(a), cudaFree(b), cudaFreeHost(in);
+}
+
+/* A call that may not be made while a stream is recorded fails and spoils the recording; what follows fails as well. */
+static void test_graph_errors(void **state) {
+    (void)state;
+    int *a = device(numbers), local[N];
+    cudaStream_t s;
+    cudaEvent_t before, inside;
+    cudaGraph_t graph;
+    cudaStreamCreate(&s); /* the default stream waits for it */
+    cudaEventCreate(&before), cudaEventCreate(&inside);
+    cudaEventRecord(before, s);
+    finish(s);
+    for (int call = 0; call < 11; call++) {
+        void *p = local;
+        cudaError_t said = cudaErrorStreamCaptureUnsupported, want = said;
+        assert_int_equal(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+        add(a, a, 1, N, 0, s);
+        if (call == 0) said = cudaMalloc(&p, 8);
+        if (call == 1) said = cudaFree(a);
+        if (call == 2) said = cudaMallocHost(&p, 8);
+        if (call == 3) said = cudaStreamSynchronize(s);
+        if (call == 4) said = cudaStreamQuery(s);
+        if (call == 5) said = cudaDeviceSynchronize();
+        if (call == 6) said = cudaMemcpy(local, a, BYTES, cudaMemcpyDeviceToHost);
+        if (call == 7) said = cudaEventSynchronize(before);
+        if (call == 8) cudaEventRecord(inside, s), said = cudaEventSynchronize(inside), want = cudaErrorCapturedEvent;
+        if (call == 9) said = cudaStreamWaitEvent(s, before, 0), want = cudaErrorStreamCaptureIsolation;
+        if (call == 10) said = cudaMemsetAsync(a, 0, 4, NULL), want = cudaErrorStreamCaptureImplicit;
+        assert_int_equal(said, want);
+        assert_int_equal(cudaMemsetAsync(a, 0, 4, s), cudaErrorStreamCaptureInvalidated);
+        assert_int_equal(cudaStreamEndCapture(s, &graph), cudaErrorStreamCaptureInvalidated);
+        assert_null(graph);
+        cudaGetLastError();
+    }
+    assert_int_equal(cudaStreamEndCapture(s, &graph), cudaErrorIllegalState);
+    assert_int_equal(cudaStreamBeginCapture(NULL, cudaStreamCaptureModeThreadLocal), cudaErrorStreamCaptureUnsupported);
+    cudaGetLastError();
+    cudaMemcpy(local, a, BYTES, cudaMemcpyDeviceToHost);
+    for (int i = 0; i < N; i++) assert_int_equal(local[i], numbers[i]); /* nothing ran */
+    cudaEventDestroy(before), cudaEventDestroy(inside), cudaStreamDestroy(s), cudaFree(a);
+}
+
 /* ---- what is wrong ---- */
 
 static void host_reads(void) { printf("%d\n", device(numbers)[3]); }
@@ -196,15 +277,42 @@ static void launch_too_tall(void) {
     cudaLaunchKernel(&add_host, (struct dim3){1, 70000, 1}, (struct dim3){32, 1, 1}, args, 0, NULL);
     cudaDeviceSynchronize();
 }
+static cudaGraphExec_t add_recorded(int *b, int *a, cudaStream_t s) {
+    cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal);
+    add(b, a, 1, N, 0, s);
+    return recorded(s);
+}
+static void graph_of_freed(void) {
+    int *a = device(numbers), *b = device(NULL);
+    cudaStream_t s = stream();
+    cudaGraphExec_t exec = add_recorded(b, a, s);
+    cudaFree(a);
+    cudaGraphLaunch(exec, s);
+    cudaStreamSynchronize(s);
+}
+static void graph_destroyed(void) {
+    cudaStream_t s = stream();
+    cudaGraphExec_t exec = add_recorded(device(NULL), device(numbers), s);
+    cudaGraphExecDestroy(exec);
+    cudaGraphLaunch(exec, s);
+}
+static void graph_source_changed(void) {
+    int *in = pinned(), *a = device(NULL);
+    memcpy(in, numbers, BYTES);
+    cudaStream_t s = stream();
+    cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal);
+    copy_in(a, in, s);
+    cudaGraphExec_t exec = recorded(s);
+    cudaGraphLaunch(exec, s);
+    in[5]++;
+    cudaStreamSynchronize(s);
+}
 static void no_stream(void) { cudaStreamSynchronize((cudaStream_t)(void *)numbers); }
 static void no_kernel(void) {
     cudaLaunchKernel(numbers, (struct dim3){1, 1, 1}, (struct dim3){32, 1, 1}, NULL, 0, NULL);
 }
 
-static const struct {
-    void (*run)(void);
-    const char *says;
-} faults[] = {
+static const Fault faults[] = {
     {host_reads, "stand-in: host-memory: the host touches device memory: byte 12 of the 512"},
     {host_writes, "stand-in: host-memory: the host touches device memory: byte 12 of the 512"},
     {missing_wait, "stand-in: uninit-global: add_kernel"},
@@ -225,33 +333,16 @@ static const struct {
      "stand-in: limit: add_kernel: 50000 bytes of dynamic shared memory, but cudaFuncSetAttribute allowed 49152"},
     {launch_too_wide, "stand-in: limit: add_kernel: more threads than __launch_bounds__ allows"},
     {launch_too_tall, "stand-in: limit: add_kernel: the grid is too large"},
+    {graph_of_freed, "stand-in: freed: add_kernel"},
+    {graph_destroyed, "stand-in: graph: "},
+    {graph_source_changed, "stand-in: pending: the host changed 512 bytes"},
     {no_stream, "is no stream"},
     {no_kernel, "a launch of what is no kernel"},
 };
 
 static void test_faults(void **state) {
     (void)state;
-    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
-        int ends[2], status;
-        assert_int_equal(pipe(ends), 0);
-        fflush(NULL);
-        pid_t child = fork();
-        if (child == 0) {
-            dup2(ends[1], 2);
-            standin_catch_faults();
-            faults[i].run();
-            _exit(0);
-        }
-        close(ends[1]);
-        char said[2048];
-        size_t n = 0;
-        for (ssize_t got; (got = read(ends[0], said + n, sizeof said - 1 - n)) > 0;) n += (size_t)got;
-        said[n] = 0;
-        close(ends[0]);
-        waitpid(child, &status, 0);
-        if (!WIFEXITED(status) || WEXITSTATUS(status) != 86 || !strstr(said, faults[i].says))
-            fail_msg("fault %zu: status %x, said: %s; expected: %s", i, (unsigned)status, said, faults[i].says);
-    }
+    faults_are_found(faults, sizeof faults / sizeof *faults);
 }
 
 static int setup(void **state) {
@@ -272,7 +363,8 @@ static int setup(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_late),   cmocka_unit_test(test_two_dimensions), cmocka_unit_test(test_events),
-        cmocka_unit_test(test_memory), cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_memory), cmocka_unit_test(test_graph),
+        cmocka_unit_test(test_graph_errors), cmocka_unit_test(test_faults),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

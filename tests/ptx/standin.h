@@ -3,14 +3,16 @@
  * the product.
  *
  * Work that is given to a stream runs when something waits for it, and no sooner; work of several streams runs in
- * any order that events and the legacy default stream allow, by the seed. Kernels are found by their names in the
+ * any order that events and the legacy default stream allow, by the seed. A stream can be recorded into a graph, whose
+ * launches then read what lies behind the pointers that were recorded; calls that may not be made meanwhile fail and
+ * spoil the recording, as they do on a GPU. Kernels are found by their names in the
  * .ptx files of a folder: $STANDIN_PTX, else what -DSTANDIN_PTX says. Other settings from the environment:
  * STANDIN_SEED, STANDIN_BYTES (of the device), STANDIN_THREADS, STANDIN_PERTURB=1, STANDIN_COUNTS=FILE (the
  * counters of every kernel at the end).
  *
  * What goes wrong is printed as `stand-in: CHECK: ...` and ends the process with status 86, or calls
  * standin_on_error. Checks beside those of ptx.h: stream (a handle that is none), pending (host memory of a copy
- * that is under way was changed), host-memory, deadlock, cublas. */
+ * that is under way was changed), host-memory, deadlock, graph, cublas. */
 #ifndef TESTS_PTX_STANDIN_H
 #define TESTS_PTX_STANDIN_H
 
@@ -32,5 +34,7 @@ void standin_open(void);         /* reads the settings; every call of the runtim
 void standin_catch_faults(void); /* done once; again after another (cmocka) took the signal */
 void standin_counts_print(const char *path);
 long standin_pending(void); /* operations that wait in the streams */
+long standin_graphs(void);  /* graphs and executable graphs that were not destroyed */
+long standin_graph_launches(void);
 
 #endif
