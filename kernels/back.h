@@ -18,6 +18,9 @@ typedef struct {
     void (*copy)(Dev *dev, Ten dst, Ten src);
     void (*scale)(Dev *dev, Ten y, Ten x, real s);
     void (*sync)(Dev *dev);
+    bool (*again)(Dev *dev, const Rows *rows, const void *key, size_t n); /* NULL: every call is made */
+    void (*again_end)(Dev *dev);
+    int row_unit; /* see dev_row_unit; 0 is 1 */
     int64_t (*mem_left)(Dev *dev); /* bytes that the device has free; -1: the host's memory is the device's */
     size_t (*mat_elements)(int n, int k); /* of each packed copy */
     bool one_copy;                        /* k_matmul_dx reads the forward's copy: there is no other */
@@ -65,6 +68,7 @@ struct Dev {
     char about[64];    /* what dev_name says */
     int threads;       /* cpu; 1 on others */
     bool trap_nan;
+    bool no_again; /* see dev_again */
     size_t bytes, peak, limit;
     Ten scratch[8]; /* a back's workspaces, grown on demand and freed at close: see dev_scratch */
     struct OpStat *stats;

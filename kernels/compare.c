@@ -349,5 +349,6 @@ int k_compare(Dev *dev, Dev *cpu, const char *part, bool all, void (*say)(void *
     if (!part || strcmp(part, "products") == 0) compare_products(&c, all);
     if (!part || strcmp(part, "attention") == 0) compare_attention(&c, all);
     if (!part || strcmp(part, "head") == 0) compare_head(&c, all);
+    if (!part || strcmp(part, "again") == 0) compare_again(&c);
     return c.failed;
 }

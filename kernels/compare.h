@@ -36,6 +36,7 @@ const char *shape_text(char text[64], const char *format, ...) FORMAT_LIKE(2, 3)
 
 void compare_attention(Compare *c, bool all);
 void compare_head(Compare *c, bool all);
+void compare_again(Compare *c);
 
 /* Bounds, in units of the largest number of the reference. */
 #define BOUND_SUM(n) ((n)*0x1p-24 + 0x1p-22)               /* two fp32 sums of n numbers in different orders */

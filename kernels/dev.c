@@ -57,6 +57,7 @@ void dev_close(Dev *dev) {
 
 const char *dev_path(const Dev *dev) { return dev->path; }
 const char *dev_name(const Dev *dev) { return dev->about; }
+int dev_row_unit(const Dev *dev) { return dev->ops->row_unit ? dev->ops->row_unit : 1; }
 int64_t dev_left(Dev *dev) { return dev->ops->mem_left(dev); }
 int dev_threads(const Dev *dev) { return dev->threads; }
 size_t dev_bytes(const Dev *dev) { return dev->bytes; }
@@ -199,6 +200,14 @@ void k_put(Dev *dev, Ten dst, const void *host) { dev->ops->put(dev, dst, host);
 void k_get(Dev *dev, void *host, Ten src) { dev->ops->get(dev, host, src); }
 void k_zero(Dev *dev, Ten t) { RUN(zero, t, t); }
 void k_sync(Dev *dev) { dev->ops->sync(dev); }
+
+void dev_again(Dev *dev, bool on) { dev->no_again = !on; }
+bool k_again(Dev *dev, const Rows *rows, const void *key, size_t n) {
+    return !dev->ops->again || dev->no_again || dev->trap_nan || dev->ops->again(dev, rows, key, n);
+}
+void k_again_end(Dev *dev) {
+    if (dev->ops->again_end) dev->ops->again_end(dev);
+}
 
 void k_copy(Dev *dev, Ten dst, Ten src) {
     SHAPE(dst, src.rows, src.cols);

@@ -67,6 +67,8 @@ int dev_paths(const char *names[8]);  /* the CPU paths that this machine can tak
 /* Whether two paths give the same bits in this type: a path and itself; plain, avx2 and avx512; amx and amx_plain; in
  * K_REAL all of the CPU's. */
 bool dev_same_bits(const char *path, const char *other, DType type);
+/* Batches of a multiple of this many rows, filled up with padding rows, are cheaper than those between. */
+int dev_row_unit(const Dev *dev);
 
 /* Bytes now allocated, and the most that ever were. A limit other than 0 makes a larger allocation fail. */
 size_t dev_bytes(const Dev *dev);
@@ -189,6 +191,18 @@ void k_attend(Dev *dev, Ten o, Ten lse, Ten q, const Kv *kv, int layer, const Ro
 void k_attend_back(Dev *dev, Ten dq, Kv *dkv, Ten dout, Ten o, Ten lse, Ten q, const Kv *kv, int layer,
                    const Rows *rows, real scale, real cap, int window);
 
+/* ---- the same ops again ----
+ * Decoding calls the same ops on the same tensors, token after token; only the numbers in Rows change. A back may keep
+ * what it launched for them (CUDA graphs) and launch it as one.
+ *
+ * k_again says whether the ops are to be called: then they are, and k_again_end follows. False: they have been done, with
+ * these rows. `key`, n bytes: all that decides which ops are called, on which tensors, with which numbers, beside the
+ * rows (addresses, switches; padding bytes set). Between the two no other ops are called, none that returns numbers or
+ * takes host arrays other than rows. Tensors that are freed take with them what was kept. */
+bool k_again(Dev *dev, const Rows *rows, const void *key, size_t n);
+void k_again_end(Dev *dev);
+void dev_again(Dev *dev, bool on); /* off: k_again is always true, as it is in a device with trap_nan. For tests */
+
 /* ---- the other ops of the network ---- */
 
 /* x[M, D] K_REAL = rows of the embedding. dw[V, D] is added to, in order of rows. */
@@ -280,7 +294,7 @@ void k_add(Dev *dev, Ten y, Ten x); /* y += x, K_REAL */
 /* ---- a device against the CPU ----
  * For tests, and for users whose GPU nobody has seen: every op with random numbers at sizes that fit no tile, with
  * outputs that hold NaN before, and what kernels.h promises of a row's bits. `part` is one of elements, rows, products,
- * attention and head, or NULL for all of them; `all`: more sizes. `say` hears of each check. Returns how many failed.
+ * attention, head and again, or NULL for all of them; `all`: more sizes. `say` hears of each check. Returns how many failed.
  */
 
 typedef struct {

@@ -63,9 +63,9 @@ struct Engine {
     Kv kv;
     Pages pages;
     int reserved;       /* pages set aside for running samples */
-    Ten hidden, picked; /* [slots, dim] the head's inputs, compute type; before the norm */
+    Ten hidden, picked; /* [wide, dim] the head's inputs, compute type; before the norm */
     Ten ready;          /* [slots, dim] last hidden states of computed prompts */
-    Ten logits;         /* [slots, vocab] */
+    Ten logits;         /* [wide, vocab]; wide: slots in whole units of the device's rows */
     Ten kept;           /* [slots, KEPT_WORDS(vocab)], where sets are asked for */
     int32_t *kept_host; /* the same */
     int *ready_free, n_ready_free;
@@ -89,26 +89,33 @@ struct Engine {
 
 typedef struct {
     int slots, prompt_rows, max_tokens, seq_pages, pages, rows;
+    int wide; /* slots, filled up to whole units of the device's rows */
 } Sizes;
 
+static int filled_up(const Dev *dev, int rows) {
+    int unit = dev_row_unit(dev);
+    return (rows + unit - 1) / unit * unit;
+}
+
 /* Beside the running sequences there is room for one more, and for the partly filled prompt pages of groups. */
-static Sizes sizes_of(const EngineConf *conf) {
+static Sizes sizes_of(const Dev *dev, const EngineConf *conf) {
     CHECK(conf->slots > 0 && conf->max_tokens > 1, "%d slots of %d tokens", conf->slots, conf->max_tokens);
     Sizes s = {.slots = conf->slots, .max_tokens = conf->max_tokens};
     s.prompt_rows = conf->prompt_rows > 0 ? conf->prompt_rows : PROMPT_ROWS;
     s.seq_pages = (s.max_tokens + KV_PAGE - 1) / KV_PAGE;
     s.pages = (s.slots + 1) * s.seq_pages + s.slots / 4;
-    s.rows = s.prompt_rows > s.slots ? s.prompt_rows : s.slots;
+    s.wide = filled_up(dev, s.slots);
+    s.rows = s.prompt_rows > s.wide ? s.prompt_rows : s.wide;
     return s;
 }
 
 size_t engine_bytes(const Dev *dev, const Conf *conf, DType type, const EngineConf *engine_conf) {
-    Sizes s = sizes_of(engine_conf);
+    Sizes s = sizes_of(dev, engine_conf);
     size_t page = k_kv_page_bytes(dev, conf->n_layers, conf->n_kv_heads, conf->head_dim, type, false);
-    size_t row = (size_t)conf->dim * (2 * dtype_size(type) + dtype_size(K_REAL));
-    row += (size_t)conf->vocab * dtype_size(K_REAL);
+    size_t wide = (size_t)(conf->dim + conf->vocab) * dtype_size(K_REAL) + (size_t)conf->dim * dtype_size(type);
+    size_t row = (size_t)conf->dim * dtype_size(type);
     if (engine_conf->keep_sets) row += (size_t)KEPT_WORDS(conf->vocab) * dtype_size(K_I32);
-    return work_bytes(conf, type, s.rows) + (size_t)s.pages * page + (size_t)s.slots * row;
+    return work_bytes(conf, type, s.rows) + (size_t)s.pages * page + (size_t)s.wide * wide + (size_t)s.slots * row;
 }
 
 /* ---- jobs ---- */
@@ -423,6 +430,15 @@ static void decode_row_add(Engine *engine, Rows *rows, int s) {
     engine->spans[rows->n_spans++] = (KvSpan){row, 1, pos, at, row, 0};
 }
 
+/* Fills the batch up to whole units of the device's rows. */
+static void padding_add(Engine *engine, Rows *rows) {
+    for (int end = filled_up(engine->dev, rows->m); rows->m < end; rows->m++) {
+        int row = rows->m;
+        engine->row_tok[row] = engine->row_pos[row] = 0, engine->row_page[row] = -1;
+        engine->spans[rows->n_spans++] = (KvSpan){.row0 = row, .group = row};
+    }
+}
+
 /* The head's inputs, one row for each busy slot: first those that compute on, then the fresh ones. */
 static int hidden_compute(Engine *engine) {
     Rows rows = {.tok = engine->row_tok,
@@ -434,6 +450,7 @@ static int hidden_compute(Engine *engine) {
         if (engine->slots[s].job && !engine->slots[s].fresh) decode_row_add(engine, &rows, s);
     int n = rows.m;
     if (n) {
+        padding_add(engine, &rows);
         Ten stream = forward(engine->policy, &rows, &engine->kv, NULL, &engine->work);
         forward_final(engine->policy, ten_rows(engine->hidden, 0, n), TEN_NONE, ten_rows(engine->picked, 0, n),
                       stream, engine->index);
@@ -479,11 +496,11 @@ static void decode(Engine *engine) {
     EngineStats *stats = &engine->stats;
     stats->steps++;
     if (engine->first) stats->slot_steps += engine->n_slots, stats->busy_slot_steps += engine->n_busy;
-    int n = hidden_compute(engine);
-    Ten logits = ten_rows(engine->logits, 0, n);
-    k_matmul(engine->dev, logits, ten_rows(engine->hidden, 0, n), &engine->policy->head, TEN_NONE, TEN_NONE);
+    int n = hidden_compute(engine), wide = filled_up(engine->dev, n);
+    Ten logits = ten_rows(engine->logits, 0, wide);
+    k_matmul(engine->dev, logits, ten_rows(engine->hidden, 0, wide), &engine->policy->head, TEN_NONE, TEN_NONE);
     if (engine->policy->conf.final_cap > 0) k_softcap(engine->dev, logits, (real)engine->policy->conf.final_cap);
-    draw(engine, logits);
+    draw(engine, ten_rows(logits, 0, n));
     for (int r = 0; r < n; r++) token_take(engine, engine->row_slot[r], &engine->drawn[r]);
     stats->new_tokens += n;
     stats->decode_seconds += clock_seconds() - began;
@@ -533,10 +550,10 @@ static bool tensors_open(Engine *engine, const Sizes *s, Err *err) {
     engine->kv =
         k_kv_new(dev, s->pages, conf->n_layers, conf->n_kv_heads, conf->head_dim, policy->type, false, err);
     if (!engine->kv.data.p) return false;
-    engine->hidden = k_new(dev, s->slots, conf->dim, policy->type, err);
-    if (engine->hidden.p) engine->picked = k_new(dev, s->slots, conf->dim, K_REAL, err);
+    engine->hidden = k_new(dev, s->wide, conf->dim, policy->type, err);
+    if (engine->hidden.p) engine->picked = k_new(dev, s->wide, conf->dim, K_REAL, err);
     if (engine->picked.p) engine->ready = k_new(dev, s->slots, conf->dim, policy->type, err);
-    if (engine->ready.p) engine->logits = k_new(dev, s->slots, conf->vocab, K_REAL, err);
+    if (engine->ready.p) engine->logits = k_new(dev, s->wide, conf->vocab, K_REAL, err);
     if (engine->logits.p && engine->keep_sets) {
         engine->kept = k_new(dev, s->slots, KEPT_WORDS(conf->vocab), K_I32, err);
         engine->kept_host = MEM_ARRAY(int32_t, (size_t)s->slots * (size_t)KEPT_WORDS(conf->vocab));
@@ -569,7 +586,7 @@ static void arrays_open(Engine *engine, const Sizes *s) {
 }
 
 Engine *engine_open(Policy *policy, const Tokenizer *tok, const EngineConf *conf, Err *err) {
-    Sizes sizes = sizes_of(conf);
+    Sizes sizes = sizes_of(policy->dev, conf);
     if (sizes.max_tokens > policy->max_positions) {
         err_set(err, "sequences of %d tokens: the model was loaded for %d", sizes.max_tokens, policy->max_positions);
         return NULL;

@@ -92,7 +92,7 @@ void forward_layer(Policy *policy, int layer, const Rows *rows, Kv *kv, Ten x, T
     forward_mlp(policy, layer, rows->m, out, kept, work);
 }
 
-Ten forward(Policy *policy, const Rows *rows, Kv *kv, Tape *tape, Work *work) {
+static Ten forward_now(Policy *policy, const Rows *rows, Kv *kv, Tape *tape, Work *work) {
     CHECK(rows->m <= (tape ? tape->max_rows : work->max_rows), "%d rows", rows->m);
     int m = rows->m, n_layers = policy->conf.n_layers;
     Ten x = ten_rows(tape && n_layers ? tape->layers[0].x : work->x, 0, m);
@@ -110,6 +110,22 @@ Ten forward(Policy *policy, const Rows *rows, Kv *kv, Tape *tape, Work *work) {
         x = out;
     }
     return x;
+}
+
+/* What decides the ops of a forward pass without a tape, beside its rows. */
+typedef struct {
+    const Policy *policy;
+    const void *kv, *x; /* the pages, and with them x the tensors of the work that it belongs to */
+    size_t adapters_off;
+} ForwardKey;
+
+Ten forward(Policy *policy, const Rows *rows, Kv *kv, Tape *tape, Work *work) {
+    if (tape) return forward_now(policy, rows, kv, tape, work);
+    ForwardKey key = {policy, kv->data.p, work->x.p, policy->adapters_off};
+    if (!k_again(policy->dev, rows, &key, sizeof key)) return ten_rows(work->x, 0, rows->m);
+    Ten stream = forward_now(policy, rows, kv, NULL, work);
+    k_again_end(policy->dev);
+    return stream;
 }
 
 void forward_final(Policy *policy, Ten y, Ten rstd, Ten picked, Ten stream, const int *index) {

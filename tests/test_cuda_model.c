@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "rl/selftest.h"
+#include "tests/ptx/standin.h"
 
 static Dev *cpu, *cuda;
 
@@ -36,7 +37,10 @@ static void say(void *self, const CompareResult *r) {
 static void check(int which, DType type) {
     const char *name;
     Conf conf = selftest_conf(which, &name);
+    long before = standin_graph_launches();
     assert_int_equal(selftest_model(cuda, cpu, &conf, name, type, getenv("WHET_ALL") ? 3 : 1, say, NULL), 0);
+    assert_true(standin_graph_launches() - before > 20); /* of about 40 steps */
+    assert_int_equal(standin_graphs(), 0);
 }
 
 static void plain(void **state) { (void)state, check(0, K_BF16); }

@@ -178,9 +178,11 @@ __device__ __forceinline__ void tile_end(const Running<DIM> &r, const Attend &a,
 
 template <int DIM> static __global__ void __launch_bounds__(WARPS_MOST * 32) attend_kernel(Attend a) {
     extern __shared__ __align__(16) bf16 room[];
-    const int s = span_of(a.item0, a.rows.n_spans, blockIdx.x), g = blockIdx.y, warp = threadIdx.x / 32;
+    int chain0;
+    const int s = span_of(a, blockIdx.x, &chain0), g = blockIdx.y, warp = threadIdx.x / 32;
     const KvSpan span = a.rows.spans[s];
-    const int chains = span.n * a.group, chain0 = (blockIdx.x - a.item0[s]) * a.chains;
+    const int chains = span.n * a.group;
+    if (chains == 0) return; /* the whole block: an empty span among others of one row */
     const int last_chain = min(chains, chain0 + a.chains) - 1;
     const int pos_low = span.pos0 + chain0 / a.group, pos_high = span.pos0 + last_chain / a.group;
     const int first = a.window ? max(0, pos_low - a.window + 1) / KV_PAGE : 0, last = pos_high / KV_PAGE;
@@ -231,10 +233,11 @@ enum { HEAD_MOST = 256 };
 
 static __global__ void __launch_bounds__(THREADS, 4) attend_plain_kernel(Attend a) {
     __shared__ float room[WARPS_MOST][HEAD_MOST];
-    const int s = span_of(a.item0, a.rows.n_spans, blockIdx.x), g = blockIdx.y, warp = threadIdx.x / 32;
+    int chain0;
+    const int s = span_of(a, blockIdx.x, &chain0), g = blockIdx.y, warp = threadIdx.x / 32;
     const int lane = threadIdx.x % 32, dim = a.kv.dim;
     const KvSpan span = a.rows.spans[s];
-    const int c = (blockIdx.x - a.item0[s]) * a.chains + warp;
+    const int c = chain0 + warp;
     if (c >= span.n * a.group) return; /* the whole warp; there is no barrier of the block */
     const int row = span.row0 + c / a.group, head = g * a.group + c % a.group, pos = span.pos0 + c / a.group;
     float *q = room[warp], max = -INFINITY, sum = 0, out[HEAD_MOST / 32];

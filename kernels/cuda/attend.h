@@ -104,16 +104,18 @@ __device__ __forceinline__ void chains_load(Tile<DIM> to, const Ten &x, int row0
     }
 }
 
-/* The span with item0[span] <= item < item0[span + 1]. */
-__device__ __forceinline__ int span_of(const int *item0, int n_spans, int item) {
-    int low = 0, high = n_spans;
+/* The span of tile `item`, which has item0[span] <= item < item0[span + 1]; and the first chain of the tile. */
+__device__ __forceinline__ int span_of(const Attend &a, int item, int *chain0) {
+    int low = 0, high = a.rows.n_spans;
+    if (a.tiles) low = item / a.tiles, high = low + 1;
     while (high - low > 1) {
         int mid = (low + high) / 2;
-        if (item0[mid] <= item)
+        if (a.item0[mid] <= item)
             low = mid;
         else
             high = mid;
     }
+    *chain0 = (item - (a.tiles ? low * a.tiles : a.item0[low])) * a.chains;
     return low;
 }
 

@@ -50,10 +50,12 @@ __device__ __forceinline__ void score_back(float &s, float &dp, const Attend &a,
 template <int DIM> static __global__ void __launch_bounds__(THREADS, 2) dq_kernel(AttendBack b) {
     extern __shared__ __align__(16) bf16 room[];
     const Attend &a = b.a;
-    const int s = span_of(a.item0, a.rows.n_spans, blockIdx.x), g = blockIdx.y, warp = threadIdx.x / 32;
+    int chain0;
+    const int s = span_of(a, blockIdx.x, &chain0), g = blockIdx.y, warp = threadIdx.x / 32;
     const int lane = threadIdx.x % 32, heads = a.q.cols / a.kv.dim;
     const KvSpan span = a.rows.spans[s];
-    const int chains = span.n * a.group, chain0 = (blockIdx.x - a.item0[s]) * a.chains;
+    const int chains = span.n * a.group;
+    if (chains == 0) return; /* the whole block: an empty span among others of one row */
     const int last_chain = min(chains, chain0 + a.chains) - 1;
     const int pos_low = span.pos0 + chain0 / a.group, pos_high = span.pos0 + last_chain / a.group;
     const int first = a.window ? max(0, pos_low - a.window + 1) / KV_PAGE : 0, last = pos_high / KV_PAGE;
@@ -252,10 +254,11 @@ enum { HEAD_MOST = 256 };
 static __global__ void __launch_bounds__(THREADS, 4) dq_plain_kernel(AttendBack b) {
     __shared__ float room[THREADS / 32][2 * HEAD_MOST];
     const Attend &a = b.a;
-    const int s = span_of(a.item0, a.rows.n_spans, blockIdx.x), g = blockIdx.y, warp = threadIdx.x / 32;
+    int chain0;
+    const int s = span_of(a, blockIdx.x, &chain0), g = blockIdx.y, warp = threadIdx.x / 32;
     const int lane = threadIdx.x % 32, dim = a.kv.dim, heads = a.q.cols / dim;
     const KvSpan span = a.rows.spans[s];
-    const int c = (blockIdx.x - a.item0[s]) * a.chains + warp;
+    const int c = chain0 + warp;
     if (c >= span.n * a.group) return; /* the whole warp; there is no barrier of the block */
     const int row = span.row0 + c / a.group, head = g * a.group + c % a.group, pos = span.pos0 + c / a.group;
     const float lse = get1(a.lse, row, head), delta = b.delta[(size_t)row * heads + head];

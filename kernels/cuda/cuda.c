@@ -27,6 +27,7 @@ static void *send(Dev *dev, void *to, const void *host, size_t bytes) {
     struct Cuda *cuda = dev->cuda;
     struct Upload *up = &cuda->uploads[cuda->next];
     cuda->next = (cuda->next + 1) % UPLOADS;
+    CHECK(!graphs_recording(cuda->graphs), "%zu bytes are sent inside of a step that comes again", bytes);
     if (up->used) cuda_must(cudaEventSynchronize(up->done), "upload");
     if (up->room < bytes) {
         cuda_must(cudaFreeHost(up->host), "upload");
@@ -56,16 +57,31 @@ static int table_length(const Rows *rows) {
     return most;
 }
 
-/* One block of ints: tok, pos, page, table, spans, shares. The layers of a batch ask for the same one. */
+const void *upload_kept(Dev *dev, struct Kept *kept, const void *host, size_t bytes) {
+    if (kept->host && kept->bytes == bytes && memcmp(host, kept->host, bytes) == 0) return kept->device;
+    if (kept->room < bytes || !kept->host) {
+        free(kept->host);
+        if (kept->device) graphs_drop(dev->cuda->graphs); /* what they read moves */
+        cuda_must(cudaFree(kept->device), "upload");
+        kept->room = 2 * bytes + 4096;
+        kept->host = mem_alloc(kept->room, 1);
+        cuda_must(cudaMalloc(&kept->device, kept->room), "memory for an upload");
+    }
+    memcpy(kept->host, host, bytes);
+    kept->bytes = bytes;
+    return send(dev, kept->device, host, bytes);
+}
+
+/* One block of ints. The layers of a batch ask for the same one. What is as long in every batch of as many rows and
+ * spans comes first: it then lies where it lay. */
 DevRows rows_on(Dev *dev, const Rows *rows) {
-    struct Cuda *cuda = dev->cuda;
     const size_t m = (size_t)rows->m * sizeof(int), table = (size_t)table_length(rows) * sizeof(int);
     const size_t spans = (size_t)rows->n_spans * sizeof(KvSpan), shares = (size_t)rows->n_shares * sizeof(KvShare);
     const struct {
         const void *p;
         size_t bytes;
-    } parts[] = {{rows->tok, m},       {rows->pos, m},       {rows->page, m},
-                 {rows->table, table}, {rows->spans, spans}, {rows->shares, shares}};
+    } parts[] = {{rows->tok, m},       {rows->pos, m},         {rows->page, m},
+                 {rows->spans, spans}, {rows->shares, shares}, {rows->table, table}};
     const size_t bytes = 3 * m + table + spans + shares;
     char *block = mem_alloc(bytes + 1, 1);
     size_t at = 0, starts[6];
@@ -74,27 +90,15 @@ DevRows rows_on(Dev *dev, const Rows *rows) {
         if (parts[i].bytes) memcpy(block + at, parts[i].p, parts[i].bytes);
         at += parts[i].bytes;
     }
-    DevRows same = {.m = rows->m, .n_spans = rows->n_spans, .n_shares = rows->n_shares};
-    if (cuda->rows_bytes == bytes && cuda->rows_host && memcmp(block, cuda->rows_host, bytes) == 0 &&
-        cuda->rows.m == same.m && cuda->rows.n_spans == same.n_spans && cuda->rows.n_shares == same.n_shares) {
-        free(block);
-        return cuda->rows;
-    }
-    if (cuda->rows_room < bytes + 4) {
-        cuda_must(cudaFree(cuda->rows_device), "rows");
-        cuda->rows_room = 2 * bytes + 4096;
-        cuda_must(cudaMalloc(&cuda->rows_device, cuda->rows_room), "memory for a batch's rows");
-    }
-    send(dev, cuda->rows_device, block, bytes);
-    free(cuda->rows_host);
-    cuda->rows_host = block, cuda->rows_bytes = bytes;
-    const char *to = cuda->rows_device;
-    same.tok = (const int *)(const void *)(to + starts[0]), same.pos = (const int *)(const void *)(to + starts[1]);
-    same.page = (const int *)(const void *)(to + starts[2]),
-    same.table = (const int *)(const void *)(to + starts[3]);
-    same.spans = (const KvSpan *)(const void *)(to + starts[4]);
-    same.shares = (const KvShare *)(const void *)(to + starts[5]);
-    return cuda->rows = same;
+    const char *to = upload_kept(dev, &dev->cuda->rows, block, bytes);
+    free(block);
+    DevRows there = {.m = rows->m, .n_spans = rows->n_spans, .n_shares = rows->n_shares};
+    there.tok = (const int *)(const void *)(to + starts[0]), there.pos = (const int *)(const void *)(to + starts[1]);
+    there.page = (const int *)(const void *)(to + starts[2]);
+    there.spans = (const KvSpan *)(const void *)(to + starts[3]);
+    there.shares = (const KvShare *)(const void *)(to + starts[4]);
+    there.table = (const int *)(const void *)(to + starts[5]);
+    return there;
 }
 
 /* ---- memory ---- */
@@ -115,6 +119,7 @@ static Ten cuda_new(Dev *dev, int rows, int cols, DType type) {
 
 static void cuda_free(Dev *dev, Ten t) {
     cuda_must(cudaStreamSynchronize(dev->cuda->stream), "free");
+    graphs_drop(dev->cuda->graphs); /* one may use it */
     cuda_must(cudaFree(t.p), "free");
 }
 
@@ -235,8 +240,12 @@ static void cuda_close(Dev *dev) {
         cuda_must(cudaFree(cuda->uploads[i].device), "close");
         cuda_must(cudaEventDestroy(cuda->uploads[i].done), "close");
     }
-    cuda_must(cudaFree(cuda->rows_device), "close");
-    free(cuda->rows_host);
+    for (int i = 0; i < 2; i++) {
+        struct Kept *kept = i ? &cuda->tiles : &cuda->rows;
+        cuda_must(cudaFree(kept->device), "close");
+        free(kept->host);
+    }
+    graphs_close(cuda->graphs);
     lt_close(cuda->lt);
     cuda_must(cudaStreamDestroy(cuda->stream), "close");
     free(cuda);
@@ -253,6 +262,9 @@ static const Ops cuda_ops = {
     .copy = op_copy,
     .scale = op_scale,
     .sync = cuda_sync,
+    .again = cuda_again,
+    .again_end = cuda_again_end,
+    .row_unit = ROW_UNIT,
     .mem_left = cuda_left,
     .mat_elements = mat_elements,
     .one_copy = true,
@@ -324,6 +336,9 @@ bool cuda_open(Dev *dev, int number, Err *err) {
         free(cuda);
         return err_set(err, "device cuda:%d: %s", number, cudaGetErrorString(cudaGetLastError()));
     }
+    cuda->graphs = graphs_open();
+    const char *keep = getenv("WHET_CUDA_GRAPHS"); /* 0: no graphs, to see whether a fault lies with them */
+    dev->no_again = keep && strcmp(keep, "0") == 0;
     dev->ops = &cuda_ops, dev->cuda = cuda;
     /* The bits of a product depend on the chip and on the library's version. */
     snprintf(dev->path, sizeof dev->path, "cuda_sm%d%d_lt%d", about.major, about.minor, lt_version(lt));

@@ -1,5 +1,5 @@
-/* host.h: private to kernels/cuda: what its host side shares. cuda.c: device, memory, uploads; lt.c: products by
- * cuBLASLt; ops.c, ops_attend.c, ops_head.c: the ops, which call the launchers of launch.h. */
+/* host.h: private to kernels/cuda: what its host side shares. cuda.c: device, memory, uploads; graph.c: steps that
+ * come again; lt.c: products by cuBLASLt; ops.c, ops_attend.c, ops_head.c: the ops, which call the launchers of launch.h. */
 #ifndef WHET_CUDA_HOST_H
 #define WHET_CUDA_HOST_H
 
@@ -20,9 +20,11 @@ struct Cuda {
         bool used;
     } uploads[UPLOADS];
     int next;
-    void *rows_host, *rows_device; /* the last Rows that were uploaded, as one block of ints */
-    size_t rows_bytes, rows_room;
-    DevRows rows;
+    struct Kept { /* host data whose last bytes lie at one place of the device, and are sent when they change */
+        void *host, *device;
+        size_t bytes, room;
+    } rows, tiles; /* a batch's Rows as one block of ints; the first tile of each span */
+    struct Graphs *graphs;
 };
 
 /* Ends the program with one line where a call fails: what runs later cannot be right. */
@@ -30,9 +32,24 @@ void cuda_must(cudaError_t error, const char *what);
 
 /* A copy of host data in device memory, good for what is launched before UPLOADS - 1 further uploads. */
 const void *upload(Dev *dev, const void *host, size_t bytes);
+/* The same of what is sent rarely anew: the copy stays where it is as long as there is room, and until the next call. */
+const void *upload_kept(Dev *dev, struct Kept *kept, const void *host, size_t bytes);
 DevRows rows_on(Dev *dev, const Rows *rows);
 /* dev_scratch as a dense tensor. */
 Ten scratch_ten(Dev *dev, int which, int rows, int cols, DType type);
+
+/* ---- graph.c: see k_again in kernels.h ---- */
+
+struct Graphs *graphs_open(void);
+void graphs_close(struct Graphs *graphs);
+/* Forgets all that was recorded: memory that it may use is given back. */
+void graphs_drop(struct Graphs *graphs);
+bool graphs_recording(const struct Graphs *graphs);
+/* Whether every span is one row at most and nothing is copied: then only what lies in device memory differs between two
+ * batches of as many rows and spans. */
+bool rows_decode(const Rows *rows);
+bool cuda_again(Dev *dev, const Rows *rows, const void *key, size_t n);
+void cuda_again_end(Dev *dev);
 
 /* Workspaces, by what they hold. */
 enum { LT_WORKSPACE = 32 << 20, SUMSQ_PIECE = 8192 };
@@ -55,7 +72,7 @@ int lt_version(const Lt *lt);
  * (by chunks) are then the same ones. */
 enum { PRODUCT_COLS = 8192 };
 /* Rows that are copied at once where an operand does not lie as the library wants it. */
-enum { PRODUCT_ROWS = 256 };
+enum { PRODUCT_ROWS = 256, ROW_UNIT = 32 }; /* ROW_UNIT: what the library is given is a multiple of it */
 
 /* y[M, n] = x[M, K] w^T (+ residual) for the n columns from col0 on (a multiple of PRODUCT_COLS), y and residual
  * being those columns; w as mat_view gives it. */

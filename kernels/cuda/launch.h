@@ -69,7 +69,8 @@ typedef struct {
     Ten q, o, lse;
     DevKv kv;
     DevRows rows;
-    const int *item0;  /* [n_spans + 1] the first tile of each span */
+    const int *item0;  /* [n_spans + 1] the first tile of each span; not used where all have as many */
+    int tiles;         /* of each span, where all have as many; or 0 */
     int items, chains; /* tiles in all; chains (a query head of a row) of a tile */
     int group;         /* query heads of a key-value head */
     int window;

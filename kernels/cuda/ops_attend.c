@@ -40,16 +40,22 @@ static bool has_padding(const Rows *rows) {
 static Attend attend_of(Dev *dev, Ten q, const Kv *kv, int layer, const Rows *rows, real scale, real cap,
                         int window) {
     Attend a = {.q = q, .kv = layer_of(kv, layer), .window = window, .scale = scale, .cap = cap};
-    int most = 0, *item0 = MEM_ARRAY(int, rows->n_spans + 1);
     a.group = q.cols / (kv->heads * kv->head_dim);
+    int most = a.group; /* a row's */
     for (int i = 0; i < rows->n_spans; i++)
         if (rows->spans[i].n * a.group > most) most = rows->spans[i].n * a.group;
     a.chains = cu_attend_chains(kv->type, a.kv.wide, most);
+    a.rows = rows_on(dev, rows);
+    if (rows_decode(rows)) { /* an empty span has tiles as well: the launch depends on the number of spans alone */
+        a.tiles = (a.group + a.chains - 1) / a.chains;
+        a.items = rows->n_spans * a.tiles;
+        return a;
+    }
+    int *item0 = MEM_ARRAY(int, rows->n_spans + 1);
     for (int i = 0; i < rows->n_spans; i++)
         item0[i + 1] = item0[i] + (rows->spans[i].n * a.group + a.chains - 1) / a.chains;
     a.items = item0[rows->n_spans];
-    a.rows = rows_on(dev, rows);
-    a.item0 = upload(dev, item0, (size_t)(rows->n_spans + 1) * sizeof *item0);
+    a.item0 = upload_kept(dev, &dev->cuda->tiles, item0, (size_t)(rows->n_spans + 1) * sizeof *item0);
     free(item0);
     return a;
 }
