@@ -1,32 +1,9 @@
 /* test_cuda_model.c: whole models on the stand-in for a GPU against the CPU: rl/selftest.h. Sampling token for
  * token, log-probabilities, loss, every gradient, some steps; sampled = trained, bit for bit. One of them; with
  * WHET_ALL all (long_cuda.sh). */
-#include <setjmp.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-#include <cmocka.h>
+#include "tests/cuda_help.h"
 
 #include "rl/selftest.h"
-#include "tests/ptx/standin.h"
-
-static Dev *cpu, *cuda;
-
-static int open_both(void **state) {
-    (void)state;
-    Err err = {0};
-    cpu = dev_open(&(DevConf){.path = "plain", .threads = 2}, &err);
-    if (cpu) cuda = dev_open(&(DevConf){.device = "cuda"}, &err);
-    if (!cuda) print_error("%s\n", err.msg);
-    return cuda ? 0 : -1;
-}
-
-static int close_both(void **state) {
-    (void)state;
-    dev_close(cuda);
-    dev_close(cpu);
-    return 0;
-}
 
 static void say(void *self, const CompareResult *r) {
     (void)self;

@@ -1,32 +1,7 @@
 /* test_cuda_ops.c: every op of the CUDA back, on the stand-in for a GPU, against the CPU's plain path: k_compare.
  * With an argument (elements, rows, products, attention, head, again) that part alone; WHET_ALL: more sizes
- * (long_cuda_ops.sh). */
-#include <setjmp.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-#include <cmocka.h>
-
-#include "kernels/kernels.h"
-#include "tests/ptx/standin.h"
-
-static Dev *cpu, *cuda;
-
-static int open_both(void **state) {
-    (void)state;
-    Err err = {0};
-    cpu = dev_open(&(DevConf){.path = "plain", .threads = 2}, &err);
-    if (cpu) cuda = dev_open(&(DevConf){.device = "cuda"}, &err);
-    if (!cuda) print_error("%s\n", err.msg);
-    return cuda ? 0 : -1;
-}
-
-static int close_both(void **state) {
-    (void)state;
-    dev_close(cuda);
-    dev_close(cpu);
-    return 0;
-}
+ * (long_cuda.sh). */
+#include "tests/cuda_help.h"
 
 static void say(void *self, const CompareResult *r) {
     (*(int *)self)++;
