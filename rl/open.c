@@ -132,9 +132,11 @@ Engine *model_engine(Model *model, long n_prompt, long max_new, EngineConf *conf
     conf->max_tokens = n_prompt < most && max_new < most - n_prompt ? (int)(n_prompt + max_new) : most;
     PolicyConf policy = {.type = model->type, .max_positions = conf->max_tokens};
     size_t weights = policy_bytes(model->dev, model_conf, &policy), more;
-    while ((more = engine_bytes(model->dev, model_conf, model->type, conf)) + weights > (size_t)model->memory &&
-           conf->slots > 1)
-        conf->slots /= 2;
+    for (;; conf->slots /= 2) {
+        more = engine_bytes(model->dev, model_conf, model->type, conf) +
+               workspace_bytes(model->dev, model_conf, engine_rows(model->dev, conf));
+        if (weights + more <= (size_t)model->memory || conf->slots == 1) break;
+    }
     if (!model_load(model, &policy, more, err)) return NULL;
     return engine_open(model->policy, model->tok, conf, err);
 }

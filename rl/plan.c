@@ -10,8 +10,9 @@ static void plan_rows(Plan *p, const Model *model, int rows, bool recompute, con
     p->learn.rows = rows, p->learn.recompute = recompute;
     p->learner_bytes = learner_bytes(model->dev, conf, model->type, params, &p->learn);
     int most = batch_limits(rows, p->learn.max_prompt, p->learn.max_completion, p->learn.group).max_head;
-    p->workspace_bytes = k_workspace_bytes(model->dev, most, conf->dim, conf->hidden, conf->vocab,
-                                           conf->n_heads * conf->head_dim, conf->n_kv_heads * conf->head_dim);
+    int sampled = engine_rows(model->dev, &p->engine);
+    if (most < sampled) most = sampled;
+    p->workspace_bytes = workspace_bytes(model->dev, conf, most);
     p->total = sum_of(p);
 }
 
@@ -82,11 +83,20 @@ bool plan_make(Plan *p, const Recipe *r, const Model *model, Err *err) {
         (double)model->memory * 1e-9);
 }
 
+static void amount(Buf *out, const char *before, size_t bytes) {
+    if (bytes < 100000000)
+        buf_format(out, "%s%.1f MB", before, (double)bytes * 1e-6);
+    else
+        buf_format(out, "%s%.2f GB", before, (double)bytes * 1e-9);
+}
+
 void plan_print(const Plan *p, Buf *out) {
-    buf_format(out, "memory: weights %.2f GB", (double)p->policy_bytes * 1e-9);
-    if (p->reference_bytes) buf_format(out, ", reference %.2f GB", (double)p->reference_bytes * 1e-9);
-    buf_format(out, ", learning %.2f GB (%d rows%s), sampling %.2f GB (%d slots): %.2f GB in all",
-               (double)(p->learner_bytes + p->workspace_bytes) * 1e-9, p->learn.rows,
-               p->learn.recompute ? ", recomputed" : "", (double)p->engine_bytes * 1e-9, p->engine.slots,
-               (double)p->total * 1e-9);
+    amount(out, "memory: weights ", p->policy_bytes);
+    if (p->reference_bytes) amount(out, ", reference ", p->reference_bytes);
+    amount(out, ", learning ", p->learner_bytes + p->workspace_bytes);
+    buf_format(out, " (%d rows%s)", p->learn.rows, p->learn.recompute ? ", recomputed" : "");
+    amount(out, ", sampling ", p->engine_bytes);
+    buf_format(out, " (%d slots)", p->engine.slots);
+    amount(out, ": ", p->total);
+    buf_format(out, " in all");
 }

@@ -118,6 +118,13 @@ size_t engine_bytes(const Dev *dev, const Conf *conf, DType type, const EngineCo
     return work_bytes(conf, type, s.rows) + (size_t)s.pages * page + (size_t)s.wide * wide + (size_t)s.slots * row;
 }
 
+size_t workspace_bytes(const Dev *dev, const Conf *conf, int rows) {
+    return k_workspace_bytes(dev, rows, conf->dim, conf->hidden, conf->vocab, conf->n_heads * conf->head_dim,
+                             conf->n_kv_heads * conf->head_dim);
+}
+
+int engine_rows(const Dev *dev, const EngineConf *conf) { return sizes_of(dev, conf).rows; }
+
 /* ---- jobs ---- */
 
 static Job *job_new(const Request *request) {

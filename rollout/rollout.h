@@ -408,6 +408,9 @@ typedef struct {
 
 typedef struct Engine Engine;
 size_t engine_bytes(const Dev *dev, const Conf *conf, DType type, const EngineConf *engine_conf);
+/* k_workspace_bytes of a model's widths. */
+size_t workspace_bytes(const Dev *dev, const Conf *conf, int rows);
+int engine_rows(const Dev *dev, const EngineConf *engine_conf); /* the most of a batch */
 Engine *engine_open(Policy *policy, const Tokenizer *tok, const EngineConf *conf, Err *err);
 /* Queues a request (its arrays are copied). False and err when it cannot fit. */
 bool engine_submit(Engine *engine, const Request *request, Err *err);

@@ -86,6 +86,7 @@ FAULTS = [
     ("an operand that is less aligned than promised", "lt.c", "align = 16", "align = 256", "cublas", "c"),
     ("an algorithm that sums few rows otherwise than many", "lt.c", "!splits(lt, &found[i].algo) && same_bits(dev, &o, &found[i].algo)",
      "!splits(lt, &found[i].algo) && (!same_bits(dev, &o, &found[i].algo) || i == n - 1)", "WRONG", "c"),
+    ("an error that the library left is taken for a launch's", "lt.c", "    if (status != CUBLAS_STATUS_SUCCESS) cudaGetLastError();", "   ", "status 1", "c"),
     ("missing wait: pinned memory is written while a copy reads it", "cuda.c",  # with a ring of one, which turns at once
      ("cuda->next = (cuda->next + 1) % UPLOADS;", '    if (up->used) cuda_must(cudaEventSynchronize(up->done), "upload");\n'),
      ("cuda->next = 0;", ""), "pending", "c"),

@@ -122,6 +122,7 @@ static void test_events(void **state) {
 static void test_memory(void **state) {
     (void)state;
     size_t room, total, before;
+    assert_int_equal(cudaMemset2D(numbers, (size_t)1 << 31, 0, 4, 2), cudaErrorInvalidPitchValue);
     cudaMemGetInfo(&before, &total);
     int *a = device(NULL);
     cudaMemGetInfo(&room, &total);

@@ -72,8 +72,8 @@ const void *upload_kept(Dev *dev, struct Kept *kept, const void *host, size_t by
     return send(dev, kept->device, host, bytes);
 }
 
-/* One block of ints. The layers of a batch ask for the same one. What is as long in every batch of as many rows and
- * spans comes first: it then lies where it lay. */
+/* One block of ints. The layers of a batch ask for the same one. What is as long in every batch of as many rows
+ * and spans comes first: it then lies where it lay. */
 DevRows rows_on(Dev *dev, const Rows *rows) {
     const size_t m = (size_t)rows->m * sizeof(int), table = (size_t)table_length(rows) * sizeof(int);
     const size_t spans = (size_t)rows->n_spans * sizeof(KvSpan), shares = (size_t)rows->n_shares * sizeof(KvShare);
@@ -93,7 +93,8 @@ DevRows rows_on(Dev *dev, const Rows *rows) {
     const char *to = upload_kept(dev, &dev->cuda->rows, block, bytes);
     free(block);
     DevRows there = {.m = rows->m, .n_spans = rows->n_spans, .n_shares = rows->n_shares};
-    there.tok = (const int *)(const void *)(to + starts[0]), there.pos = (const int *)(const void *)(to + starts[1]);
+    there.tok = (const int *)(const void *)(to + starts[0]),
+    there.pos = (const int *)(const void *)(to + starts[1]);
     there.page = (const int *)(const void *)(to + starts[2]);
     there.spans = (const KvSpan *)(const void *)(to + starts[3]);
     there.shares = (const KvShare *)(const void *)(to + starts[4]);
@@ -127,9 +128,12 @@ static void copy2d(Dev *dev, void *to, size_t to_pitch, const void *from, size_t
                    enum cudaMemcpyKind kind) {
     size_t wide = (size_t)shape.cols * dtype_size(shape.type);
     if (wide == 0 || shape.rows == 0) return;
-    if (shape.rows == 1) to_pitch = from_pitch = wide;
-    cuda_must(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, wide, (size_t)shape.rows, kind, dev->cuda->stream),
-              "copy");
+    if (shape.rows == 1 || (to_pitch == wide && from_pitch == wide)) /* no limit of width or pitch */
+        cuda_must(cudaMemcpyAsync(to, from, wide * (size_t)shape.rows, kind, dev->cuda->stream), "copy");
+    else
+        cuda_must(
+            cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, wide, (size_t)shape.rows, kind, dev->cuda->stream),
+            "copy");
 }
 
 static size_t pitch_of(Ten t) { return (size_t)t.stride * dtype_size(t.type); }
@@ -181,34 +185,54 @@ static size_t kv_page_elements(int heads, int head_dim, bool grad) {
 
 static void kv_zero(Dev *dev, Kv *kv, int page) {
     size_t wide = kv_page_elements(kv->heads, kv->head_dim, kv->grad) * dtype_size(kv->type);
+    const size_t pitch = (size_t)kv->pages * wide, most = INT32_MAX; /* of a pitch, on every device */
     char *at = (char *)kv->data.p + (size_t)page * wide;
-    cuda_must(cudaMemset2DAsync(at, (size_t)kv->pages * wide, 0, wide, (size_t)kv->layers, dev->cuda->stream),
-              "zero a page");
+    if (pitch <= most)
+        cuda_must(cudaMemset2DAsync(at, pitch, 0, wide, (size_t)kv->layers, dev->cuda->stream), "zero a page");
+    for (int l = 0; pitch > most && l < kv->layers; l++)
+        cuda_must(cudaMemsetAsync(at + (size_t)l * pitch, 0, wide, dev->cuda->stream), "zero a page");
 }
 
 /* ---- what the ops take beside the tensors: see WS_* in host.h ---- */
 
 static size_t most_of(size_t a, size_t b) { return a > b ? a : b; }
+static size_t least_of(size_t a, size_t b) { return a < b ? a : b; }
+
+/* What lt.c holds while it chooses the algorithm of a product of n outputs of k numbers and of its gradient's. */
+static size_t choosing(size_t n, size_t k) {
+    size_t some = least_of(n, PRODUCT_COLS), forth = some * (k + 8) + CHECK_ROWS * (k + 2 * some + 24);
+    size_t back = (some + 8) * (k + 8) + CHECK_ROWS * (some + 2 * least_of(k, PRODUCT_COLS) + 24);
+    return most_of(forth, back) * sizeof(float);
+}
 
 static size_t workspace(int threads, int m, int dim, int hidden, int vocab, int q, int kv) {
     (void)threads;
     size_t rows = (size_t)(m + 31) / 32 * 32, some = rows < HEAD_ROWS ? rows : HEAD_ROWS;
-    size_t widest = most_of(most_of((size_t)(q + 2 * kv), 2 * (size_t)hidden), most_of((size_t)dim, PRODUCT_COLS));
-    size_t blocks = (size_t)(vocab + HEAD_BLOCK - 1) / HEAD_BLOCK;
+    size_t widest = most_of(most_of((size_t)(q + 2 * kv), 2 * (size_t)hidden),
+                            most_of((size_t)dim, least_of((size_t)vocab, PRODUCT_COLS)));
+    size_t blocks = (size_t)(vocab + HEAD_BLOCK - 1) / HEAD_BLOCK, wide = least_of(widest, PRODUCT_COLS) + 8;
+    size_t sizes[][2] = {{q + 2 * kv, dim}, {dim, q}, {2 * hidden, dim}, {dim, hidden}, {vocab, dim}}, choice = 0;
+    /* Of products whose widths are multiples of 8 the rows that no unit has are copied, of others PRODUCT_ROWS at
+     * once: here those of adapters, which are at most as wide as the model. */
+    size_t copied = ROW_UNIT * (widest + 8), all = PRODUCT_ROWS * ((size_t)dim + 8);
+    if (dim % 8 || hidden % 8 || q % 8 || kv % 8) all = PRODUCT_ROWS * (widest + 8);
+    copied = most_of(copied, all);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        choice = most_of(choice, choosing(sizes[i][0], sizes[i][1]));
     size_t each[] = {
-        PRODUCT_ROWS * (widest + 8) * sizeof(float),                                     /* WS_LEFT */
-        PRODUCT_ROWS * (widest + 8) * sizeof(float),                                     /* WS_OUT */
-        some * PRODUCT_COLS * sizeof(float),                                             /* WS_LOGITS */
+        copied * sizeof(float),                                                          /* WS_LEFT */
+        copied * sizeof(float),                                                          /* WS_OUT */
+        some * wide * sizeof(float),                                                     /* WS_LOGITS */
         rows * (2 * blocks * sizeof(HeadPart) + sizeof(float) + sizeof(Drawn)) + 64,     /* WS_PARTS */
         LT_WORKSPACE,                                                                    /* WS_LT */
         rows * (size_t)q * 2 * sizeof(float),                                            /* WS_ATTEND */
         most_of(rows / SUM_ROWS * widest * sizeof(float), SUMSQ_PIECE * sizeof(double)), /* WS_SUMS */
-        some * PRODUCT_COLS * sizeof(float),                                             /* WS_DZ */
+        some * wide * sizeof(float),                                                     /* WS_DZ */
     };
     size_t sum = 0;
     for (size_t i = 0; i < sizeof each / sizeof *each; i++)
-        sum += each[i] + each[i] / 4 + 64; /* as dev_scratch grows */
-    return sum;
+        sum += each[i] + each[i] / 4 + 64;                    /* as dev_scratch grows */
+    return sum + choice + (UPLOADS + 2) * (64 * rows + 8192); /* small things on their way to the device */
 }
 
 /* ---- the roof ---- */
@@ -232,13 +256,13 @@ static double roof_bytes(Dev *dev) {
 
 /* ---- open and close ---- */
 
-static void cuda_close(Dev *dev) {
-    struct Cuda *cuda = dev->cuda;
-    cuda_must(cudaStreamSynchronize(cuda->stream), "close");
+/* Of a device that was opened in part as well. */
+static void cuda_end(struct Cuda *cuda) {
+    if (cuda->stream) cuda_must(cudaStreamSynchronize(cuda->stream), "close");
     for (int i = 0; i < UPLOADS; i++) {
         cuda_must(cudaFreeHost(cuda->uploads[i].host), "close");
         cuda_must(cudaFree(cuda->uploads[i].device), "close");
-        cuda_must(cudaEventDestroy(cuda->uploads[i].done), "close");
+        if (cuda->uploads[i].done) cuda_must(cudaEventDestroy(cuda->uploads[i].done), "close");
     }
     for (int i = 0; i < 2; i++) {
         struct Kept *kept = i ? &cuda->tiles : &cuda->rows;
@@ -246,10 +270,12 @@ static void cuda_close(Dev *dev) {
         free(kept->host);
     }
     graphs_close(cuda->graphs);
-    lt_close(cuda->lt);
-    cuda_must(cudaStreamDestroy(cuda->stream), "close");
+    if (cuda->lt) lt_close(cuda->lt);
+    if (cuda->stream) cuda_must(cudaStreamDestroy(cuda->stream), "close");
     free(cuda);
 }
+
+static void cuda_close(Dev *dev) { cuda_end(dev->cuda); }
 
 static const Ops cuda_ops = {
     .name = "cuda",
@@ -324,24 +350,24 @@ static bool device_fits(int number, struct cudaDeviceProp *about, Err *err) {
 bool cuda_open(Dev *dev, int number, Err *err) {
     struct cudaDeviceProp about;
     if (!device_fits(number, &about, err)) return false;
-    Lt *lt = lt_open(err);
-    if (!lt) return false;
     struct Cuda *cuda = MEM_NEW(struct Cuda);
-    cuda->number = number, cuda->lt = lt;
+    cuda->number = number, cuda->graphs = graphs_open();
     bool good = cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking) == cudaSuccess;
     for (int i = 0; good && i < UPLOADS; i++)
         good = cudaEventCreateWithFlags(&cuda->uploads[i].done, cudaEventDisableTiming) == cudaSuccess;
-    if (!good) {
-        lt_close(lt);
-        free(cuda);
-        return err_set(err, "device cuda:%d: %s", number, cudaGetErrorString(cudaGetLastError()));
+    if (good)
+        cuda->lt = lt_open(err);
+    else /* first of all: a GPU that another process has for itself says so here */
+        err_set(err, "device cuda:%d: %s", number, cudaGetErrorString(cudaGetLastError()));
+    if (!cuda->lt) {
+        cuda_end(cuda);
+        return false;
     }
-    cuda->graphs = graphs_open();
     const char *keep = getenv("WHET_CUDA_GRAPHS"); /* 0: no graphs, to see whether a fault lies with them */
     dev->no_again = keep && strcmp(keep, "0") == 0;
     dev->ops = &cuda_ops, dev->cuda = cuda;
     /* The bits of a product depend on the chip and on the library's version. */
-    snprintf(dev->path, sizeof dev->path, "cuda_sm%d%d_lt%d", about.major, about.minor, lt_version(lt));
+    snprintf(dev->path, sizeof dev->path, "cuda_sm%d%d_lt%d", about.major, about.minor, lt_version(cuda->lt));
     snprintf(dev->about, sizeof dev->about, "%.60s", about.name);
     return true;
 }

@@ -1,4 +1,5 @@
-/* gemm.cu: the gradient of a weight matrix: dw[N, K] += dy[M, N]^T x[M, K].
+/* gemm.cu: the gradient of a weight matrix: dw[N, K] += dy[M, N]^T x[M, K]; and products for which the library has
+ * no algorithm that will do.
  *
  * cuBLASLt does the other products. Here the summed dimension is that of the rows, and kernels.h promises that a
  * batch may be cut between rows without changing a bit: each output is one chain over the rows, sixteen at a time,
@@ -106,6 +107,44 @@ static __global__ void __launch_bounds__(THREADS) dw_plain_kernel(Ten dw, Ten dy
             int n = n0 + tn + a * 16, k = k0 + tk + b * 16;
             if (n < dw.rows && k < dw.cols) set1(dw, n, k, acc[a][b]);
         }
+}
+
+/* y = x w^T, or x w (BACK), plus c: 64 by 64 outputs a block, 4 by 4 a thread, one chain over k. */
+template <bool BACK> static __global__ void __launch_bounds__(THREADS) product_kernel(Ten y, Ten x, Ten w, Ten c) {
+    __shared__ float left[PLAIN_ROWS][PLAIN + 1], right[PLAIN_ROWS][PLAIN + 1];
+    const int row0 = blockIdx.y * PLAIN, col0 = blockIdx.x * PLAIN, tr = threadIdx.x / 16, tc = threadIdx.x % 16;
+    float acc[4][4] = {};
+    for (int k0 = 0; k0 < x.cols; k0 += PLAIN_ROWS) {
+        for (int i = threadIdx.x; i < PLAIN_ROWS * PLAIN; i += THREADS) {
+            int k = i % PLAIN_ROWS, at = i / PLAIN_ROWS;
+            bool there = k0 + k < x.cols;
+            left[k][at] = there && row0 + at < x.rows ? get1(x, row0 + at, k0 + k) : 0;
+            if (BACK) k = i / PLAIN, at = i % PLAIN, there = k0 + k < x.cols;
+            right[k][at] =
+                there && col0 + at < y.cols ? BACK ? get1(w, k0 + k, col0 + at) : get1(w, col0 + at, k0 + k) : 0;
+        }
+        __syncthreads();
+        for (int k = 0; k < PLAIN_ROWS; k++)
+            for (int a = 0; a < 4; a++)
+                for (int b = 0; b < 4; b++)
+                    acc[a][b] = fmaf(left[k][tr + a * 16], right[k][tc + b * 16], acc[a][b]);
+        __syncthreads();
+    }
+    for (int a = 0; a < 4; a++)
+        for (int b = 0; b < 4; b++) {
+            int row = row0 + tr + a * 16, col = col0 + tc + b * 16;
+            if (row < y.rows && col < y.cols) set1(y, row, col, c.p ? acc[a][b] + get1(c, row, col) : acc[a][b]);
+        }
+}
+
+extern "C" void cu_product(cudaStream_t s, Ten y, Ten x, Ten w, Ten c, int back) {
+    if (y.rows == 0) return;
+    dim3 grid(blocks_of((size_t)y.cols, PLAIN), blocks_of((size_t)y.rows, PLAIN));
+    if (back)
+        product_kernel<true><<<grid, THREADS, 0, s>>>(y, x, w, c);
+    else
+        product_kernel<false><<<grid, THREADS, 0, s>>>(y, x, w, c);
+    launched("product");
 }
 
 extern "C" void cu_dw(cudaStream_t s, Ten dw, Ten dy, Ten x) {

@@ -72,7 +72,7 @@ int lt_version(const Lt *lt);
  * (by chunks) are then the same ones. */
 enum { PRODUCT_COLS = 8192 };
 /* Rows that are copied at once where an operand does not lie as the library wants it. */
-enum { PRODUCT_ROWS = 256, ROW_UNIT = 32 }; /* ROW_UNIT: what the library is given is a multiple of it */
+enum { PRODUCT_ROWS = 256, ROW_UNIT = 32, CHECK_ROWS = 160 }; /* ROW_UNIT: what the library is given is a multiple of it */
 
 /* y[M, n] = x[M, K] w^T (+ residual) for the n columns from col0 on (a multiple of PRODUCT_COLS), y and residual
  * being those columns; w as mat_view gives it. */

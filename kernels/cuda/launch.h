@@ -104,6 +104,8 @@ void cu_attend_dkv(cudaStream_t s, AttendBack b, int page0, int n_pages);
 
 /* dw[N, K] += dy^T x, one chain over rows. bf16: rows of both 16 bytes aligned. */
 void cu_dw(cudaStream_t s, Ten dw, Ten dy, Ten x);
+/* y[M, N] = x[M, K] w[N, K]^T, or (back) x[M, K] w[K, N], plus c (or none; may be y), of any types; slow. */
+void cu_product(cudaStream_t s, Ten y, Ten x, Ten w, Ten c, int back);
 
 /* ---- head.cu ---- */
 

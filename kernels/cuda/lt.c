@@ -2,15 +2,18 @@
  *
  * kernels.h asks that a row's bits depend neither on the other rows nor on how many there are. So a product of
  * given columns and K has one algorithm, without split-K, chosen at its first use and kept: the first of the
- * library's suggestions that gives the same bits for a row in a batch of 32 and in one of 160. Rows go to the
- * library in multiples of 32: the rest is a product of its own, of 32 rows of a workspace.
+ * library's suggestions that gives the same bits for a row in a batch of 32 and in one of 160, or where there is
+ * none a kernel of our own. Rows go to the library in multiples of 32: the rest is a product of its own, of 32
+ * rows of a workspace.
  *
  * Row-major y[M, N] is column-major [N, M]: y = x W^T is y' = W'^T x' there, and dx = dy W is dx' = W' dy'. */
 #include "kernels/cuda/host.h"
 
 #include <cublasLt.h>
 #include <dlfcn.h>
+#include <glob.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,6 +37,7 @@ typedef struct { /* the algorithm of one kind of product */
     int m, k;    /* outputs of a row, summed numbers */
     DType in, out;
     bool back, add;
+    bool own; /* none will do: the product is gemm.cu's */
     cublasLtMatmulAlgo_t algo;
 } Choice;
 
@@ -53,10 +57,46 @@ static void must(cublasStatus_t status, const char *what) {
 
 int lt_version(const Lt *lt) { return (int)lt->version; }
 
+/* Where the library lies when the loader does not know: beside a toolkit, in Python's packages (nvidia-cublas). */
+static const char *const places[] = {
+    "$CUDA_HOME/lib64",      "$CUDA_PATH/lib64",
+    "/usr/local/cuda/lib64", "/usr/local/cuda-1[23]*/lib64",
+    "/opt/cuda/lib64",       "$VIRTUAL_ENV/lib/python3*/site-packages/nvidia/*/lib",
+    "$CONDA_PREFIX/lib",     "$CONDA_PREFIX/lib/python3*/site-packages/nvidia/*/lib"};
+
+static void *library_at(const char *place, const char *name) {
+    const char *rest = strchr(place, '/'), *root = "";
+    if (*place == '$') {
+        char variable[32];
+        snprintf(variable, sizeof variable, "%.*s", (int)(rest - place - 1), place + 1);
+        if (!(root = getenv(variable)) || !*root) return NULL;
+    }
+    Buf pattern = {0};
+    buf_format(&pattern, "%s%s/%s", root, rest, name);
+    glob_t found;
+    void *library = NULL;
+    if (glob(pattern.p, 0, NULL, &found) == 0)
+        for (size_t i = 0; i < found.gl_pathc && !library; i++)
+            library = dlopen(found.gl_pathv[i], RTLD_NOW | RTLD_LOCAL);
+    globfree(&found);
+    buf_free(&pattern);
+    return library;
+}
+
+static void *library_open(void) {
+    static const char *const names[] = {"libcublasLt.so.13", "libcublasLt.so.12"};
+    void *library = NULL;
+    for (size_t i = 0; i < 2 && !library; i++) {
+        library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+        for (size_t k = 0; k < sizeof places / sizeof *places && !library; k++)
+            library = library_at(places[k], names[i]);
+    }
+    return library;
+}
+
 Lt *lt_open(Err *err) {
     Lt *lt = MEM_NEW(Lt);
-    lt->library = dlopen("libcublasLt.so.13", RTLD_NOW | RTLD_LOCAL);
-    if (!lt->library) lt->library = dlopen("libcublasLt.so.12", RTLD_NOW | RTLD_LOCAL);
+    lt->library = library_open();
     bool all = lt->library != NULL;
 #define LOAD(name)                                                                                                \
     if (all) *(void **)(void *)&lt->name = dlsym(lt->library, "cublasLt" #name), all = lt->name != NULL;
@@ -64,7 +104,7 @@ Lt *lt_open(Err *err) {
     if (!all)
         err_set(err,
                 "device cuda: libcublasLt.so.13 (or .12) was not found or is too old: install the CUDA toolkit's "
-                "cuBLAS, or use device cpu");
+                "cuBLAS, or PyPI's nvidia-cublas with its folder in LD_LIBRARY_PATH, or use device cpu");
     else if (lt->Create(&lt->handle) != CUBLAS_STATUS_SUCCESS)
         all = err_set(err, "device cuda: cublasLt cannot be opened on this GPU");
     if (all) {
@@ -131,12 +171,14 @@ static cublasStatus_t run(Dev *dev, const Operands *o, const cublasLtMatmulAlgo_
                                        ten_is(o->c) ? o->c.p : o->y.p, call.c, o->y.p, call.y, algo, workspace,
                                        LT_WORKSPACE, dev->cuda->stream);
     call_close(lt, &call);
+    if (status != CUBLAS_STATUS_SUCCESS)
+        cudaGetLastError(); /* it may leave one, which no launch of ours has made */
     return status;
 }
 
 /* ---- the choice of an algorithm ---- */
 
-enum { CANDIDATES = 16, CHECK_ROWS = 160, CHECK_FEW = 32 };
+enum { CANDIDATES = 16, CHECK_FEW = 32 };
 
 static int suggestions(Lt *lt, const Operands *o, cublasLtMatmulHeuristicResult_t found[CANDIDATES]) {
     Call call = call_open(lt, o);
@@ -190,9 +232,9 @@ static bool same_bits(Dev *dev, const Operands *o, const cublasLtMatmulAlgo_t *a
     return good;
 }
 
-/* One operand of the check, of `rows` x `cols` with the summed numbers along a row or a column. Of the terms of each
- * sum, of very different sizes, the last is what the first is, with the other sign, and so on inwards: what comes out
- * is nothing but the roundings on the way, so that no rounding of the result hides another order. */
+/* One operand of the check, of `rows` x `cols` with the summed numbers along a row or a column. Of the terms of
+ * each sum, of very different sizes, the last is what the first is, with the other sign, and so on inwards: what
+ * comes out is nothing but the roundings on the way, so that no rounding of the result hides another order. */
 static Ten check_ten(Dev *dev, int rows, int cols, DType type, int summed, bool along_column, bool turns) {
     Ten t = dev->ops->mem_new(dev, rows, cols, type);
     if (!t.p) die("out of memory: %d x %d numbers to check a product's algorithm", rows, cols);
@@ -235,14 +277,16 @@ static void choose(Dev *dev, const Operands *wanted, Choice *choice) {
         if (!splits(lt, &found[i].algo) && same_bits(dev, &o, &found[i].algo)) picked = i;
     dev->ops->mem_free(dev, x), dev->ops->mem_free(dev, y), dev->ops->mem_free(dev, c), dev->ops->mem_free(dev, w);
     if (picked < 0)
-        die("cublasLt: none of %d algorithms for %d outputs of %d numbers gives a row the same bits in every "
-            "batch: use "
-            "device cpu",
-            n, wanted->y.cols, summed_of(wanted));
-    choice->algo = found[picked].algo;
+        fprintf(stderr,
+                "whet: of cublasLt's %d algorithms for %d outputs of %d numbers none gives a row the same bits in "
+                "every "
+                "batch: a slower kernel of whet's takes its place\n",
+                n, wanted->y.cols, summed);
+    choice->own = picked < 0;
+    if (picked >= 0) choice->algo = found[picked].algo;
 }
 
-static const cublasLtMatmulAlgo_t *algo_for(Dev *dev, const Operands *o) {
+static const Choice *choice_for(Dev *dev, const Operands *o) {
     Lt *lt = dev->cuda->lt;
     Choice want = {.m = outputs_of(o), .k = summed_of(o), .in = o->x.type, .out = o->y.type, .back = o->back};
     want.add = ten_is(o->c);
@@ -250,19 +294,25 @@ static const cublasLtMatmulAlgo_t *algo_for(Dev *dev, const Operands *o) {
         const Choice *c = &lt->choices[i];
         if (c->m == want.m && c->k == want.k && c->in == want.in && c->out == want.out && c->back == want.back &&
             c->add == want.add)
-            return &c->algo;
+            return c;
     }
     choose(dev, o, &want);
     lt->choices = mem_grow(lt->choices, (size_t)lt->n_choices + 1, sizeof *lt->choices);
     lt->choices[lt->n_choices] = want;
-    return &lt->choices[lt->n_choices++].algo;
+    return &lt->choices[lt->n_choices++];
 }
 
 /* ---- products of tensors as they lie ---- */
 
 static bool aligned(Ten t) { return (uintptr_t)t.p % 16 == 0 && (size_t)t.stride * dtype_size(t.type) % 16 == 0; }
 
-static void product_now(Dev *dev, const Operands *o) { must(run(dev, o, algo_for(dev, o)), "product"); }
+static void product_now(Dev *dev, const Operands *o) {
+    const Choice *choice = choice_for(dev, o);
+    if (choice->own)
+        cu_product(dev->cuda->stream, o->y, o->x, o->w, o->c, o->back);
+    else
+        must(run(dev, o, &choice->algo), "product");
+}
 
 /* Some rows by way of workspaces: their number rounded up to 32, columns to 8, all aligned, x padded to k numbers.
  */

@@ -138,8 +138,16 @@ void standin_counts_print(const char *path) {
     fclose(f);
 }
 
+static void peak_print(const char *path) {
+    FILE *f = fopen(path, "w");
+    if (!f) return;
+    fprintf(f, "%zu\n", ptx_peak());
+    fclose(f);
+}
+
 static __attribute__((destructor)) void end(void) {
     if (getenv("STANDIN_COUNTS")) standin_counts_print(getenv("STANDIN_COUNTS"));
+    if (getenv("STANDIN_PEAK")) peak_print(getenv("STANDIN_PEAK"));
     for (int i = 0; i < n_modules; i++) ptx_unload(modules[i]);
     free(modules), free(functions);
     streams_free();
@@ -397,6 +405,7 @@ static cudaError_t copy(void *dst, size_t dpitch, const void *src, size_t spitch
     standin_open();
     bool to = ptx_is_device(dst), from = ptx_is_device(src);
     if (width == 0 || height == 0) return cudaSuccess;
+    if (height > 1 && (dpitch > INT32_MAX || spitch > INT32_MAX)) return standin_fail(cudaErrorInvalidPitchValue);
     if (width > dpitch || width > spitch) return standin_fail(cudaErrorInvalidPitchValue);
     bool want_to = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
     bool want_from = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
@@ -445,7 +454,7 @@ cudaError_t cudaMemcpy2DAsync(void *d, size_t dp, const void *s, size_t sp, size
 
 static cudaError_t set(void *d, size_t pitch, int value, size_t width, size_t height, cudaStream_t stream) {
     if (width == 0 || height == 0) return cudaSuccess;
-    if (width > pitch) return standin_fail(cudaErrorInvalidPitchValue);
+    if (width > pitch || (height > 1 && pitch > INT32_MAX)) return standin_fail(cudaErrorInvalidPitchValue);
     Copying c = {.dst = d, .dpitch = pitch, .width = width, .height = height, .value = value};
     cudaError_t error = stream_check(stream_of(stream));
     if (!error) standin_queue(stream, run_set, &c, sizeof c);

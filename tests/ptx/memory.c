@@ -24,7 +24,7 @@ static uint32_t *pages; /* 1 + allocation of each page */
 static uint64_t used;   /* of the region */
 static Alloc **allocs;
 static int n_allocs;
-static size_t live;
+static size_t live, peak;
 static pthread_mutex_t cells_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void region_open(void) {
@@ -60,6 +60,7 @@ uint64_t ptx_alloc(size_t bytes) {
     allocs[n_allocs++] = a;
     used += span;
     live += bytes;
+    if (live > peak) peak = live;
     return a->address;
 }
 
@@ -127,6 +128,7 @@ void ptx_copy_marks(uint64_t to, uint64_t from, size_t bytes) {
 
 bool ptx_is_device(const void *p) { return region && (uint64_t)((const char *)p - region) < REGION; }
 size_t ptx_allocated(void) { return live; }
+size_t ptx_peak(void) { return peak; }
 
 const char *ptx_describe(uint64_t address) {
     static _Thread_local char text[160];

@@ -54,6 +54,7 @@ bool ptx_written(uint64_t address, size_t bytes, size_t *first); /* false: *firs
 void ptx_copy_marks(uint64_t to, uint64_t from, size_t bytes);
 bool ptx_is_device(const void *p); /* an address of the device's region, live or not */
 size_t ptx_allocated(void);
+size_t ptx_peak(void); /* the most that ever was */
 const char *ptx_describe(uint64_t address); /* "byte 12 of the 64 at 0x.. (allocation 7)" */
 extern size_t ptx_device_bytes;             /* how much the device has: 8 GiB */
 

@@ -8,7 +8,7 @@
  * spoil the recording, as they do on a GPU. Kernels are found by their names in the
  * .ptx files of a folder: $STANDIN_PTX, else what -DSTANDIN_PTX says. Other settings from the environment:
  * STANDIN_SEED, STANDIN_BYTES (of the device), STANDIN_THREADS, STANDIN_PERTURB=1, STANDIN_COUNTS=FILE (the
- * counters of every kernel at the end).
+ * counters of every kernel at the end), STANDIN_PEAK=FILE (the most bytes of the device that were in use).
  *
  * What goes wrong is printed as `stand-in: CHECK: ...` and ends the process with status 86, or calls
  * standin_on_error. Checks beside those of ptx.h: stream (a handle that is none), pending (host memory of a copy
