@@ -1,9 +1,8 @@
-/* chat.h: a model's own way of writing a conversation: recognised from its chat template, and rendered.
+/* chat.h: a model's own way of writing a conversation: its chat template, run as transformers runs it.
  *
- * Knows: the formats that chat templates come in (ChatML and Qwen's, Llama 2 and 3, Mistral, Gemma, Phi,
- * DeepSeek), and the text of templates, which are programs in Jinja and are not run here. Must never know: tokens,
- * problems. Ownership: a Chat owns its strings; a ChatText is the caller's, to be zero-initialised. Tested by
- * tests/test_rl_chat.c against transformers' apply_chat_template.
+ * Knows: turns, and the texts that a template makes of them. Must never know: tokens, problems. Ownership: a Chat
+ * owns its template; a ChatText is the caller's, to be zero-initialised. Tested by tests/test_rl_chat.c against
+ * transformers' apply_chat_template.
  */
 #ifndef WHET_RL_CHAT_H
 #define WHET_RL_CHAT_H
@@ -26,12 +25,11 @@ typedef struct {
 } ChatText;
 
 typedef struct Chat Chat;
-/* Recognises a template; bos and eos are the texts of those tokens ("" for none). A template that is not known is
- * refused with a line that names what it looks like and the setting that overrides it. */
+/* Parses and tries a template; bos and eos are the texts of those tokens ("" for none). One that asks for what is
+ * not known here is refused with a line that names it and the setting that overrides it. */
 Chat *chat_open(const char *jinja, const char *bos, const char *eos, Err *err);
-const char *chat_name(const Chat *chat);
-/* The conversation and the beginning of the assistant's next turn. False and err when the format can't write it (a
- * system message where the model knows none, roles out of turn). */
+/* The conversation and the beginning of the assistant's next turn. False and err when the template refuses it (a
+ * system message where the model knows none, roles out of turn) or the last turn is not the user's. */
 bool chat_render(const Chat *chat, const ChatTurn *turns, int n, ChatText *out, Err *err);
 /* A prompt template with {problem} as the one user turn, after a system message (NULL: none); the caller frees it.
  */

@@ -70,26 +70,15 @@ static json_t *messages_of(const char *problem) {
     return NULL;
 }
 
-static bool conversation_make(Prompt *prompt, const Tokenizer *tok, const PromptForm *form, const json_t *messages,
-                              Err *err) {
-    int n = (int)json_array_size(messages), count = 0;
-    if (!form->chat)
-        return err_set(
-            err,
-            "a problem is a conversation of %d messages, for which %s: leave prompt_template out and take "
-            "a model whose chat format is known",
-            n, form->text ? "prompt_template has no place" : "the model has no chat format");
-    ChatTurn *turns = MEM_ARRAY(ChatTurn, n + 1);
+/* Has the chat format write the turns, after the form's system message where they have none. */
+static bool turns_make(Prompt *prompt, const Tokenizer *tok, const PromptForm *form, const ChatTurn *turns, int n,
+                       Err *err) {
+    ChatTurn *all = MEM_ARRAY(ChatTurn, n + 1);
     ChatText text = {0};
-    const char *first = json_string_value(json_object_get(json_array_get(messages, 0), "role"));
-    int more = form->system && strcmp(first, "system") != 0;
-    turns[0] = (ChatTurn){"system", form->system};
-    for (int i = 0; i < n; i++) {
-        const json_t *one = json_array_get(messages, (size_t)i);
-        turns[more + i] = (ChatTurn){json_string_value(json_object_get(one, "role")),
-                                     json_string_value(json_object_get(one, "content"))};
-    }
-    bool good = chat_render(form->chat, turns, more + n, &text, err);
+    int count = 0, more = form->system && strcmp(turns[0].role, "system") != 0;
+    all[0] = (ChatTurn){"system", form->system};
+    memcpy(all + more, turns, (size_t)n * sizeof *turns);
+    bool good = chat_render(form->chat, all, more + n, &text, err);
     if (good) {
         Span *spans = MEM_ARRAY(Span, 2 * text.n + 1);
         size_t at = 0;
@@ -104,6 +93,26 @@ static bool conversation_make(Prompt *prompt, const Tokenizer *tok, const Prompt
         free(spans);
     }
     chat_text_free(&text);
+    free(all);
+    return good;
+}
+
+static bool conversation_make(Prompt *prompt, const Tokenizer *tok, const PromptForm *form, const json_t *messages,
+                              Err *err) {
+    int n = (int)json_array_size(messages);
+    if (!form->chat)
+        return err_set(
+            err,
+            "a problem is a conversation of %d messages, for which %s: leave prompt_template out and take "
+            "a model with a chat template",
+            n, form->text ? "prompt_template has no place" : "the model has no chat template");
+    ChatTurn *turns = MEM_ARRAY(ChatTurn, n);
+    for (int i = 0; i < n; i++) {
+        const json_t *one = json_array_get(messages, (size_t)i);
+        turns[i] = (ChatTurn){json_string_value(json_object_get(one, "role")),
+                              json_string_value(json_object_get(one, "content"))};
+    }
+    bool good = turns_make(prompt, tok, form, turns, n, err);
     free(turns);
     return good;
 }
@@ -115,6 +124,7 @@ bool prompt_make(Prompt *prompt, const Tokenizer *tok, const PromptForm *form, c
         json_decref(messages);
         return good;
     }
+    if (form->chat) return turns_make(prompt, tok, form, &(ChatTurn){"user", problem}, 1, err);
     Span spans[TEMPLATE_SPANS_MAX];
     int n = template_render(spans, form->text ? form->text : "{problem}", problem, err);
     if (n < 0) return false;

@@ -24,7 +24,7 @@ typedef struct {
     const char *system; /* goes before a conversation that has no system message of its own; NULL: none */
 } PromptForm;
 
-/* Puts the problem into the template, or, when it is a conversation (datasets.h), has the chat format write it;
+/* Has the chat format write the problem, a text or a conversation (datasets.h), or puts a text into the template;
  * and encodes the whole as Hugging Face would, with the tokens that the tokenizer's settings put before every
  * text. Control tokens are recognised in the template, never in the problem: one that spells them is encoded
  * apart, as plain text. */

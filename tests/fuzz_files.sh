@@ -15,10 +15,10 @@ flags='-std=c11 -D_GNU_SOURCE -O1 -g -I. -fsanitize=fuzzer-no-link,address,undef
 objects=()
 for source in rollout/{adapter,conf,conf_json,conf_gguf,rope,formats,gguf,gguf_write,model_file,model_save,safetensors,split,stored}.c \
     rollout/{vocabulary,tokenizer,tokenizer_export,tokenizer_gguf,tokenizer_json,tokenizer_save,tokenizer_spm}.c \
-    rl/chat.c kernels/base.c; do
+    rl/chat.c rl/jinja_{parse,values,run}.c kernels/base.c; do
     object=$out/$(basename "${source%.c}").o
     objects+=("$object")
-    newest=$(ls -t "$source" rollout/*.h rl/chat.h kernels/*.h "$object" 2>/dev/null | head -1)
+    newest=$(ls -t "$source" rollout/*.h rl/chat.h rl/jinja*.h kernels/*.h "$object" 2>/dev/null | head -1)
     [ "$newest" = "$object" ] && continue
     $clang $flags -c -o "$object" "$source" || exit 1
 done

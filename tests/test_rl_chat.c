@@ -1,5 +1,5 @@
-/* test_rl_chat.c: chat templates recognised and rendered as transformers' apply_chat_template does; unknown ones
- * refused.
+/* test_rl_chat.c: chat templates run as transformers' apply_chat_template runs them; what they ask for and is not
+ * known is refused by name.
  *
  * Golden: tests/goldens/make_chat_goldens.py. WHET_CHAT names another file like it, whose templates may be
  * refused. */
@@ -64,8 +64,7 @@ static bool check_case(const Chat *chat, const char *name, const json_t *one) {
     bool ok = chat_render(chat, turns, n, &out, &err);
     bool good = wanted ? ok && strcmp(out.text.p, wanted) == 0 : !ok && err.msg[0];
     if (!good)
-        print_error("%s (%s):\nwanted: %s\ngot: %s\n", name, chat_name(chat), wanted ? wanted : "a refusal",
-                    ok ? out.text.p : err.msg);
+        print_error("%s:\nwanted: %s\ngot: %s\n", name, wanted ? wanted : "a refusal", ok ? out.text.p : err.msg);
     if (ok) check_plain(&out);
     chat_text_free(&out);
     return good;
@@ -91,52 +90,86 @@ static void test_goldens(void **state) {
     json_decref(rows);
 }
 
-/* Control tokens stand in the marks, never in what a turn says. */
+#define CHATML                                                                                                    \
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"        \
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+
+/* Control tokens stand in the marks, never in what a turn says, whatever the template does with it. */
 static void test_plain(void **state) {
     (void)state;
     Err err = {0};
-    Chat *chat = chat_open("{{'<|im_start|>' + role + '<|im_end|>'}}", "", "", &err);
-    assert_non_null(chat);
+    Chat *chat = chat_open(CHATML, "", "", &err);
+    if (!chat) fail_msg("%s", err.msg);
     const ChatTurn turns[] = {{"system", "S"}, {"user", "<|im_end|>"}};
     ChatText out = {0};
     assert_true(chat_render(chat, turns, 2, &out, &err));
     assert_int_equal(out.n, 2);
     assert_true(out.plain[1].end - out.plain[1].begin == 10 &&
                 memcmp(out.text.p + out.plain[1].begin, "<|im_end|>", 10) == 0);
-    chat_text_free(&out);
     char *text = chat_prompt_template(chat, NULL, &err);
     assert_string_equal(text, "<|im_start|>user\n{problem}<|im_end|>\n<|im_start|>assistant\n");
     free(text);
+    chat_close(chat);
+    chat = chat_open(
+        "{% set t = messages[-1].content.split('a')[-1] | trim ~ '<x>' %}<x>{{ (t + '<x>').replace('x>', 'y>') }}"
+        "{{ messages[0].content[1:3] }}What is 7 + 8?",
+        "", "", &err);
+    if (!chat) fail_msg("%s", err.msg);
+    const ChatTurn one = {"user", "<x>a <x>\xc3\xa9\xff "};
+    assert_true(chat_render(chat, &one, 1, &out, &err));
+    assert_string_equal(out.text.p, "<x><y>\xc3\xa9\xff<y><y>x>What is 7 + 8?");
+    assert_true(out.n == 3 && out.plain[0].begin == 3 && out.plain[0].end == 4 && out.plain[1].begin == 6);
+    chat_text_free(&out);
     chat_close(chat);
 }
 
 static void test_refusals(void **state) {
     (void)state;
-    static const char *const UNKNOWN[] = {
-        "",
-        "{% for m in messages %}{{ m['content'] }}{% endfor %}",
-        "[INST]",
-        "<|im_start|>",
-        "{{ '<|im_start|>' }}{% if reasoning_mode %}<|im_end|>{% endif %}",
-        "<|START_OF_TURN_TOKEN|>",
-        "{{ bos_token }}{{ 'GPT4 Correct User' }}",
+    static const struct {
+        const char *template, *says;
+    } BAD[] = {
+        {"", "leaves out what the user says"},
+        {"[INST]", "leaves out what the user says"},
+        {"{{ messages[0].content ", "a tag does not end"},
+        {"{{ messages[0].content | flatten }}", "line 1: the filter flatten is not supported"},
+        {"\n\n{{ messages[0].content.zfill() }}", "line 3: the method zfill of texts is not supported"},
+        {"{{ cycler(1) }}", "the function cycler is not supported"},
+        {"{% include 'x' %}", "the statement is not supported: include"},
+        {"{% if messages %}", "the end is missing"},
+        {"{% for m in messages %}{{ m.content }}{% endif %}{% endfor %}", "the statement is not supported: endif"},
+        {"{{ raise_exception('no\n' ~ 'way') }}", "refuses the conversation: no way"},
+        {"{{ messages.x.y }}", "is not defined, and asked for y"},
+        {"{{ 1 / 2 }}", "a number / a number is not supported"},
+        {"{{ messages }}", "a list as text"},
+        {"{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "too deeply"},
+        {"{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(40) }}",
+         "does not come to an end"},
+        {"{% set n = namespace(x='abcdefgh') %}{% for a in range(90) %}{% set n.x = n.x + n.x %}{% endfor %}",
+         "too much text"},
     };
-    for (size_t i = 0; i < sizeof UNKNOWN / sizeof *UNKNOWN; i++) {
-        Err err = {0};
-        if (chat_open(UNKNOWN[i], "", "", &err)) fail_msg("%s is recognised", UNKNOWN[i]);
-        assert_non_null(strstr(err.msg, "prompt_template"));
-        assert_null(strchr(err.msg, '\n'));
-    }
     Err err = {0};
-    Chat *chat = chat_open("<|im_start|><|im_end|>", "", "", &err);
+    for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++) {
+        if (chat_open(BAD[i].template, "", "", &err)) fail_msg("%s is taken", BAD[i].template);
+        if (!strstr(err.msg, BAD[i].says) || !strstr(err.msg, "prompt_template") || strchr(err.msg, '\n'))
+            fail_msg("expected \"%s\", got \"%s\"", BAD[i].says, err.msg);
+    }
+    Buf deep = {0};
+    buf_text(&deep, "{{ ");
+    for (int i = 0; i < 100000; i++) buf_char(&deep, '(');
+    assert_null(chat_open(deep.p, "", "", &err));
+    buf_clear(&deep);
+    buf_text(&deep, "{{ messages[0].content");
+    for (int i = 0; i < 100000; i++) buf_text(&deep, "+1");
+    buf_text(&deep, "}}");
+    assert_null(chat_open(deep.p, "", "", &err));
+    assert_non_null(strstr(err.msg, "nested too deeply"));
+    buf_free(&deep);
+    Chat *chat = chat_open(CHATML, "", "", &err);
     ChatText out = {0};
-    const ChatTurn none[] = {{"system", "S"}}, answer[] = {{"user", "U"}, {"assistant", "A"}},
-                   tool[] = {{"tool", "T"}, {"user", "U"}};
+    const ChatTurn none[] = {{"system", "S"}}, answer[] = {{"user", "U"}, {"assistant", "A"}};
     assert_false(chat_render(chat, none, 1, &out, &err) || chat_render(chat, none, 0, &out, &err) ||
                  chat_render(chat, answer, 2, &out, &err));
     assert_non_null(strstr(err.msg, "must be the user's"));
-    assert_false(chat_render(chat, tool, 2, &out, &err));
-    assert_non_null(strstr(err.msg, "\"tool\""));
     chat_text_free(&out);
     chat_close(chat);
 }

@@ -125,9 +125,11 @@ static void test_conversation(void **state) {
     assert_true(prompt_make(&prompt, model.tok, &form, talk, &err)); /* it has its own */
     assert_non_null(strstr(prompt.text.p, "Be brief."));
     assert_null(strstr(prompt.text.p, "Think."));
-    assert_true(
-        model_prompt_form(&model, &(PromptAsk){.chat_template = "<｜User｜><｜Assistant｜>"}, &form, &err));
-    assert_non_null(strstr(form.text, "<｜User｜>{problem}<｜Assistant｜>"));
+    const char *own = "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}{% endfor %}<assistant>";
+    assert_true(model_prompt_form(&model, &(PromptAsk){.chat_template = own}, &form, &err));
+    assert_string_equal(form.text, "<user>{problem}<assistant>");
+    assert_true(prompt_make(&prompt, model.tok, &form, " c\n", &err)); /* as the template writes it: trimmed */
+    assert_string_equal(prompt.text.p, "<user>c<assistant>");
     assert_false(model_prompt_form(&model, &(PromptAsk){.chat_template = "{{ x }}"}, &form, &err));
     prompt_free(&prompt);
     model_close(&model);

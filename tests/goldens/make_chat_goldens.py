@@ -1,4 +1,4 @@
-"""Makes chat-goldens.json.gz: chat templates as models carry them, and what transformers' apply_chat_template makes of
+"""Makes chat-goldens.json.gz: chat templates as models carry them and some that try Jinja's parts, and what transformers' apply_chat_template makes of
 several conversations with each: [{"name", "template", "bos", "eos", "cases": [{"messages", "text"}]}], where text is
 null when the template refuses the conversation.
 
@@ -221,6 +221,39 @@ TEMPLATES += [
      "{% elif message['role'] == 'assistant' %}{{ ' ' + message['content'] + eos_token }}{% endif %}{% endfor %}", S, E),
 ]  # fmt: skip
 
+# Of no model: the parts of Jinja that templates are put together from.
+BY_HAND = [
+    ("scopes", """{# a comment #}
+{%- set ns = namespace(n=0, last='') %}
+{%- macro mark(role, end=false) -%}
+    {{ '<' ~ ('/' if end else '') ~ role ~ '>' }}
+{%- endmacro %}
+{% for message in messages if message.role != 'system' %}
+    {% set n = ns.n %}
+  {{- mark(message.role) + message['content'].strip() }}{{ mark(message.role, end=true) }}
+    {%- set ns.n = n + 1 %}{% set ns.last = message.role %}
+    {% if loop.last -%}  {{ loop.index }}/{{ loop.length }} {% elif loop.first %} first {% else %} - {% endif %}
+{% else %}none{% endfor %}
+{{ ns.n * 2 - 1 }} {{ n is defined }} {{ ns.last | upper }} {{ loop is undefined }}
+""", S, E),
+    ("texts", """{%- for m in messages %}{% set c = m.content %}
+{{ c | length }}|{{ c[:3] }}|{{ c[-2:] }}|{{ c[::-1] }}|{{ c.split('</think>')[-1].lstrip('\\n') }}|{{ c.split() | join('+') }}
+{{- c.startswith('<think>') }} {{ 'a' in c }} {{ c.replace('a', 'bb') | trim }} {{ c.rstrip('.?!') ~ c.find('e') }}
+{%- if '<think>' in c and not c.endswith('x') %}{{ c.split('<think>')[1].split('</think>', 1)[0].strip('\\n') }}{% endif %}
+{{ c | tojson }} {{ m.get('name', 'no') }} {{ m.tool_calls is defined and m.tool_calls }}{{ m.nothing }}
+{%- endfor %}""", S, E),
+    ("lists", """{% set list = [1, 'two', none, true] + [messages | length] %}
+{{- list | first }}{{ list[-1] }} {{ list | length }} {{ (messages | map(attribute='role') | list)[::-1] | join(',') }}
+{% for key, value in {'a': 1, 'b': [2, 3]}.items() %}{{ key }}={{ value if value is number else value | join('/') }};{% endfor %}
+{% for m in messages | selectattr('role', 'equalto', 'user') %}{{ m.content }}{{ ' ' if not loop.last }}{% endfor %}
+{% for i in range(5) %}{% if i == 1 %}{% continue %}{% endif %}{% if i > 3 %}{% break %}{% endif %}{{ i }}{% endfor %}
+{%- set block %} [{{ messages[0].role | capitalize }}] {% endset %}{{ block | trim }}{{ 7 // 2 }}{{ -7 // 2 }}{{ -7 % 3 }}
+{% if messages[-1].role not in ['assistant', 'tool'] or (false and x.y) %}{{ messages[1:][0].content if messages[1:] else 'one' }}{% endif %}
+{{ missing | default('d') }} {{ '' | default('e', true) }} {{ "q\\"\\u00e9" 'z' }} {{ messages[0] is mapping }} {{ 3 is odd }}
+{% generation %}{{ eos_token }}{% endgeneration %}""", S, E),
+]  # fmt: skip
+TEMPLATES += BY_HAND
+
 
 def turns(*pairs):
     roles = {"s": "system", "u": "user", "a": "assistant"}
@@ -234,6 +267,14 @@ CONVERSATIONS = [
     turns(("s", " Answer in French. \n"), ("u", " Hi"), ("a", " Bonjour ! "), ("u", "Again\n")),
     turns(("u", "a"), ("a", "b"), ("u", "c"), ("a", "d"), ("u", "e")),
     turns(("u", "Think."), ("a", "<think>\nseven\n</think>\n\nIt is 15."), ("u", "And 9?")),
+    turns(("u", "")),
+    turns(("s", "  "), ("u", "\n"), ("a", ""), ("u", "b")),
+    turns(("u", "q"), ("a", "<think>\nabc\n</think>\n\n  ans \n"), ("u", "r"), ("a", "<think></think>z"), ("u", "t")),
+    turns(("s", "S </think>"), ("u", "u"), ("a", "pre </think> mid </think>\n\npost"), ("u", "<think> only")),
+    turns(("s", "S"), ("u", "  q <|im_end|> "), ("a", " \n a\n\n"), ("u", "\t\tz\u00a0\u3000 ")),
+    turns(("u", "a"), ("u", "b")),
+    turns(("s", "1"), ("u", "u"), ("a", "b"), ("s", "2"), ("u", "c")),
+    turns(("a", "hi"), ("u", "x /no_think")),
     turns(("s", "Sum."), ("u", "{problem} {{ x }} {% if %}"), ("a", "'quoted' \"text\" \\n"), ("u", "naïve 世界 😀")),
 ]
 
