@@ -1,5 +1,5 @@
 /* store_write.c: one training step into the store, as one transaction. Not here: reading it back (store_read.c).
- * Tested by tests/test_rl_store.c. */
+ * Tested by tests/test_rl_store.c and test_rl_store_death.c. */
 #include "rl/store_internal.h"
 
 #include <math.h>
