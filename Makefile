@@ -98,7 +98,7 @@ $(BUILD)/kernels/cpu/amx.o:    CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx51
 $(BUILD)/kernels/cpu/dot.o:    CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma
 
 ifeq ($(VARIANT),asan)
-$(BUILD)/kernels/cpu/plain.o $(BUILD)/kernels/cpu/amx_plain.o: CFLAGS += -O0 # gcc takes a minute for it with -O1 and the sanitizers
+$(patsubst %,$(BUILD)/kernels/cpu/%.o,plain amx_plain dot_plain): CFLAGS += -O0 # gcc takes a minute for each with -O1 and the sanitizers
 endif
 
 # The Python that runs inside the sandbox is a part of the program (.incbin).

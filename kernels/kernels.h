@@ -53,7 +53,7 @@ typedef struct Dev Dev;
 typedef struct {
     const char *device; /* "cpu" (as NULL), "cuda" or "cuda:N"; "auto": the first CUDA device, or else the CPU */
     const char *path;   /* cpu: forces the instruction set: "auto", "plain", "avx2", "avx512", "avx512_bf16", "amx",
-                           "amx_plain" (the bits of amx in plain C) */
+                           "amx_plain" and "avx512_bf16_plain" (theirs in plain C) */
     int threads;        /* cpu: 0 means all cores */
     bool trap_nan;      /* after each op look for NaN in its outputs and stop with the op's name */
 } DevConf;

@@ -88,15 +88,21 @@ typedef struct {
     int64_t prompt_tokens, new_tokens;
 } Sampled;
 
-/* `sequences` answers of exactly `answer` tokens each (no end token is heeded) to prompts of `prompt` tokens, each
- * prompt asked `group` times. */
-static Sampled sample_once(Bench *b, int sequences, int group, int prompt, int answer) {
+static Engine *open_engine(Bench *b, int sequences, int longest) {
     Err err = {0};
-    EngineConf conf = {.slots = sequences, .max_tokens = prompt + answer};
-    int n_eos = b->model.policy->conf.n_eos;
-    b->model.policy->conf.n_eos = 0;
+    EngineConf conf = {.slots = sequences, .max_tokens = longest};
     Engine *engine = engine_open(b->model.policy, b->model.tok, &conf, &err);
     if (!engine) die("bench: %s", err.msg);
+    return engine;
+}
+
+/* `sequences` answers of exactly `answer` tokens each (no end token is heeded) to prompts of `prompt` tokens, each
+ * prompt asked `group` times. As in a run of many steps the engine stays open from one time to the next. */
+static Sampled sample_once(Bench *b, Engine *engine, int sequences, int group, int prompt, int answer) {
+    Err err = {0};
+    int n_eos = b->model.policy->conf.n_eos;
+    b->model.policy->conf.n_eos = 0;
+    engine_stats_reset(engine);
     for (int i = 0; i < sequences / group; i++) {
         Request request = {.ticket = i,
                            .prompt = random_tokens(b, prompt),
@@ -111,29 +117,32 @@ static Sampled sample_once(Bench *b, int sequences, int group, int prompt, int a
     while (!engine_idle(engine)) engine_step(engine);
     const EngineStats *s = engine_stats(engine);
     Sampled out = {s->prompt_seconds, s->decode_seconds, s->prompt_tokens, s->new_tokens};
-    engine_close(engine);
     b->model.policy->conf.n_eos = n_eos;
     return out;
 }
 
 static void bench_sampling(Bench *b) {
     double forward_flops = 2 * b->weights, best = 0;
+    Engine *engine = open_engine(b, 1, 513);
     for (long i = 0; i < b->o.repeat; i++) {
         ops_begin(b);
-        Sampled s = sample_once(b, 1, 1, 512, 1);
+        Sampled s = sample_once(b, engine, 1, 1, 512, 1);
         best = fmax(best, (double)s.prompt_tokens / s.prompt_seconds);
     }
+    engine_close(engine);
     say_speed(b, "prompt_512", best, forward_flops, 512);
     say_ops(b);
     static const int sizes[] = {1, 8, 64};
     for (int k = 0; k < 3; k++) {
         char name[32];
         best = 0;
+        engine = open_engine(b, sizes[k], (int)(b->o.prompt + b->o.answer));
         for (long i = 0; i < b->o.repeat; i++) {
             ops_begin(b);
-            Sampled s = sample_once(b, sizes[k], 1, (int)b->o.prompt, (int)b->o.answer);
+            Sampled s = sample_once(b, engine, sizes[k], 1, (int)b->o.prompt, (int)b->o.answer);
             best = fmax(best, (double)s.new_tokens / s.decode_seconds);
         }
+        engine_close(engine);
         snprintf(name, sizeof name, "decode_%d", sizes[k]);
         say_speed(b, name, best, forward_flops, sizes[k]);
         say_ops(b);
@@ -218,12 +227,13 @@ static void bench_learning(Bench *b) {
 static void bench_step(Bench *b) {
     int prompt = (int)b->o.prompt, answer = (int)b->o.answer;
     Learner *learner = open_learner(b, prompt, answer, 8);
+    Engine *engine = open_engine(b, 64, prompt + answer);
     Groups groups = make_groups(b, 8, 8, prompt, answer);
     double best = INFINITY;
     for (long i = 0; i < b->o.repeat; i++) {
         LearnReport r;
         ops_begin(b);
-        Sampled s = sample_once(b, 64, 8, prompt, answer);
+        Sampled s = sample_once(b, engine, 64, 8, prompt, answer);
         double sample = s.prompt_seconds + s.decode_seconds, train = learn_once(learner, &groups, &r);
         if (sample + train >= best) continue;
         best = sample + train;
@@ -245,6 +255,7 @@ static void bench_step(Bench *b) {
     json_object_foreach(b->result, name, value) if (strncmp(name, "grpo_", 5) == 0)
         fprintf(stderr, "  %-18s %10.2f s\n", name, json_real_value(value));
     say_ops(b);
+    engine_close(engine);
     learner_close(learner);
 }
 

@@ -15,7 +15,7 @@ void open_options(OpenConf *conf, Option options[OPEN_OPTIONS]) {
         {"dtype", KEY_TEXT, &conf->dtype, 0, 0, "what is computed in: float32 or bfloat16"},
         {"device", KEY_TEXT, &conf->device, 0, 0, "auto (a GPU if there is one), cpu, cuda, cuda:N"},
         {"cpu_path", KEY_TEXT, &conf->cpu_path, 0, 0,
-         "instruction set: auto, plain, avx2, avx512, avx512_bf16, amx, amx_plain"},
+         "instruction set: auto, plain, avx2, avx512, avx512_bf16, avx512_bf16_plain, amx, amx_plain"},
         {"threads", KEY_WHOLE, &conf->threads, 0, 256, "0: as many as cores"},
         {"max_memory", KEY_BYTES, &conf->max_memory, 0, 0,
          "most bytes to take (8G, 500M), of those that are free"},

@@ -114,7 +114,7 @@ typedef struct {
     /* the machine */
     const char *dtype;       /* float32, bfloat16: what is computed in */
     const char *device;      /* auto, cpu, cuda, cuda:N */
-    const char *cpu_path;    /* auto, plain, avx2, avx512, avx512_bf16, amx, amx_plain */
+    const char *cpu_path;    /* auto, plain, avx2, avx512, avx512_bf16, amx, or one of their *_plain */
     long threads;            /* 0: as many as cores */
     long slots;              /* sequences decoded at once */
     long micro_batch_tokens; /* 0: as the memory plan says */

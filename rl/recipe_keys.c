@@ -255,7 +255,7 @@ const RecipeKey recipe_keys[] = {
          "what is computed in; the weights that learn are always float32"),
     TEXT(device, NULL, "auto", "auto|cpu|cuda|cuda:0|cuda:1|cuda:2|cuda:3|cuda:4|cuda:5|cuda:6|cuda:7",
          "auto takes a GPU if there is one; cuda:N that with number N"),
-    TEXT(cpu_path, NULL, "auto", "auto|plain|avx2|avx512|avx512_bf16|amx|amx_plain",
+    TEXT(cpu_path, NULL, "auto", "auto|plain|avx2|avx512|avx512_bf16|avx512_bf16_plain|amx|amx_plain",
          "instruction set; results are the same only on one"),
     WHOLE(threads, NULL, "0", 0, 4096, "threads; 0: as many as cores. Changes no result"),
     WHOLE(slots, NULL, "64", 1, 65536,

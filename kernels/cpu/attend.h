@@ -308,18 +308,15 @@ INLINE void dot_tile(const int R, const int V, real *c, size_t c_row, const uint
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) acc[r][v] =
         v_load(c + (size_t)r * c_row + 16 * v);
     for (int i = 0; i < pairs; i++) {
-        __m512bh w[VEC_TILE];
+        Pairs w[VEC_TILE];
         UNROLL for (int v = 0; v < V; v++) {
             const uint16_t *at = b + (size_t)i * b_step + 32 * (size_t)v;
             __builtin_prefetch((const char *)at + ahead);
-            w[v] = (__m512bh)(tail ? _mm512_maskz_loadu_epi32((__mmask16)((1u << tail) - 1), at)
-                                   : _mm512_loadu_si512(at));
+            w[v] = tail ? dot_load_n(at, tail) : dot_load(at);
         }
         UNROLL for (int r = 0; r < R; r++) {
-            int pair;
-            memcpy(&pair, a + (size_t)r * a_row + 2 * (size_t)i, sizeof pair);
-            __m512bh x = (__m512bh)_mm512_set1_epi32(pair);
-            UNROLL for (int v = 0; v < V; v++) acc[r][v] = _mm512_dpbf16_ps(acc[r][v], x, w[v]);
+            Pairs x = dot_set(a + (size_t)r * a_row + 2 * (size_t)i);
+            UNROLL for (int v = 0; v < V; v++) acc[r][v] = v_dot(acc[r][v], x, w[v]);
         }
     }
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++)

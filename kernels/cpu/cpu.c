@@ -142,8 +142,8 @@ static bool has_amx(void) {
 static const Path paths[] = {
     {&cpu_plain_ops, always},
 #ifndef WHET_DOUBLE
-    {&cpu_amx_plain_ops, always}, {&cpu_avx2_ops, has_avx2}, {&cpu_avx512_ops, has_avx512},
-    {&cpu_dot_ops, has_dot},      {&cpu_amx_ops, has_amx},
+    {&cpu_dot_plain_ops, always},   {&cpu_amx_plain_ops, always}, {&cpu_avx2_ops, has_avx2},
+    {&cpu_avx512_ops, has_avx512}, {&cpu_dot_ops, has_dot},      {&cpu_amx_ops, has_amx},
 #endif
 };
 enum { N_PATHS = sizeof paths / sizeof paths[0] };
@@ -155,11 +155,12 @@ int dev_paths(const char *names[8]) {
     return n;
 }
 
-/* What its products of bf16 sum like; -1: no path of the CPU. */
+/* What its products of bf16 sum like; -1: no path of the CPU. That AMD's VDPBF16PS has the bits of Intel's is not
+ * known, so its twin in plain C promises them to nobody. */
 static int arithmetic(const char *path) {
-    static const char *const names[] = {"plain", "avx2", "avx512", "avx512_bf16", "amx", "amx_plain"};
-    static const int of[] = {0, 0, 0, 1, 2, 2};
-    for (int i = 0; i < 6; i++)
+    static const char *const names[] = {"plain", "avx2", "avx512", "avx512_bf16", "amx", "amx_plain", "avx512_bf16_plain"};
+    static const int of[] = {0, 0, 0, 1, 2, 2, 3};
+    for (int i = 0; i < 7; i++)
         if (strcmp(path, names[i]) == 0) return of[i];
     return -1;
 }
@@ -185,7 +186,8 @@ static const Ops *choose(const char *name, Err *err) {
             return NULL;
         }
     }
-    err_set(err, "cpu_path %s is not known; use auto, plain, avx2, avx512, avx512_bf16, amx or amx_plain", name);
+    err_set(err, "cpu_path %s is not known; use auto, plain, avx2, avx512, avx512_bf16, avx512_bf16_plain, amx or amx_plain",
+            name);
     return NULL;
 }
 

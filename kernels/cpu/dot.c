@@ -1,8 +1,10 @@
-/* dot.c: as avx512.c, with products of bf16 pairs by VDPBF16PS: another arithmetic than the FMA paths (two
- * products are added at once, denormals are zero), and so a path of its own. */
+/* dot.c: as avx512.c, with products of bf16 pairs by VDPBF16PS: another arithmetic than the FMA paths (dot.h),
+ * and so a path of its own. */
 #ifndef WHET_DOUBLE
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/vec_avx512.h"
+
+#include "kernels/cpu/dot.h"
 
 #define BF16_DOT
 #define TILE_ROWS 8

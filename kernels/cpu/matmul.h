@@ -73,17 +73,15 @@ ALWAYS void tile_dot(const int R, const int P, const uint16_t *a, size_t as, con
     Vec acc[TILE_MOST];
     for (int i = 0; i < R * P; i++) acc[i] = v_load(c + 16 * i);
     for (int k = 0; k < pairs; k++) {
-        __m512bh wk[TILE_WIDE];
+        Pairs wk[TILE_WIDE];
         for (int p = 0; p < P; p++) {
             const uint16_t *at = w + (size_t)p * ws + (size_t)k * 32;
-            _mm_prefetch((const char *)(at + PREFETCH_PAIRS * 32), _MM_HINT_T0);
-            wk[p] = (__m512bh)_mm512_loadu_si512(at);
+            __builtin_prefetch(at + PREFETCH_PAIRS * 32);
+            wk[p] = dot_load(at);
         }
         for (int r = 0; r < R; r++) {
-            int pair;
-            memcpy(&pair, a + (size_t)r * as + 2 * (size_t)k, sizeof pair);
-            __m512bh x = (__m512bh)_mm512_set1_epi32(pair);
-            for (int p = 0; p < P; p++) acc[r * P + p] = _mm512_dpbf16_ps(acc[r * P + p], x, wk[p]);
+            Pairs x = dot_set(a + (size_t)r * as + 2 * (size_t)k);
+            for (int p = 0; p < P; p++) acc[r * P + p] = v_dot(acc[r * P + p], x, wk[p]);
         }
     }
     for (int i = 0; i < R * P; i++) v_store(c + 16 * i, acc[i]);
@@ -227,10 +225,7 @@ enum { BLOCK_ROWS = 256, ITEM_PANELS = 24 };
 #endif
 
 /* ---- blocking and threads ----
- * An item is a block
- * of rows times a few panels: the panels stay in the cache while the rows go by. */
-
-
+ * An item is a block of rows times a few panels: the panels stay in the cache while the rows go by. */
 
 typedef struct {
     const Product *g;

@@ -32,11 +32,17 @@ static void roof_part(void *self, int item, int thread) {
     }
     TILE_RELEASE();
 #else
-    Vec acc[ROOF_CHAINS], x = v_load(job->sink + 16 * item), w = v_set((real)0.5);
+    Vec acc[ROOF_CHAINS];
+#ifdef BF16_DOT
+    static const uint16_t half[2] = {0x3f00, 0x3f00};
+    Pairs x = dot_load((const uint16_t *)(const void *)(job->sink + 16 * item)), w = dot_set(half);
+#else
+    Vec x = v_load(job->sink + 16 * item), w = v_set((real)0.5);
+#endif
     UNROLL_ALL for (int i = 0; i < ROOF_CHAINS; i++) acc[i] = v_set((real)i);
     for (int k = 0; k < ROOF_STEPS; k++) UNROLL_ALL for (int i = 0; i < ROOF_CHAINS; i++) {
 #ifdef BF16_DOT
-            acc[i] = _mm512_dpbf16_ps(acc[i], (__m512bh)x, (__m512bh)w);
+            acc[i] = v_dot(acc[i], x, w);
 #else
             acc[i] = v_fma(x, w, acc[i]);
 #endif

@@ -1,4 +1,5 @@
 /* tile_plain.h: tile.h in plain C: the same registers, and the same bits. Needs vec_plain.h before it. */
+#include "kernels/cpu/normal_plain.h"
 
 typedef struct {
     uint8_t palette, start, reserved[14];
@@ -26,18 +27,6 @@ static inline void tile_store(int t, void *p, size_t step) {
         memcpy((char *)p + (size_t)r * step, tile_file.at[t][r], tile_file.shapes.bytes[t]);
 }
 
-#define LEAST_NORMAL 0x1p-126f
-static inline float normal_or_zero(float x) { return fabsf(x) < LEAST_NORMAL ? copysignf(0, x) : x; }
-
-/* a b + c rounded once; zero if that is denormal, judged after rounding as if exponents had no end: what rounds up
- * to the least normal number only for want of bits is zero too. */
-static inline float tile_chain(float a, float b, float c) {
-    float r = fmaf(a, b, c);
-    if (fabsf(r) > LEAST_NORMAL) return r;
-    float wide = fmaf(a * 0x1p32f, b * 0x1p32f, c * 0x1p64f);
-    return fabsf(wide) < 0x1p-62f ? copysignf(0, r) : r;
-}
-
 static void tile_dot(int c, int a, int b) {
     const TileShapes *s = &tile_file.shapes;
     for (int i = 0; i < s->rows[c]; i++)
@@ -47,8 +36,8 @@ static void tile_dot(int c, int a, int b) {
                 uint16_t x[2], y[2];
                 memcpy(x, tile_file.at[a][i] + 4 * p, sizeof x);
                 memcpy(y, tile_file.at[b][p] + 4 * j, sizeof y);
-                even = tile_chain(normal_or_zero(bf16_widen(x[0])), normal_or_zero(bf16_widen(y[0])), even);
-                odd = tile_chain(normal_or_zero(bf16_widen(x[1])), normal_or_zero(bf16_widen(y[1])), odd);
+                even = normal_fma(normal_or_zero(bf16_widen(x[0])), normal_or_zero(bf16_widen(y[0])), even);
+                odd = normal_fma(normal_or_zero(bf16_widen(x[1])), normal_or_zero(bf16_widen(y[1])), odd);
             }
             memcpy(&sum, tile_file.at[c][i] + 4 * j, sizeof sum);
             sum = normal_or_zero(normal_or_zero(even + odd) + normal_or_zero(sum));
