@@ -27,19 +27,23 @@ void lines_close(Lines *lines);
 /* ---- problems ----------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    const char *id;     /* the row's "id" or the place in the file; unique inside its source */
-    const char *kind;   /* the row's "kind" or the generator's name; "" when there is none */
-    const char *problem; /* a text; or a conversation: the JSON list of its messages, [{"role":"system","content":...} */
+    const char *id;   /* the row's "id" or the place in the file; unique inside its source */
+    const char *kind; /* the row's "kind" or the generator's name; "" when there is none */
+    const char
+        *problem; /* a text; or a conversation: the JSON list of its messages, [{"role":"system","content":...} */
     const char *answer; /* the expected answer (for GSM8K the text after ####); NULL when the row has none */
     const char *fields; /* the whole row as the text of a JSON object; NULL for generated problems */
 } Problem;
 
 /* Where problems come from. Zero-initialise; empty fields take the defaults. */
 typedef struct {
-    const char *name;        /* a file (.jsonl, .jsonl.gz), or "generate:SPEC", see below */
-    const char *problem_key; /* default: the first of problem, question, prompt, messages that the first good row has;
-                                its value is a text or a list of chat messages: answers after the last user's message
-                                are left out, and a user's message alone is a text */
+    const char *name; /* a file (.jsonl, .jsonl.gz), or "generate:SPEC", see below */
+    const char *const
+        *files; /* or several files, as one after the other; `name` is then only what they are called */
+    int n_files;
+    const char *problem_key; /* default: the first of problem, question, prompt, messages that the first good row
+                                has; its value is a text or a list of chat messages: answers after the last user's
+                                message are left out, and a user's message alone is a text */
     const char *answer_key;  /* default: the first of answer, solution; a row's "####" is cut at */
     uint64_t seed;           /* of the order, and of what a generator draws */
     bool shuffle;            /* files: a new order each epoch, a function of seed and epoch */
@@ -65,7 +69,7 @@ long source_size(const Source *source);
  * place gives the same problem for the same conf, whatever was asked before. The held-out part of a generator and
  * a file that is not shuffled are walked in one fixed order. */
 const Problem *source_at(Source *source, uint64_t place);
-long source_skipped(const Source *source);        /* broken rows that were skipped */
+long source_skipped(const Source *source);             /* broken rows that were skipped */
 const char *source_skipped_note(const Source *source); /* one line that names the first of them, or NULL */
 void source_close(Source *source);
 

@@ -12,6 +12,7 @@
 
 typedef struct {
     const SourceConf *conf;
+    const char *name;                     /* of the file that is read */
     const char *problem_key, *answer_key; /* NULL while no good row has shown them */
     long room;
     Rows *rows;
@@ -176,9 +177,12 @@ static void row_keep(Reader *reader, Problem problem) {
 static bool row_skip(Reader *reader, long line, const char *why, Err *err) {
     Rows *rows = reader->rows;
     long limit = reader->conf->max_skipped ? reader->conf->max_skipped : 100;
-    if (!rows->skipped++) rows->note = arena_format(&rows->arena, "line %ld: %s", line, why);
+    if (!rows->skipped++ && reader->conf->n_files)
+        rows->note = arena_format(&rows->arena, "%s, line %ld: %s", reader->name, line, why);
+    else if (rows->skipped == 1)
+        rows->note = arena_format(&rows->arena, "line %ld: %s", line, why);
     if (rows->skipped <= limit) return true;
-    return err_set(err, "%s: more than %ld broken rows, the first in %s", reader->conf->name, limit, rows->note);
+    return err_set(err, "%s: more than %ld broken rows, the first in %s", reader->name, limit, rows->note);
 }
 
 static bool line_read(Reader *reader, const char *text, size_t n, long line, Err *err) {
@@ -227,33 +231,42 @@ static void ids_part(Rows *rows) {
     free(places);
 }
 
-bool rows_read(Rows *rows, const SourceConf *conf, Err *err) {
-    *rows = (Rows){0};
-    Lines *lines = lines_open(conf->name, err);
-    const char *slash = strchr(conf->name, '/');
-    if (!lines && access(conf->name, F_OK) != 0 && slash > conf->name && !strchr(slash + 1, '/') &&
-        !strstr(slash, ".json"))
+/* Adds the rows of a file, whose columns are its own. */
+static bool file_read(Reader *reader, const char *name, Err *err) {
+    const SourceConf *conf = reader->conf;
+    Lines *lines = lines_open(name, err);
+    const char *slash = strchr(name, '/'), *text;
+    if (!lines && access(name, F_OK) != 0 && slash > name && !strchr(slash + 1, '/') && !strstr(slash, ".json"))
         return err_set(err,
                        "%s: there is no such file; a data set on a hub must lie here as JSON lines: save it with "
                        "datasets' load_dataset(...).to_json(\"FILE.jsonl\") and name that",
-                       conf->name);
+                       name);
     if (!lines) return false;
-    Reader reader = {conf, conf->problem_key, conf->answer_key, 0, rows};
-    Err failed = {0};
-    const char *text;
+    reader->name = name, reader->problem_key = conf->problem_key, reader->answer_key = conf->answer_key;
+    long before = reader->rows->n;
     size_t n;
-    while ((!conf->max_problems || rows->n < conf->max_problems) && (text = lines_next(lines, &n, &failed)))
-        if (!line_read(&reader, text, n, lines_number(lines), &failed)) break;
-    bool empty = !lines_number(lines);
+    Err failed = {0};
+    while ((!conf->max_problems || reader->rows->n < conf->max_problems) &&
+           (text = lines_next(lines, &n, &failed)))
+        if (!line_read(reader, text, n, lines_number(lines), &failed)) break;
+    bool empty = !lines_number(lines), full = conf->max_problems && reader->rows->n >= conf->max_problems;
     lines_close(lines);
-    if (!failed.msg[0] && empty) err_set(&failed, "%s is empty", conf->name);
-    if (!failed.msg[0] && !rows->n) {
-        const char *note = rows->note;
-        err_set(&failed, "%s holds no problems%s%s", conf->name, note ? "; " : "", note ? note : "");
-    }
-    if (failed.msg[0]) {
+    if (failed.msg[0]) return err_set(err, "%s", failed.msg);
+    if (reader->rows->n > before || full) return true;
+    const char *note = reader->rows->note;
+    return empty ? err_set(err, "%s is empty", name)
+                 : err_set(err, "%s holds no problems%s%s", name, note ? "; " : "", note ? note : "");
+}
+
+bool rows_read(Rows *rows, const SourceConf *conf, Err *err) {
+    *rows = (Rows){0};
+    Reader reader = {.conf = conf, .rows = rows};
+    bool good = true;
+    for (int i = 0; good && i < (conf->n_files ? conf->n_files : 1); i++)
+        good = file_read(&reader, conf->n_files ? conf->files[i] : conf->name, err);
+    if (!good) {
         rows_free(rows);
-        return err_set(err, "%s", failed.msg);
+        return false;
     }
     if (rows->skipped)
         rows->note = arena_format(&rows->arena, "%s: skipped %ld broken row%s, the first in %s", conf->name,

@@ -22,7 +22,9 @@ Source *source_open(const SourceConf *conf, Err *err) {
     source->shuffle = conf->shuffle;
     source->seed = conf->seed;
     bool good;
-    if (!conf->name || !*conf->name) {
+    if (conf->n_files) {
+        good = rows_read(&source->rows, conf, err);
+    } else if (!conf->name || !*conf->name) {
         good = err_set(err, "no data set is named: give a .jsonl file or generate:SPEC");
     } else if (strncmp(conf->name, generated, strlen(generated)) == 0) {
         source->generator = generator_open(conf->name + strlen(generated), conf, err);

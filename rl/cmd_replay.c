@@ -41,7 +41,7 @@ int cmd_replay(int argc, char **argv) {
     if (step > last) die("replay: %s: step %ld is not there; the last one is %ld", past.path, step, last);
     if (step == 0) step = last;
     if (model) past.recipe.model_name_or_path = model;
-    if (data) past.recipe.dataset_name = data;
+    if (data) past.recipe.dataset_name = data, past.recipe.datasets.n = 0;
     past.recipe.threads = threads, past.recipe.max_memory = memory;
     if (!replay(&past, step, path, sampling, stdout, &fits, &err)) die("replay: %s", err.msg);
     past_close(&past);

@@ -79,9 +79,6 @@ int cmd_train(int argc, char **argv) {
     Recipe recipe = {0};
     Err err = {0};
     if (!recipe_load(&recipe, path, argc - 1, argv + 1, &err)) die("train: %s", err.msg);
-    if (!recipe.model_name_or_path)
-        die("train: model_name_or_path is needed: a Hugging Face folder or a .gguf file");
-    if (!recipe.dataset_name) die("train: dataset_name is needed: a .jsonl file or generate:SPEC");
     print_recipe(&recipe);
     watch_signals();
     Trainer *trainer = train_open(&recipe, stdout, &stop_asked, &err);

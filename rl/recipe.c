@@ -361,6 +361,44 @@ static bool node_value(Arena *arena, yaml_document_t *document, yaml_node_t *nod
 static bool group_put(Recipe *recipe, yaml_document_t *document, yaml_node_t *node, const char *group,
                       const char *name, const Where *common, Err *err);
 
+/* TRL's mixture: of each mapping of a list the path, or the file that it names for the path json. */
+static bool mixture_value(Arena *arena, yaml_document_t *document, yaml_node_t *list, const char *where,
+                          Value *value, Err *err) {
+    static const char *const keys[] = {"path", "data_files", "name", "split",
+                                       "columns"}; /* whet's files are whole */
+    yaml_node_item_t *item = list->data.sequence.items.start, *end = list->data.sequence.items.top;
+    *value = (Value){.list = true, .texts = {arena_alloc(arena, (size_t)(end - item), sizeof(char *)), 0}};
+    for (; item < end; item++) {
+        yaml_node_t *one = yaml_document_get_node(document, *item);
+        const char *of[2] = {NULL, NULL}; /* path, data_files */
+        yaml_node_pair_t *pair = one->type == YAML_MAPPING_NODE ? one->data.mapping.pairs.start : NULL;
+        for (; pair && pair < one->data.mapping.pairs.top; pair++) {
+            yaml_node_t *key = yaml_document_get_node(document, pair->key);
+            Value inner;
+            if (key->type != YAML_SCALAR_NODE ||
+                !node_value(arena, document, yaml_document_get_node(document, pair->value), &inner))
+                return err_set(err, "%s: datasets has a key or a value that is no text", where);
+            int k = 0;
+            while (k < 5 && strcmp((const char *)key->data.scalar.value, keys[k]) != 0) k++;
+            if (text_is_null(&inner)) continue;
+            if (k == 5 || (k < 2 && (inner.map || inner.texts.n != 1)))
+                return err_set(err, "%s: %.40s of datasets would change the result and is not to be had here",
+                               where, (const char *)key->data.scalar.value);
+            if (k < 2) of[k] = inner.texts.at[0];
+        }
+        if (!of[0]) return err_set(err, "%s: each of datasets wants a path", where);
+        value->texts.at[value->texts.n++] = of[1] && strcmp(of[0], "json") == 0 ? of[1] : of[0];
+    }
+    return true;
+}
+
+static bool is_mixture(yaml_document_t *document, yaml_node_t *node) {
+    if (node->type != YAML_SEQUENCE_NODE) return false;
+    yaml_node_item_t *item = node->data.sequence.items.start;
+    return item < node->data.sequence.items.top &&
+           yaml_document_get_node(document, *item)->type == YAML_MAPPING_NODE;
+}
+
 /* The keys of a mapping: of the whole file, or those of `group`. `where` is their common place, if they have one.
  */
 static bool mapping_put(Recipe *recipe, yaml_document_t *document, yaml_node_t *mapping, const char *group,
@@ -383,7 +421,9 @@ static bool mapping_put(Recipe *recipe, yaml_document_t *document, yaml_node_t *
             continue;
         }
         Value value;
-        if (!node_value(&recipe->arena, document, node, &value))
+        if (strcmp(text, "datasets") == 0 && is_mixture(document, node)) {
+            if (!mixture_value(&recipe->arena, document, node, where.text, &value, err)) return false;
+        } else if (!node_value(&recipe->arena, document, node, &value))
             return err_set(err, "%s: the value holds a NUL byte", where.text);
         if (!key_put(recipe, text, &value, &where, err)) return false;
     }

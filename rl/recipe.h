@@ -26,7 +26,8 @@ enum { RECIPE_KEYS_MAX = 320 };
 typedef struct {
     /* what is trained on what; names are as in the table, where `whet help train` explains each */
     const char *model_name_or_path;
-    const char *dataset_name;      /* a file or generate:SPEC */
+    const char *dataset_name;      /* a file or generate:SPEC; with datasets, what they are called */
+    TextList datasets;             /* files; none: dataset_name's */
     const char *eval_dataset_name; /* NULL: nothing is evaluated. A generator without one evaluates on itself */
     const char *from_store;        /* NULL: answers are sampled */
     const char *problem_key, *answer_key;      /* NULL: found in the data */

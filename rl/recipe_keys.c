@@ -36,6 +36,7 @@
 #define MODEL "ModelConfig"
 #define SCRIPT "ScriptArguments"
 #define OLD "older TRL or open-r1"
+#define MIXTURE "DatasetMixtureConfig"
 #define KWARGS "lr_scheduler_kwargs"
 
 /* Reasons that several rows share. */
@@ -53,6 +54,9 @@ const RecipeKey recipe_keys[] = {
     TEXT(model_name_or_path, MODEL, NULL, NULL, "the model that learns: a Hugging Face folder or a .gguf file"),
     TEXT(dataset_name, SCRIPT, NULL, NULL,
          "problems to learn from: a .jsonl or .jsonl.gz file, or generate:SPEC (generate:sums:max=20:held=7,3,4)"),
+    LIST(datasets, KEY_TEXTS, MIXTURE, NULL,
+         "several files as one, in the place of dataset_name: [a.jsonl, b.jsonl], or as TRL has them, - path: "
+         "a.jsonl"),
     TEXT(eval_dataset_name, NULL, NULL, NULL,
          "problems to measure on, never learnt from; default: what a generator with held= holds out; \"\": none"),
     TEXT(from_store, NULL, NULL, NULL,
@@ -422,12 +426,9 @@ const RecipeKey recipe_keys[] = {
     REFUSED("router_aux_loss_coef", GRPO, "0", "models with experts do not exist here yet"),
     REFUSED("cast_lm_head_to_fp32", GRPO, "false",
             "the head sums in float32 always; for float32 weights in it say dtype: float32"),
-    REFUSED("datasets", "DatasetMixtureConfig", NULL,
-            "mixtures do not exist here: name one file with dataset_name"),
-    REFUSED("dataset_mixture", OLD, NULL, "mixtures do not exist here: name one file with dataset_name"),
-    REFUSED("streaming", "DatasetMixtureConfig", "false|true", "data sets are files here"),
-    REFUSED("test_split_size", "DatasetMixtureConfig", NULL,
-            "give the problems to measure on as eval_dataset_name"),
+    REFUSED("dataset_mixture", OLD, NULL, "say datasets, or name one file with dataset_name"),
+    REFUSED("streaming", MIXTURE, "false|true", "data sets are files here"),
+    REFUSED("test_split_size", MIXTURE, NULL, "give the problems to measure on as eval_dataset_name"),
     REFUSED("chat_template_kwargs", GRPO, NULL, "write prompt_template, with {problem} in it"),
     REFUSED("generation_kwargs", GRPO, NULL, "say temperature, top_p, top_k, min_p, stop_strings by themselves"),
     REFUSED("repetition_penalty", GRPO, "1", "sampling here has no penalties"),

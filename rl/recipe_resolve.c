@@ -42,10 +42,25 @@ static void unneeded_note(Recipe *recipe) {
     }
 }
 
+/* Several files have one name. */
+static bool datasets_resolve(Recipe *r, Err *err) {
+    if (!r->datasets.n) return true;
+    if (is_given(r, "dataset_name")) note_add(r, "dataset_name: not needed here: datasets goes first, as in TRL");
+    Buf names = {0};
+    for (int i = 0; i < r->datasets.n; i++) buf_format(&names, "%s%s", i ? ", " : "", r->datasets.at[i]);
+    r->dataset_name = arena_text(&r->arena, names.p, names.n);
+    buf_free(&names);
+    for (int i = 0; i < r->datasets.n; i++)
+        if (strncmp(r->datasets.at[i], "generate:", 9) == 0)
+            return err_set(err, "datasets: %s is no file: generators are joined by + in dataset_name",
+                           r->datasets.at[i]);
+    return true;
+}
+
 static bool required_check(const Recipe *recipe, Err *err) {
     if (!recipe->model_name_or_path)
         return err_set(err, "no model is named: --model_name_or_path FOLDER, or a .gguf file");
-    if (!recipe->dataset_name)
+    if (!recipe->dataset_name && !recipe->datasets.n)
         return err_set(err, "no problems are named: --dataset_name FILE.jsonl, or generate:SPEC");
     if (!recipe->output_dir) return err_set(err, "no folder for the run is named: --output_dir FOLDER");
     return true;
@@ -344,10 +359,10 @@ static bool from_store_check(const Recipe *r, Err *err) {
 
 bool recipe_resolve(Recipe *recipe, Err *err) {
     unneeded_note(recipe);
-    return required_check(recipe, err) && batches_resolve(recipe, err) && schedule_check(recipe, err) &&
-           rewards_resolve(recipe, err) && sampling_check(recipe, err) && adapters_check(recipe, err) &&
-           objective_check(recipe, err) && eval_resolve(recipe, err) && resume_resolve(recipe, err) &&
-           from_store_check(recipe, err);
+    return required_check(recipe, err) && datasets_resolve(recipe, err) && batches_resolve(recipe, err) &&
+           schedule_check(recipe, err) && rewards_resolve(recipe, err) && sampling_check(recipe, err) &&
+           adapters_check(recipe, err) && objective_check(recipe, err) && eval_resolve(recipe, err) &&
+           resume_resolve(recipe, err) && from_store_check(recipe, err);
 }
 
 long recipe_every(double steps, long updates) { return (long)(steps < 1 ? ceil((double)updates * steps) : steps); }

@@ -138,6 +138,8 @@ static bool open_model(Trainer *t, const char *folder, Err *err) {
 static bool open_data(Trainer *t, Err *err) {
     const Recipe *r = t->recipe;
     SourceConf conf = {.name = r->dataset_name,
+                       .files = r->datasets.at,
+                       .n_files = r->datasets.n,
                        .problem_key = r->problem_key,
                        .answer_key = r->answer_key,
                        .seed = (uint64_t)r->seed,
@@ -148,7 +150,7 @@ static bool open_data(Trainer *t, Err *err) {
     if (!t->source) return false;
     if (source_skipped_note(t->source)) fprintf(t->out, "%s\n", source_skipped_note(t->source));
     if (r->eval_dataset_name) {
-        conf.name = r->eval_dataset_name, conf.held_out = r->eval_held_out;
+        conf.n_files = 0, conf.name = r->eval_dataset_name, conf.held_out = r->eval_held_out;
         conf.shuffle = false, conf.max_problems = r->max_eval_samples;
         t->eval_source = source_open(&conf, err);
         if (!t->eval_source) return false;

@@ -69,6 +69,23 @@ check "four processes' samples are one update's" $?
     </dev/null >log 2>&1
 [ $? = 1 ] && grep -q 'Polaris-Dataset-53K: there is no such file; a data set on a hub' log
 check "a data set on a hub is refused with what to do" $?
+# The documentation's mixture ("Using dataset mixtures"), of files.
+cat >mix.yaml <<'YAML'
+model_name_or_path: tiny
+datasets:
+  - path: chat.jsonl
+  - path: json
+    data_files: data.jsonl
+    split: train
+reward_funcs:
+  - accuracy_reward
+YAML
+"$whet" train --config mix.yaml --num_train_epochs 1 --max_completion_length 16 --output_dir mix </dev/null >log 2>&1
+check "a mixture of data sets" $?
+[ "$(sqlite3 mix/run.db "SELECT count(*), sum(answer IS NOT NULL), max(source) FROM problems")" = "12|12|chat.jsonl, data.jsonl" ]
+check "it takes the rows of both" $?
+"$whet" replay mix --step 2 </dev/null >log 2>&1
+check "and is replayed" $?
 cd "$here" || exit 1
 
 # open-r1's: a system message in the model's chat format, a rate that ends at a tenth, a checkpoint each tenth of the run.

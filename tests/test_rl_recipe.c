@@ -188,6 +188,10 @@ static void test_contradictions(void **state) {
     refused("reward_funcs: [math, math]\n", NULL, "names math twice");
     refused("reward_weights: [0]\n", NULL, "are all 0");
     refused("reward_funcs: [accuracy, math]\n", NULL, "names math twice");
+    refused("datasets: [{path: a, fraction: 0.3}]\n", NULL,
+            "line 4: fraction of datasets would change the result");
+    refused("datasets: [{name: a}]\n", NULL, "each of datasets wants a path");
+    refused("datasets: ['generate:sums']\n", NULL, "generate:sums is no file");
     refused("save_steps: 7.5\n", NULL, "save_steps 7.5 must be whole, or a share below 1");
     refused("lr_scheduler_type: cosine_with_min_lr\n", NULL, "wants one of min_lr and min_lr_rate");
     refused("lr_scheduler_type: cosine_with_min_lr\nmin_lr: 1e-7\nmin_lr_rate: 0.1\n", NULL, "wants one of");
@@ -256,6 +260,13 @@ static void test_what_follows(void **state) {
     assert_int_equal(recipe_every(r.save_steps, 101), 11); /* rounded up, as in transformers */
     assert_int_equal(recipe_every(r.eval_steps, 101), 0);
     assert_int_equal(recipe_every(1, 101), 1);
+    recipe_free(&r);
+    r = load_good("datasets:\n  - path: a.jsonl\n    split: train\n  - path: json\n    data_files: b.jsonl\n",
+                  NULL);
+    assert_int_equal(r.datasets.n, 2);
+    assert_string_equal(r.datasets.at[1], "b.jsonl");
+    assert_string_equal(r.dataset_name, "a.jsonl, b.jsonl");
+    assert_non_null(strstr(r.notes.at[0], "datasets goes first"));
     recipe_free(&r);
     r = load_good("eval_steps: 5\n", NULL);
     assert_non_null(strstr(r.notes.at[0], "nothing is measured"));
