@@ -73,7 +73,7 @@ const RecipeKey recipe_keys[] = {
         system_prompt, OLD, NULL, NULL,
         "a system message before each problem, in the model's chat format (with prompt_template: write it there)"),
     TEXT(chat_template, OLD, NULL, NULL,
-         "a chat template in the place of the model's, of a format that whet knows; saved with every checkpoint"),
+         "a chat template (Jinja) in the place of the model's; saved with every checkpoint"),
     TEXT(output_dir, HF, "trainer_output", NULL, "folder of the run: run.db, metrics.jsonl, checkpoint-N"),
     SWITCH(overwrite_output_dir, OLD, "false", "begin anew in a folder that holds a run; the old run is lost"),
     TEXT(resume_from_checkpoint, HF, NULL, NULL, "go on from a checkpoint: its folder, or `last` (or true)"),

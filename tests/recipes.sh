@@ -110,6 +110,12 @@ assert template.startswith("<|im_start|>system\nYou first think") and "<answer>\
 PY
 check "open-r1's recipe: its rate, its rewards, its system message, a reason for each key that is not needed" $?
 
+run zero tests/cases/open_r1_zero.yaml "${small[@]}"
+[ $? = 0 ] && [ "$(sqlite3 "$work/zero/run.db" "SELECT prompt FROM groups WHERE position = 0 AND step = 1" | tr '\n' '|')" = \
+    "A conversation between User and Assistant.||User: $(sqlite3 "$work/zero/run.db" "SELECT problem FROM groups JOIN problems ON
+    problem_id = problems.id WHERE position = 0 AND step = 1")||Assistant: |" ]
+check "open-r1's recipe with a chat template of its own" $?
+
 # A longer one of TRL's keys, with the model and the data that the test has in place of the hub's.
 "$whet" train tests/cases/trl_grpo.yaml --model_name_or_path tests/goldens/tiny-llama --dataset_name "$work/data.jsonl" \
     --output_dir "$work/trl" "${template[@]}" --max_steps 1 --per_device_train_batch_size 8 \
