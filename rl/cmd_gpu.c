@@ -109,7 +109,15 @@ static double bench_sample(Policy *policy, Sample all[BENCH_ALL], Err *err) {
     return BENCH_ALL * BENCH_NEW / seconds;
 }
 
-static double bench_learn(Policy *policy, Sample all[BENCH_ALL], Err *err) {
+/* Numbers that differ. */
+static int differ(const real *a, const real *b, int n) {
+    int count = 0;
+    for (int i = 0; i < n; i++) count += memcmp(&a[i], &b[i], sizeof *a) != 0;
+    return count;
+}
+
+/* `unlike`: log-probs of the batch as a whole whose bits are not those of sampling. */
+static double bench_learn(Policy *policy, Sample all[BENCH_ALL], int *unlike, Err *err) {
     LearnConf learn = {.rows = 2048, .max_prompt = BENCH_PROMPT, .max_completion = BENCH_NEW, .group = BENCH_SIZE};
     learn.temperature = 1, learn.beta1 = 0.9, learn.beta2 = 0.99, learn.eps = 1e-8, learn.max_grad_norm = 1;
     LossConf loss = {.term = TERM_CLIP, .sum = SUM_TOKEN, .epsilon = 0.2, .epsilon_high = 0.2};
@@ -128,6 +136,8 @@ static double bench_learn(Policy *policy, Sample all[BENCH_ALL], Err *err) {
         groups[i / BENCH_SIZE] = (BatchGroup){BENCH_PROMPT, BENCH_SIZE, all[i].tok, samples + i};
         extras[i / BENCH_SIZE] = extra + i;
     }
+    learner_logp(learner, policy, groups, BENCH_GROUPS);
+    for (int i = 0; i < BENCH_ALL; i++) *unlike += differ(samples[i].logp, all[i].logp + BENCH_PROMPT, BENCH_NEW);
     double seconds = 0;
     for (int64_t step = 1; step <= 2; step++) { /* the first chooses algorithms */
         LearnReport report;
@@ -142,7 +152,8 @@ static double bench_learn(Policy *policy, Sample all[BENCH_ALL], Err *err) {
     return BENCH_ALL * BENCH_NEW / seconds;
 }
 
-static void bench(Dev *dev) {
+/* The speeds; and at the sizes of real runs, what was checked of tiny models. Returns what does not hold. */
+static int bench(Dev *dev) {
     Err err = {0};
     const char *name;
     Conf conf = selftest_conf(SELFTEST_TIMED, &name);
@@ -150,18 +161,29 @@ static void bench(Dev *dev) {
     printf("bench: products %.1f TFLOP/s in bf16, memory %.0f GB/s\n", dev_roof_flops(dev) * 1e-12,
            dev_roof_bytes(dev) * 1e-9);
     Policy *policy = policy_random(dev, &conf, &policy_conf, 1, &err);
-    Sample all[BENCH_ALL];
-    double sampled = policy ? bench_sample(policy, all, &err) : 0,
-           learned = sampled > 0 ? bench_learn(policy, all, &err) : 0;
+    Sample all[BENCH_ALL], again[BENCH_ALL];
+    int unlike = 0, apart = 0;
+    double sampled = policy ? bench_sample(policy, all, &err) : 0;
+    dev_again(dev, false);
+    double single = sampled > 0 ? bench_sample(policy, again, &err) : 0;
+    dev_again(dev, true);
+    double learned = single > 0 ? bench_learn(policy, all, &unlike, &err) : 0;
     if (learned == 0) {
         printf("bench: a model of %s: not measured: %s\n", name, err.msg);
     } else {
-        printf("bench: a model of %s, bf16, %d sequences of %d + %d tokens: sampled %.0f tokens/s, trained %.0f "
-               "tokens/s\n",
-               name, BENCH_ALL, BENCH_PROMPT, BENCH_NEW, sampled, learned);
-        for (int i = 0; i < BENCH_ALL; i++) sample_free(&all[i]);
+        printf("bench: a model of %s, bf16, %d sequences of %d + %d tokens: sampled %.0f tokens/s (without graphs "
+               "%.0f), trained %.0f tokens/s\n",
+               name, BENCH_ALL, BENCH_PROMPT, BENCH_NEW, sampled, single, learned);
+        for (int i = 0; i < BENCH_ALL; i++) {
+            apart += differ(all[i].logp + BENCH_PROMPT, again[i].logp + BENCH_PROMPT, BENCH_NEW);
+            sample_free(&all[i]), sample_free(&again[i]);
+        }
+        printf(
+            "bench: of %d log-probs %d are not those of training, bit for bit, and %d not those without graphs\n",
+            BENCH_ALL * BENCH_NEW, unlike, apart);
     }
     policy_close(policy);
+    return (unlike > 0) + (apart > 0);
 }
 
 int cmd_gpu(int argc, char **argv) {
@@ -171,7 +193,8 @@ int cmd_gpu(int argc, char **argv) {
     const Option options[] = {
         {"device", KEY_TEXT, &device, 0, 0, "which GPU: cuda or cuda:N"},
         {"steps", KEY_WHOLE, &steps, 1, 1000, "training steps of each model"},
-        {"bench", KEY_SWITCH, &with_bench, 0, 0, "whether speed is measured at the end"},
+        {"bench", KEY_SWITCH, &with_bench, 0, 0,
+         "whether speed is measured at the end, and a larger model compared with itself"},
     };
     Arena arena = {0};
     options_read("usage: whet gpu-selftest [--option value ...]\n\nWhether this machine's GPU computes what its "
@@ -192,7 +215,7 @@ int cmd_gpu(int argc, char **argv) {
     printf("whet %s gpu-selftest: %s, %s, %.1f GB free\n", WHET_VERSION, dev_name(dev), dev_path(dev),
            (double)dev_left(dev) * 1e-9);
     int failed = ops(dev, cpu) + models(dev, cpu, (int)steps);
-    if (with_bench) bench(dev);
+    if (with_bench) failed += bench(dev);
     printf("%s, %.0f s\n", failed ? "NOT ALL HOLDS" : "all holds", clock_seconds() - began);
     dev_close(dev);
     dev_close(cpu);
