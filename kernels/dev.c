@@ -32,7 +32,10 @@ static bool back_open(Dev *dev, const DevConf *conf, Err *err) {
         return err_set(err, "device %s is not known; use auto, cpu, cuda or cuda:N", device);
     if (number >= 0 && !(any && (path || cuda_count() == 0))) {
         if (path) return err_set(err, "cpu_path %s is for the CPU: use it with device cpu", conf->path);
-        return cuda_open(dev, number, err);
+        Err why = {0};
+        if (cuda_open(dev, number, any ? &why : err)) return true;
+        if (!any) return false;
+        fprintf(stderr, "whet: %s; device auto takes the CPU\n", why.msg);
     }
     return cpu_open(dev, conf, err);
 }

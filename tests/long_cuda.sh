@@ -73,11 +73,15 @@ hidden() { # COMMAND...: in a place where no CUDA is installed
 }
 no_library() { ! hidden "$as" ldd ./whet | grep -Eiq 'libcu(da|blas)|libnv|not found' && ! hidden "$as" bash -c 'ls /usr/local/cuda*/*' 2>/dev/null; }
 demo_runs() { hidden "$as" bash rl/recipes/demo.sh "$WHET_MODEL" "$work/demo" 1 2 && [ "$(ask "$work/demo" 'SELECT count(*) FROM steps')" = 2 ]; }
-one_line() { # PATTERN COMMAND...: fails, and its only line says so
+one_line() { # PATTERN COMMAND...: fails, and its only line of errors says so
     local out
-    out=$("${@:2}" 2>&1 </dev/null) && return 1
+    out=$("${@:2}" 2>&1 >/dev/null </dev/null) && return 1
     echo "$out"
     [ "$(wc -l <<<"$out")" = 1 ] && grep -Eq "$1" <<<"$out"
+}
+auto_is_cpu() {
+    hidden "$as" env STANDIN_CUBLASLT=/none "${ask_gpu[@]/%cuda/auto}" >"$work/auto" 2>"$work/why" && cat "$work/why" && [ -s "$work/auto" ] &&
+        grep -q 'libcublasLt.so.13.*device auto takes the CPU' "$work/why"
 }
 check "a run of 4 steps" eval '(train 0 "$work/whole") >"$work/whole.out"'
 check "it names the GPU and plans its memory" says_gpu
@@ -111,6 +115,7 @@ else
     check "device cuda there" one_line '^whet: .*device cuda: .*use device cpu' hidden "$as" ./whet train "$work/toy.yaml" --output_dir "$work/none"
     ask_gpu=($standin sample --model tests/goldens/tiny-llama --prompt x --max_completion_length 2 --device cuda)
     check "a GPU without cuBLASLt" one_line '^whet: .*libcublasLt.so.13.*was not found' hidden "$as" env STANDIN_CUBLASLT=/none "${ask_gpu[@]}"
+    check "device auto takes the CPU then, and says so" auto_is_cpu
     mkdir -p "$work/env/lib/python3.11/site-packages/nvidia/cu13/lib"
     cp build/plain/libcublasLt.so.13 "$work/env/lib/python3.11/site-packages/nvidia/cu13/lib/"
     check "cuBLASLt among Python's packages" hidden "$as" env STANDIN_CUBLASLT=/none VIRTUAL_ENV="$work/env" "${ask_gpu[@]}"
