@@ -69,6 +69,9 @@ hidden() { # COMMAND...: in a place where no CUDA is installed
     mkdir -p "$empty"
     env -u LD_LIBRARY_PATH -u CUDA_HOME -u CUDA_PATH -u VIRTUAL_ENV -u CONDA_PREFIX unshare $1 -m bash -c '
         for folder in /usr/local/cuda*; do [ -d "$folder" ] && { mount --bind "$0" "$folder" || exit 99; }; done
+        for file in $(ldconfig -p | sed -n "s/^.*lib\(cuda\|cudart\|cublas\|cublasLt\)\.so.* => //p"); do
+            [ -f "$file" ] && { mount --bind /dev/null "$file" || exit 99; }
+        done
         exec "$@"' "$empty" "${@:2}"
 }
 no_library() { ! hidden "$as" ldd ./whet | grep -Eiq 'libcu(da|blas)|libnv|not found' && ! hidden "$as" bash -c 'ls /usr/local/cuda*/*' 2>/dev/null; }
