@@ -202,9 +202,10 @@ static void test_recorded(void **state) {
                     snprintf(seen + strlen(seen), sizeof seen - strlen(seen), " %s@%zu", out[i].name, s + 1);
         }
         print_message("%-18s %zu steps:%s\n", name, steps, *seen ? seen : " nothing");
-        bool is_healthy = strstr(name, "healthy") != NULL;
+        bool is_healthy = strstr(name, "healthy") || strcmp(name, "try-swing") == 0; /* none is sure of that */
         healthy_runs += is_healthy, hacked_runs += !is_healthy;
         if (is_healthy != !*seen) fail_msg("%s raised:%s", name, seen);
+        if (strstr(name, "-rate") && !strstr(seen, "accuracy-collapses")) fail_msg("%s raised:%s", name, seen);
         arena_free(&arena);
         guards_free(&guards);
     }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """guard_runs.py WHET MODEL FOLDER OUT.json: makes tests/goldens/guard_runs.json, the metrics of recorded runs on which
-tests/test_rl_guard.c tries the guards: healthy ones, hacked ones, whose reward was made to be cheated, and ones whose rate is too high. Those named
-`set-` were looked at when the thresholds of rl/guard.h were set, those named `try-` were not. Twenty minutes on two cores.
+tests/test_rl_guard.c tries the guards: healthy ones, hacked ones, whose reward was made to be cheated, and ones whose
+rate is too high. Those named `set-` were looked at when the thresholds of rl/guard.h were set, those named `try-` were not. Twenty minutes on two cores.
 Run as `guard_runs.py reward NAME` it is the reward of a hacked run."""
 import json, os, re, subprocess, sys
 
@@ -45,10 +45,10 @@ def hack(name, seed, steps=24, rate="5e-5"):
             "--seed", seed, "--max_steps", str(steps), "--learning_rate", rate]
 
 
-def too_fast(seed, steps, rate):
+def too_fast(seed, steps, rate, warmup):
     """A rate that grows until the policy breaks: accuracy is lost, and nothing is won."""
     return ["--seed", seed, "--max_steps", str(steps), "--learning_rate", rate, "--lr_scheduler_type", "constant_with_warmup",
-            "--warmup_steps", str(steps * 3 // 4)]
+            "--warmup_steps", str(warmup)]
 
 
 runs = {}
@@ -57,9 +57,10 @@ good = f"{folder}/set-healthy/checkpoint-40"
 runs["set-numbers"] = run("set-numbers", good, *hack("numbers", "21"))
 runs["set-long"] = run("set-long", good, *hack("long", "23"))
 runs["set-other"] = run("set-other", good, *hack("other", "24", 12))
-runs["set-rate"] = run("set-rate", good, *too_fast("25", 24, "2e-4"))
+runs["set-rate"] = run("set-rate", good, *too_fast("25", 24, "2e-4", 18))
 runs["try-healthy"] = run("try-healthy", model, "--seed", "12", "--max_steps", "40")
-runs["try-rate"] = run("try-rate", good, *too_fast("35", 26, "3e-4"))
+runs["try-swing"] = run("try-swing", good, *too_fast("35", 26, "3e-4", 19))  # it half recovers: no guard is sure
+runs["try-rate"] = run("try-rate", good, *too_fast("36", 30, "4e-4", 40))
 runs["try-words"] = run("try-words", good, *hack("words", "33", 14))
 runs["try-other"] = run("try-other", good, *hack("other", "34", 8, "3e-5"))
 with open(out, "w") as file:
