@@ -14,6 +14,7 @@ typedef struct {
     int heads, groups, dim, window, rotary; /* query heads, key-value heads; features that turn */
     real cap;
     int prompt, samples[4]; /* lengths; a sample of 0 rows is an empty span; -1: no more */
+    bool apart;             /* one group, whose prompt's rows are not in the batch; its pages are */
 } World;
 
 enum { ROWS = 512, SPANS = 16, TABLE = 128, PAGES = 48, FIRST_PAGE = 3 };
@@ -51,6 +52,7 @@ static void add_group(Batch *b, const World *w, int prompt, int group) {
         for (int j = 0; j < n; j++) add_row(b, prompt + j, own + (prompt + j) / KV_PAGE - full);
     }
     while (b->rows.m % 32) add_row(b, 0, -1);
+    if (w->apart) return;
     add_span(b, prompt, 0, group, 0);
     for (int i = 0; i < pages; i++) b->table[b->n_table++] = prompt0 + i;
     for (int p = 0; p < prompt; p++) add_row(b, p, prompt0 + p / KV_PAGE);
@@ -61,7 +63,7 @@ static Batch *batch_new(const World *w) {
     Batch *b = MEM_NEW(Batch);
     b->pages = FIRST_PAGE;
     add_group(b, w, w->prompt, 0);
-    add_group(b, w, 5, 1);
+    if (!w->apart) add_group(b, w, 5, 1);
     CHECK(b->pages <= PAGES && b->n_table <= TABLE, "%d pages", b->pages);
     b->rows.tok = b->tok, b->rows.pos = b->pos, b->rows.page = b->page;
     b->rows.spans = b->spans, b->rows.table = b->table, b->rows.shares = b->shares;
@@ -150,7 +152,7 @@ static void compare_world(Compare *c, const World *w, DType type) {
 
 /* Pages are zeroed and copied, for all layers: seen through attention of the copies. */
 static void compare_pages(Compare *c, DType type) {
-    const World w = {"pages", 4, 2, 24, 0, 0, 0, 20, {-1}};
+    const World w = {"pages", 4, 2, 24, 0, 0, 0, 20, {-1}, false};
     int n = 20;
     Two qkv = two_new(c, n, (4 + 4) * 24, 0, K_REAL, FILL_RANDOM, 1),
         q = two_new(c, n, 4 * 24, 0, type, FILL_NAN, 1);
@@ -177,16 +179,17 @@ static void compare_pages(Compare *c, DType type) {
 
 void compare_attention(Compare *c, bool all) {
     static const World worlds[] = {
-        {"3 heads over 1 of 16", 3, 1, 16, 0, 16, 0, 37, {40, 1, 0, 33}},
-        {"4 heads over 2 of 64, window 20", 4, 2, 64, 20, 64, 0, 70, {31, 65, -1}},
-        {"2 heads of 80, cap", 2, 2, 80, 0, 32, 2, 33, {9, -1}},
-        {"8 heads over 1 of 24, window 33", 8, 1, 24, 33, 0, 0, 64, {32, 33, -1}},
-        {"5 heads of 6", 5, 5, 6, 0, 6, 0, 1, {1, 2, -1}},
-        {"4 heads over 2 of 128", 4, 2, 128, 0, 128, 0, 31, {34, -1}},
-        {"2 heads over 1 of 256, cap, window 64", 2, 1, 256, 64, 256, 3, 90, {10, 3, -1}},
-        {"20 heads over 1 of 10, window 2", 20, 1, 10, 2, 10, 0, 40, {5, -1}},
+        {"3 heads over 1 of 16", 3, 1, 16, 0, 16, 0, 37, {40, 1, 0, 33}, false},
+        {"4 heads over 2 of 64, window 20", 4, 2, 64, 20, 64, 0, 70, {31, 65, -1}, false},
+        {"2 heads of 80, cap", 2, 2, 80, 0, 32, 2, 33, {9, -1}, false},
+        {"4 heads over 2 of 16, a row each", 4, 2, 16, 0, 16, 0, 32, {1, 0, 1, 1}, true},
+        {"8 heads over 1 of 24, window 33", 8, 1, 24, 33, 0, 0, 64, {32, 33, -1}, false},
+        {"5 heads of 6", 5, 5, 6, 0, 6, 0, 1, {1, 2, -1}, false},
+        {"4 heads over 2 of 128", 4, 2, 128, 0, 128, 0, 31, {34, -1}, false},
+        {"2 heads over 1 of 256, cap, window 64", 2, 1, 256, 64, 256, 3, 90, {10, 3, -1}, false},
+        {"20 heads over 1 of 10, window 2", 20, 1, 10, 2, 10, 0, 40, {5, -1}, false},
     };
-    for (int i = 0; i < (all ? 8 : 3); i++)
+    for (int i = 0; i < (all ? 9 : 4); i++)
         for (int type = K_REAL; type <= K_BF16; type++) compare_world(c, &worlds[i], (DType)type);
     for (int type = K_REAL; type <= K_BF16; type++) compare_pages(c, (DType)type);
 }
