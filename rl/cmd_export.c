@@ -17,6 +17,21 @@ static const char usage[] =
     "file for llama.cpp (also q8_0 and q4_0). MODEL is a folder (a checkpoint of whet is one) or a .gguf file.\n"
     "Adapters (LoRA) are merged into the weights: W + s B A, rounded once.\n";
 
+/* llama.cpp knows no sliding window in some families: such a file's context ends where the window would begin to
+ * matter. */
+static void say_context(const ModelFile *file, const char *output) {
+    Err err = {0};
+    ModelFile *written = model_file_open(output, &err);
+    if (!written) die("export: %s", err.msg);
+    int model = model_file_conf(file)->max_positions, context = model_file_conf(written)->max_positions;
+    if (context < model)
+        printf("%s: takes texts of up to %d tokens, the model's sliding window, which a GGUF of this family can't "
+               "say; "
+               "a Hugging Face folder takes %d\n",
+               output, context, model);
+    model_file_close(written);
+}
+
 int cmd_export(int argc, char **argv) {
     const char *path = NULL, *format = NULL, *dtype = "bf16", *output = NULL;
     int64_t shard = (int64_t)5 << 30;
@@ -42,6 +57,7 @@ int cmd_export(int argc, char **argv) {
                        : model_export_hf(file, tok, dtype, shard, output, &err)))
         die("export: %s", err.msg);
     printf("%s: written as %s %s in %.1f s\n", output, format, dtype, clock_seconds() - begin);
+    if (gguf) say_context(file, output);
     tokenizer_close(tok);
     model_file_close(file);
     arena_free(&arena);

@@ -138,6 +138,23 @@ def round_trip(family, rope, seed, folder):
     print(family, rope, ", ".join(report))
 
 
+def mistral_window(folder):
+    """llama.cpp knows no window in a GGUF of Mistral: what is written says so, takes texts as long as the window, and
+    gives them what the model gives."""
+    shutil.rmtree(folder / "saved", ignore_errors=True)
+    config = plain("mistral", settings("mistral", random.Random(1))) | dict(sliding_window=16)
+    model_of(AutoConfig.for_model("mistral", **config)).save_pretrained(folder / "saved")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(TINY / name, folder / "saved")
+    said = whet("export", "--model", folder / "saved", "--format", "gguf", "--dtype", "f32", "--output", folder / "x.gguf")
+    assert "up to 16 tokens, the model's sliding window" in said
+    want = json.loads(whet("logprob", "--model", folder / "saved", "--dtype", "float32", stdin=TEXT[:20]))
+    got = json.loads(whet("logprob", "--model", folder / "x.gguf", "--dtype", "float32", stdin=TEXT[:20]))
+    assert len(want["tokens"]) > 8 and got == want
+    long = subprocess.run([WHET, "logprob", "--model", folder / "x.gguf"], input=TEXT, capture_output=True, text=True)
+    assert long.returncode == 1 and "the model takes 16" in long.stderr
+
+
 def main():
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     torch.set_num_threads(2)
@@ -150,6 +167,8 @@ def main():
             for rope in ["default"] + [r for r in ROPES.get(family, []) if r != "dynamic"]:
                 round_trip(family, rope, seed, folder)
                 passed += 1
+        mistral_window(folder)
+        passed += 1
     print(f"{passed} passed, 0 failed")
 
 
