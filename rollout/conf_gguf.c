@@ -381,9 +381,12 @@ bool conf_to_gguf(const Conf *conf, GgufKeys *keys, GgufFactors factors[2], int 
     bool ok = layers_can_be_said(f, &said, window, f->every, err);
     if (said.layers != conf->layers) conf_free(&said);
     if (!ok) return false;
-    if (fabs(conf->attn_scalar - known_scalar(f, conf)) > 1e-9 || (f->attn_cap > 0 && !(conf->attn_cap > 0)))
-        return err_set(err, "query_pre_attn_scalar or attn_logit_softcapping is not what llama.cpp knows of this "
-                            "architecture, and can't be written to a GGUF: export to hf");
+    if (fabs(conf->attn_scalar - known_scalar(f, conf)) > 1e-9 || (f->attn_cap > 0 && !(conf->attn_cap > 0)) ||
+        (f->final_cap > 0 && !(conf->final_cap > 0)))
+        return err_set(err, "query_pre_attn_scalar, attn_logit_softcapping or final_logit_softcapping is not what "
+                            "llama.cpp knows of this architecture, and can't be written to a GGUF: export to hf");
+    if (f->attn_cap > 0 && !conf->tied)
+        return err_set(err, "llama.cpp knows this architecture with tied embeddings alone: export to hf");
     Writer w = {keys, f->gguf};
     gguf_put_text(keys, "general.architecture", w.family, strlen(w.family));
     put_size(&w, "vocab_size", conf->vocab);
