@@ -9,6 +9,9 @@ What is asserted, with the logits' gap of the two tokens at the first place wher
   chooses whet's token. So what parts is llama.cpp's rounding, not whet.
 
     python tests/long_llama_cpp.py        needs WHET_MODEL (a GGUF) and llama_cpp; WHET names the program
+
+PyPI has no wheel of llama_cpp, and it compiles for ten minutes: `make bench-peers` puts it into build/venv, after which
+`make test-all` runs this, too.
 """
 
 import json
