@@ -12,15 +12,20 @@
 
 enum { SPINS = 4000 };
 
+/* A thread's own items of the job, those not yet taken. */
+typedef struct {
+    _Alignas(64) atomic_int next;
+    int end;
+} Range;
+
 struct Pool {
     int threads;
     pthread_t *handles;
     _Alignas(64) atomic_int round; /* counts jobs; workers wait for it to change */
     atomic_int sleepers;
-    _Alignas(64) atomic_int next; /* the next item of the job */
     _Alignas(64) atomic_int done; /* workers that have finished the job */
     atomic_bool stop;
-    int n;
+    Range *ranges; /* [threads] */
     void (*run)(void *self, int item, int thread);
     void *self;
 };
@@ -40,9 +45,13 @@ static void spin_hint(void) {
 #endif
 }
 
+/* Its own range first, so that from op to op a thread finds the same rows in its core's cache; then what others have
+ * left. */
 static void work(Pool *pool, int thread) {
-    int item;
-    while ((item = atomic_fetch_add(&pool->next, 1)) < pool->n) pool->run(pool->self, item, thread);
+    for (int i = 0, item; i < pool->threads; i++) {
+        Range *range = &pool->ranges[(thread + i) % pool->threads];
+        while ((item = atomic_fetch_add(&range->next, 1)) < range->end) pool->run(pool->self, item, thread);
+    }
 }
 
 /* Returns once *at differs from value. */
@@ -78,6 +87,8 @@ Pool *pool_open(int threads) {
     if (!pool) die("out of memory");
     *pool = (Pool){.threads = threads};
     pool->handles = MEM_ARRAY(pthread_t, threads);
+    pool->ranges = aligned_alloc(64, (size_t)threads * sizeof(Range));
+    if (!pool->ranges) die("out of memory");
     for (int i = 1; i < threads; i++) {
         Worker *worker = MEM_NEW(Worker);
         *worker = (Worker){pool, i};
@@ -95,9 +106,12 @@ void pool_run(Pool *pool, int n, void (*run)(void *self, int item, int thread), 
         for (int i = 0; i < n; i++) run(self, i, 0);
         return;
     }
-    pool->n = n, pool->run = run, pool->self = self;
+    pool->run = run, pool->self = self;
+    for (int64_t t = 0; t < pool->threads; t++) {
+        atomic_store_explicit(&pool->ranges[t].next, (int)(n * t / pool->threads), memory_order_relaxed);
+        pool->ranges[t].end = (int)(n * (t + 1) / pool->threads);
+    }
     atomic_store(&pool->done, 0);
-    atomic_store(&pool->next, 0);
     announce(pool, &pool->round);
     work(pool, 0);
     for (int done; (done = atomic_load(&pool->done)) < pool->threads - 1;) wait_change(pool, &pool->done, done);
@@ -109,5 +123,6 @@ void pool_close(Pool *pool) {
     announce(pool, &pool->round);
     for (int i = 1; i < pool->threads; i++) pthread_join(pool->handles[i], NULL);
     free(pool->handles);
+    free(pool->ranges);
     free(pool);
 }
