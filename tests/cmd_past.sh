@@ -3,7 +3,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 whet=$(realpath "${WHET:-./whet}") tiny=$PWD/tests/goldens/tiny-llama
-work=$(mktemp -d) passed=0 failed=0
+work=$(mktemp -d) passed=0 failed=0 skipped=0
 trap 'rm -rf "$work"' EXIT
 export ASAN_OPTIONS=${ASAN_OPTIONS:-exitcode=99}
 
@@ -83,12 +83,14 @@ altered 'db.execute("DELETE FROM step_metrics WHERE name IN ('"'completions/eos_
 ends 0 "a run of an older whet" '^step 5: .* \([0-9]+ of [0-9]+ numbers: its whet stored no others\)$' replay altered --step 5
 grep -qE '^step 5 agrees: 64 answers and [0-9]+ numbers compared' "$work/out" && ok || bad "an older whet's does not agree"
 # The instruction set: the step's own, or one with its bits; on others numbers are compared loosely.
-for paths in "plain avx512 bits" "avx2 plain bits" "amx amx_plain bits" "amx_plain plain loosely" "plain amx_plain loosely"; do
+pairs=("plain avx512 bits" "avx2 plain bits" "amx amx_plain bits" "amx_plain plain loosely" "plain amx_plain loosely")
+case $whet in *asan*) pairs=("avx2 avx512 bits" "avx512 avx512_bf16 loosely") ;; esac # plain C takes minutes there
+for paths in "${pairs[@]}"; do
     read -r from to how <<<"$paths"
     for path in "$from" "$to"; do
         echo x | "$whet" logprob --model "$tiny" --cpu_path "$path" >/dev/null 2>&1 || path=none && [ $path = none ] && break
     done
-    [ $path = none ] && echo "skipped: $from replayed on $to: this machine lacks one of them" && continue
+    [ $path = none ] && skipped=$((skipped + 1)) && echo "SKIPPED: $from replayed on $to: this machine lacks one" && continue
     train path --cpu_path "$from" --save_steps 1 --max_steps 2 --overwrite_output_dir && ok || bad "a run on $from"
     ends 0 "its own path" '^step 2 agrees: 32 answers and [0-9]+ numbers compared, log-probabilities differ by at most 0$' replay path
     if [ "$how" = bits ]; then
@@ -220,5 +222,5 @@ grep -q '30 problems of both: the first run does better on 1, the second on 9' "
 ends 1 "diff of one run" 'needed' "$whet" diff "$work/run"
 ends 1 "diff without a run" 'no such folder' diff_ run nowhere
 
-echo "$passed passed, $failed failed"
+if [ $skipped = 0 ]; then echo "$passed passed, $failed failed"; else echo "$passed passed, $failed failed, $skipped skipped"; fi
 [ $failed = 0 ]
