@@ -66,7 +66,7 @@ help:
 	@echo 'make demo         train SmolLM2-135M on sums and products, into demo-run/ (SEED=1, STEPS=40)'
 	@echo 'make test         the tests, plain and with sanitizers, in minutes and without a network'
 	@echo 'make test-all     these and the long ones: real models, the demo, comparisons with transformers'
-	@echo 'make fuzz         fuzz the math parser and judge, FUZZ_SECONDS=300 each (needs clang)'
+	@echo 'make fuzz         fuzz what reads models, templates and answers, FUZZ_SECONDS=300 each (needs clang)'
 	@echo 'make bench        how fast this machine samples and trains'
 	@echo 'make bench-peers  the same beside llama.cpp, PyTorch and TRL (fetched into build/venv)'
 	@echo 'make deps         install what is missing (apt, as root or with sudo); demo and test do it first'
@@ -214,6 +214,7 @@ test-all: deps nvcc
 FUZZ_SECONDS ?= 300
 fuzz: deps
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz.sh
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz_files.sh
 
 # torch and transformers, which test-all compares with; they are never a part of whet.
 build/venv/bin/python: build/venv/ready ;
