@@ -85,7 +85,7 @@ static void test_goldens(void **state) {
         chat_close(chat);
     }
     print_message("%zu templates, %d conversations\n", json_array_size(rows), all);
-    assert_true(all >= 140);
+    assert_true(all >= (getenv("WHET_CHAT") ? 1 : 400));
     assert_int_equal(wrong, 0);
     json_decref(rows);
 }
