@@ -30,6 +30,7 @@ typedef struct {
     bool go_on;       /* start from y (K_REAL) instead of from zero */
     const real *bias; /* [n] or NULL */
     Ten residual;     /* TEN_NONE; may be y */
+    bool far;         /* y goes to memory past the caches; set by product */
 } Product;
 
 /* ---- tiles: c[R][P * 16] += a[R][2 * pairs] w[P panels] ---- */
@@ -174,9 +175,26 @@ static void product_in(const Product *g, int row, int rows, int first, int width
         }
 }
 
+/* The sums c to y, a whole vector of floats or two of bf16 at a time. */
+static void product_out_far(const Product *g, int row, int rows, int first, int width, const real *c) {
+    const real *add = ten_is(g->residual) ? row_at(g->residual, row).f + first : NULL;
+    Row y = row_skip(row_at(g->y, row), first);
+    for (int r = 0; r < rows; r++, c += width) {
+        for (int j = 0; y.f && j < width; j += 16)
+            v_store_far(y.f + j, add ? v_add(v_load(c + j), v_load(add + j)) : v_load(c + j));
+        for (int j = 0; y.h && j < width; j += 32) v_store_bf16_far(y.h + j, v_load(c + j), v_load(c + j + 16));
+        y = row_skip(y, g->y.stride);
+        if (add) add += g->residual.stride;
+    }
+}
+
 /* The sums c to y, with what is to be added. */
 static void product_out(const Product *g, int row, int rows, int first, int width, const real *c) {
     int n = g->n - first < width ? g->n - first : width;
+    if (g->far && n == width && (g->y.type == K_REAL || width % 32 == 0)) {
+        product_out_far(g, row, rows, first, width, c);
+        return;
+    }
     if (n == width && g->y.type == K_BF16 && !g->bias && !ten_is(g->residual)) {
         uint16_t *to = row_at(g->y, row).h + first;
         for (int r = 0; r < rows; r++, to += g->y.stride, c += width)
@@ -267,9 +285,22 @@ static void product_part(void *self, int item, int thread) {
     int panel0 = item / job->blocks * job->step;
     int panel1 = panel0 + job->step < job->panels ? panel0 + job->step : job->panels;
     product_block(g, row0, row1, panel0, panel1);
+    if (g->far) far_end();
 }
 
-static void product(Dev *dev, const Product *g) {
+/* A large y is not worth the wait for its lines: they are written as a whole, past the caches, where they may be and
+ * nothing but a sum of floats or bf16 alone goes there. */
+enum { FAR_BYTES = 1 << 20 };
+static bool product_far(const Product *g) {
+    size_t size = dtype_size(g->y.type);
+    bool aligned = (uintptr_t)g->y.p % 64 == 0 && (size_t)g->y.stride * size % 64 == 0;
+    bool plain = g->y.type == K_REAL ? !ten_is(g->residual) || g->residual.type == K_REAL : !ten_is(g->residual);
+    return aligned && plain && !g->bias && !g->go_on && (size_t)g->m * (size_t)g->n * size >= FAR_BYTES;
+}
+
+static void product(Dev *dev, const Product *asked) {
+    Product mine = *asked, *g = &mine;
+    g->far = product_far(g);
     int panels = PANELS(g->n), blocks = (g->m + BLOCK_ROWS - 1) / BLOCK_ROWS;
     int step = g->m == 1 ? STREAM_PANELS * 4 : ITEM_PANELS;
     while (step > TILE_PANELS && blocks * ((panels + step - 1) / step) < 4 * dev->threads) step = (step + 1) / 2;

@@ -59,7 +59,7 @@ static inline void tiles_store(const Product *g, TilesOut *out, int rows) {
 
 /* Sums of whole vectors of floats are loaded from y and stored there as they lie. */
 static inline bool tiles_direct(const Product *g, int panel, int panels) {
-    return g->y.type == K_REAL && !g->bias && !ten_is(g->residual) && (panel + panels) * 16 <= g->n;
+    return g->y.type == K_REAL && !g->far && !g->bias && !ten_is(g->residual) && (panel + panels) * 16 <= g->n;
 }
 
 /* The start values of the next step's rows: the k-th of `blocks` parts of their lines. */

@@ -34,10 +34,15 @@ static inline __m256i round8(__m256 a) { /* eight words, each in a doubleword */
     __m256i quiet = _mm256_or_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(0x40));
     return _mm256_blendv_epi8(r, quiet, _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q)));
 }
-static inline void v_store_bf16(uint16_t *p, Vec a) {
-    __m256i both = _mm256_packus_epi32(round8(a.lo), round8(a.hi));
-    _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(both, 0xd8));
+static inline void v_store_far(real *p, Vec a) { _mm256_stream_ps(p, a.lo), _mm256_stream_ps(p + 8, a.hi); }
+static inline __m256i v_to_bf16(Vec a) {
+    return _mm256_permute4x64_epi64(_mm256_packus_epi32(round8(a.lo), round8(a.hi)), 0xd8);
 }
+static inline void v_store_bf16(uint16_t *p, Vec a) { _mm256_storeu_si256((__m256i *)p, v_to_bf16(a)); }
+static inline void v_store_bf16_far(uint16_t *p, Vec a, Vec b) {
+    _mm256_stream_si256((__m256i *)p, v_to_bf16(a)), _mm256_stream_si256((__m256i *)(p + 16), v_to_bf16(b));
+}
+static inline void far_end(void) { _mm_sfence(); }
 static inline void v_load_pairs_bf16(const uint16_t *p, Vec *even, Vec *odd) {
     __m256i a = _mm256_loadu_si256((const __m256i *)p), b = _mm256_loadu_si256((const __m256i *)(p + 16));
     __m256i high = _mm256_set1_epi32((int)0xffff0000u);

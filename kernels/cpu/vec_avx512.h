@@ -15,14 +15,20 @@ static inline Vec v_load_bf16(const uint16_t *p) {
     __m512i u = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(u, 16));
 }
-static inline void v_store_bf16(uint16_t *p, Vec a) {
+static inline __m256i v_to_bf16(Vec a) {
     __m512i u = _mm512_castps_si512(a);
     __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
     __m512i r = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd), 16);
     __mmask16 nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
     r = _mm512_mask_or_epi32(r, nan, _mm512_srli_epi32(u, 16), _mm512_set1_epi32(0x40));
-    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(r));
+    return _mm512_cvtepi32_epi16(r);
 }
+static inline void v_store_bf16(uint16_t *p, Vec a) { _mm256_storeu_si256((__m256i *)p, v_to_bf16(a)); }
+static inline void v_store_far(real *p, Vec a) { _mm512_stream_ps(p, a); }
+static inline void v_store_bf16_far(uint16_t *p, Vec a, Vec b) {
+    _mm512_stream_si512((__m512i *)p, _mm512_inserti64x4(_mm512_castsi256_si512(v_to_bf16(a)), v_to_bf16(b), 1));
+}
+static inline void far_end(void) { _mm_sfence(); }
 static inline void v_load_pairs_bf16(const uint16_t *p, Vec *even, Vec *odd) {
     __m512i u = _mm512_loadu_si512(p);
     *even = _mm512_castsi512_ps(_mm512_slli_epi32(u, 16));

@@ -44,6 +44,11 @@ static inline Vec v_load_bf16(const uint16_t *p) {
     return r;
 }
 static inline void v_store_bf16(uint16_t *p, Vec a) { LANES p[i] = bf16_round(a.at[i]); }
+/* Stores past the caches of what is not read soon, to aligned memory: a whole line at once. far_end before others
+ * read it. */
+static inline void v_store_far(real *p, Vec a) { v_store(p, a); }
+static inline void v_store_bf16_far(uint16_t *p, Vec a, Vec b) { v_store_bf16(p, a), v_store_bf16(p + 16, b); }
+static inline void far_end(void) {}
 /* 16 pairs: the even and the odd elements. */
 static inline void v_load_pairs_bf16(const uint16_t *p, Vec *even, Vec *odd) {
     LANES even->at[i] = bf16_widen(p[2 * i]), odd->at[i] = bf16_widen(p[2 * i + 1]);
