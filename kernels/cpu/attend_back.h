@@ -1,5 +1,5 @@
 /* attend_back.h: attention, backward: probabilities are computed again from the log-sum-exp of the forward pass,
- * in fp32 over the stored operands. Included by body.h after attend.h. Tested by tests/test_kernels_attend.c.
+ * in fp32 over the stored operands (pages of bf16 on paths that multiply pairs of it: attend_back_pairs.h). Included by body.h after attend.h. Tested by tests/test_kernels_attend.c.
  *
  * With s = scale q k, p = exp(s - lse), dp = dout v, D = dout o: ds = p (dp - D) scale (under a cap s = cap
  * tanh(scale q k / cap), and ds gains the factor 1 - (s / cap)^2); dq = sum ds k; dk += ds q; dv += p dout. An
@@ -20,8 +20,9 @@ typedef struct {
     int window;
     int group;     /* query heads of a key-value head */
     int chunk;     /* rows */
-    int wide_c;    /* chains of a chunk, rounded up to 16 */
-    int wide_e;    /* features, rounded up to 16 */
+    int wide_c;    /* chains of a chunk, rounded up to whole vectors or, with pairs, to 32 */
+    int wide_e;    /* features, likewise */
+    bool pairs;    /* attend_back_pairs.h */
     int *span0;    /* [groups + 1] the first span of each group */
     real *mask;    /* MASKED, UNMASKED, MASKED, wide_c lanes each */
     real *scratch; /* of all threads */
@@ -135,7 +136,7 @@ static void chunk_end(const BackJob *job, const Back *b, int row0, int n, int g)
     }
 }
 
-/* A page's keys, values and their gradients so far, into scratch; and the gradients back. */
+/* A page's keys and values into scratch. */
 static void page_load(const BackJob *job, Back *b, int page, int g) {
     int dim = job->kv->head_dim;
     Row k = kv_block(job->kv, job->layer, page, g), v = kv_block(job->kv, job->layer, page, job->kv->heads + g);
@@ -156,22 +157,19 @@ static void page_load(const BackJob *job, Back *b, int page, int g) {
             v_store(b->values + 2 * i * job->wide_e + e, even);
             v_store(b->values + (2 * i + 1) * job->wide_e + e, odd);
         }
-    Row dk = kv_block(job->dkv, job->layer, page, g),
-        dv = kv_block(job->dkv, job->layer, page, job->kv->heads + g);
-    for (int i = 0; i < KV_PAGE; i++)
-        for (int e = 0; e < dim; e += 16) {
-            v_store(b->dk + i * job->wide_e + e, row_get(row_skip(dk, i * dim), e, dim));
-            v_store(b->dv + i * job->wide_e + e, row_get(row_skip(dv, i * dim), e, dim));
-        }
 }
 
-static void page_store(const BackJob *job, const Back *b, int page, int g) {
+/* A page's gradients so far into scratch, and back. */
+static void page_grads(const BackJob *job, const Back *b, int page, int g, bool store) {
     int dim = job->kv->head_dim;
     Row dk = kv_block(job->dkv, job->layer, page, g),
         dv = kv_block(job->dkv, job->layer, page, job->kv->heads + g);
-    for (int i = 0; i < KV_PAGE; i++) {
-        row_fill(row_skip(dk, i * dim), dim, b->dk + i * job->wide_e);
-        row_fill(row_skip(dv, i * dim), dim, b->dv + i * job->wide_e);
+    for (int i = 0; i < KV_PAGE; i++, dk = row_skip(dk, dim), dv = row_skip(dv, dim)) {
+        real *k = b->dk + i * job->wide_e, *v = b->dv + i * job->wide_e;
+        if (store)
+            row_fill(dk, dim, k), row_fill(dv, dim, v);
+        else
+            row_copy(k, dk, dim), row_copy(v, dv, dim);
     }
 }
 
@@ -207,6 +205,7 @@ static void chunk_block(const BackJob *job, Back *b, int pos, int n, int block, 
     int c1 = ceil_div(count, 16) * 16;
     size_t C = (size_t)job->wide_c, E = (size_t)job->wide_e;
     page_load(job, b, page, g);
+    page_grads(job, b, page, g, false);
     plain_product(b->p + c0, C, (Strided){b->keys, 1, KV_PAGE}, b->qt + c0, C, keys, c1 - c0, dim, true);
     plain_product(b->ds + c0, C, (Strided){b->values, E, 1}, b->dot + c0, C, keys, c1 - c0, dim, true);
     page_softmax(job, b, pos, key0, keys, c0, c1);
@@ -214,27 +213,74 @@ static void chunk_block(const BackJob *job, Back *b, int pos, int n, int block, 
     Strided ds = {b->ds + c0, C, 1}, p = {b->p + c0, C, 1};
     plain_product(b->dk, E, ds, b->q + (size_t)c0 * E, E, keys, job->wide_e, count - c0, false);
     plain_product(b->dv, E, p, b->dout + (size_t)c0 * E, E, keys, job->wide_e, count - c0, false);
-    page_store(job, b, page, g);
+    page_grads(job, b, page, g, true);
+}
+
+#if defined TILES || defined BF16_DOT
+#include "kernels/cpu/attend_back_pairs.h"
+#define PAIRS_OF_PAGES(kv) ((kv)->type == K_BF16)
+#else
+#define PAIRS_OF_PAGES(kv) false
+#endif
+
+/* Numbers of a thread's scratch. */
+static size_t back_scratch(int dim, int wide_c, int wide_e) {
+    Back unused;
+    size_t all = back_layout(&unused, NULL, dim, wide_c, wide_e);
+#if defined TILES || defined BF16_DOT
+    BackPairs none;
+    all += back_pairs_layout(&none, NULL, wide_c, wide_e);
+#endif
+    return all;
+}
+
+static void back_chunk(const BackJob *job, Back *b, const KvSpan *span, int row, int g) {
+    int n = least(job->chunk, span->n - row), pos = span->pos0 + row;
+    int first = job->window ? most(0, pos - job->window + 1) / KV_PAGE : 0, last = (pos + n - 1) / KV_PAGE;
+    const int *table = job->rows->table + span->table;
+#if defined TILES || defined BF16_DOT
+    if (job->pairs) {
+        Back fp32;
+        BackPairs low;
+        size_t before = back_layout(&fp32, NULL, job->wide_e, job->wide_c, job->wide_e);
+        back_pairs_layout(&low, (uint16_t *)(b->qt + before), job->wide_c, job->wide_e);
+        pairs_begin(job, b, &low, span->row0 + row, n, g);
+        int next = span->row0 + row + n;
+        pairs_fetch(job, next, least(job->chunk, job->dq.rows - next), g);
+        for (int block = first; block <= last; block++) pairs_block(job, b, &low, pos, n, block, table[block], g);
+        pairs_end(job, b, span->row0 + row, n, g);
+        return;
+    }
+#endif
+    chunk_begin(job, b, span->row0 + row, n, g);
+    for (int block = first; block <= last; block++) chunk_block(job, b, pos, n, block, table[block], g);
+    chunk_end(job, b, span->row0 + row, n, g);
 }
 
 static void attend_back_item(void *self, int item, int thread) {
     const BackJob *job = self;
     int heads = job->kv->heads, g = item % heads;
     Back b;
-    back_layout(&b, job->scratch + (size_t)thread * job->scratch_each, job->kv->head_dim, job->wide_c,
-                job->wide_e);
+    back_layout(&b, job->scratch + (size_t)thread * job->scratch_each, job->pairs ? job->wide_e : job->kv->head_dim,
+                job->wide_c, job->wide_e);
+#ifdef TILES
+    if (job->pairs) tiles_shape(TILES_ROWS);
+#endif
     for (int i = job->span0[item / heads]; i < job->span0[item / heads + 1]; i++) {
         const KvSpan *span = &job->rows->spans[i];
-        for (int row = 0; row < span->n; row += job->chunk) {
-            int n = least(job->chunk, span->n - row), pos = span->pos0 + row;
-            int first = job->window ? most(0, pos - job->window + 1) / KV_PAGE : 0;
-            chunk_begin(job, &b, span->row0 + row, n, g);
-            for (int block = first; block <= (pos + n - 1) / KV_PAGE; block++)
-                chunk_block(job, &b, pos, n, block, job->rows->table[span->table + block], g);
-            chunk_end(job, &b, span->row0 + row, n, g);
-        }
+        for (int row = 0; row < span->n; row += job->chunk) back_chunk(job, &b, span, row, g);
         if (span->share) share_back(job->dkv, job->layer, &job->rows->shares[span->share - 1], g);
     }
+#ifdef TILES
+    if (job->pairs) TILE_RELEASE();
+#endif
+}
+
+/* Rows of a chunk: with pairs a power of two, so that 32 rows are whole chunks. */
+static int back_rows(int group, bool pairs) {
+    int rows = most(1, BACK_CHAINS / group), whole = 32;
+    while (whole > rows) whole /= 2;
+    return pairs ? whole : rows;
 }
 
 static void op_attend_back(Dev *dev, Ten dq, Kv *dkv, Ten dout, Ten o, Ten lse, Ten q, const Kv *kv, int layer,
@@ -254,15 +300,16 @@ static void op_attend_back(Dev *dev, Ten dq, Kv *dkv, Ten dout, Ten o, Ten lse, 
                    .window = window};
     int dim = kv->head_dim, groups = 0;
     job.group = q.cols / (kv->heads * dim);
-    job.chunk = most(1, BACK_CHAINS / job.group);
-    job.wide_c = ceil_div(job.chunk * job.group, 16) * 16;
-    job.wide_e = ceil_div(dim, 16) * 16;
+    job.pairs = PAIRS_OF_PAGES(kv);
+    job.chunk = back_rows(job.group, job.pairs);
+    int whole = job.pairs ? 32 : 16;
+    job.wide_c = ceil_div(job.chunk * job.group, whole) * whole;
+    job.wide_e = ceil_div(dim, whole) * whole;
     job.span0 = dev_scratch(dev, 0, (size_t)(rows->n_spans + 1) * sizeof(int));
     for (int i = 0; i < rows->n_spans; i++)
         if (i == 0 || rows->spans[i].group != rows->spans[i - 1].group) job.span0[groups++] = i;
     job.span0[groups] = rows->n_spans;
-    Back unused;
-    job.scratch_each = back_layout(&unused, NULL, dim, job.wide_c, job.wide_e);
+    job.scratch_each = back_scratch(job.pairs ? job.wide_e : dim, job.wide_c, job.wide_e);
     size_t mask = 3 * (size_t)job.wide_c;
     job.mask = dev_scratch(dev, 1, (mask + job.scratch_each * (size_t)dev->threads) * sizeof(real));
     job.scratch = job.mask + mask;

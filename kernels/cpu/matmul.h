@@ -521,12 +521,42 @@ static void pack_one(Ten home, size_t at, real value) {
         ((real *)home.p)[at] = value;
 }
 
+/* A whole panel of bf16: rows 16 item .. of w. Tiles of 16 rows x 32 k are turned for the forward's copy; rows go in
+ * pairs to the transposed one. */
+static void pack_panel(const PackJob *job, int item) {
+    const Mat *mat = job->mat;
+    const size_t pairs_k = (size_t)PAIRS(mat->k), pairs_n = (size_t)PAIRS(mat->n);
+    const int n0 = job->row0 + item * 16;
+    uint16_t *fwd = (uint16_t *)mat->fwd.p + (size_t)(n0 / 16) * pairs_k * 32;
+    uint16_t *back = mat->back.p ? (uint16_t *)mat->back.p + (size_t)n0 * 16 : NULL;
+    for (int k = 0; k < mat->k; k += 32) {
+        _Alignas(64) uint16_t rows[16][32];
+        _Alignas(64) uint32_t from[16][16], turned[16][16], both[16];
+        for (int r = 0; r < 16; r++)
+            for (int i = 0; i < 32; i += 16)
+                v_store_bf16(rows[r] + i, k + i < mat->k ? row_get(row_at(job->w, item * 16 + r), k + i, mat->k) : v_set(0));
+        memcpy(from, rows, sizeof from);
+        v_turn(turned, from);
+        for (int p = 0; p < 16; p++) v_line_far(fwd + (size_t)k * 16 + p * 32, turned[p]);
+        for (int i = 0; back && i < 32 && k + i < mat->k; i += 16)
+            for (int r = 0; r < 16; r += 2) {
+                v_zip_bf16(both, rows[r] + i, rows[r + 1] + i);
+                v_line_far(back + (size_t)((k + i) / 16) * pairs_n * 32 + r * 16, both);
+            }
+    }
+    far_end();
+}
+
 /* Row r of w into the forward's copy and, for pairs of rows, sixteen columns at a time, into the transposed one.
  */
 static void pack_part(void *self, int item, int thread) {
     (void)thread;
     PackJob *job = self;
     Mat *mat = job->mat;
+    if (mat->type == K_BF16 && job->row0 % 16 == 0 && job->w.rows - item * 16 >= 16) {
+        pack_panel(job, item);
+        return;
+    }
     size_t pairs_k = (size_t)PAIRS(mat->k), pairs_n = (size_t)PAIRS(mat->n);
     int r1 = (item + 1) * 16 < job->w.rows ? (item + 1) * 16 : job->w.rows;
     for (int r = item * 16; r < r1; r++) {

@@ -42,6 +42,10 @@ static inline void v_store_bf16(uint16_t *p, Vec a) { _mm256_storeu_si256((__m25
 static inline void v_store_bf16_far(uint16_t *p, Vec a, Vec b) {
     _mm256_stream_si256((__m256i *)p, v_to_bf16(a)), _mm256_stream_si256((__m256i *)(p + 16), v_to_bf16(b));
 }
+static inline void v_line_far(void *to, const void *from) {
+    _mm256_stream_si256((__m256i *)to, _mm256_loadu_si256((const __m256i *)from));
+    _mm256_stream_si256((__m256i *)to + 1, _mm256_loadu_si256((const __m256i *)from + 1));
+}
 static inline void far_end(void) { _mm_sfence(); }
 static inline void v_load_pairs_bf16(const uint16_t *p, Vec *even, Vec *odd) {
     __m256i a = _mm256_loadu_si256((const __m256i *)p), b = _mm256_loadu_si256((const __m256i *)(p + 16));

@@ -28,6 +28,9 @@ static inline void v_store_far(real *p, Vec a) { _mm512_stream_ps(p, a); }
 static inline void v_store_bf16_far(uint16_t *p, Vec a, Vec b) {
     _mm512_stream_si512((__m512i *)p, _mm512_inserti64x4(_mm512_castsi256_si512(v_to_bf16(a)), v_to_bf16(b), 1));
 }
+static inline void v_line_far(void *to, const void *from) {
+    _mm512_stream_si512((__m512i *)to, _mm512_loadu_si512(from));
+}
 static inline void far_end(void) { _mm_sfence(); }
 static inline void v_load_pairs_bf16(const uint16_t *p, Vec *even, Vec *odd) {
     __m512i u = _mm512_loadu_si512(p);

@@ -48,6 +48,7 @@ static inline void v_store_bf16(uint16_t *p, Vec a) { LANES p[i] = bf16_round(a.
  * read it. */
 static inline void v_store_far(real *p, Vec a) { v_store(p, a); }
 static inline void v_store_bf16_far(uint16_t *p, Vec a, Vec b) { v_store_bf16(p, a), v_store_bf16(p + 16, b); }
+static inline void v_line_far(void *to, const void *from) { memcpy(to, from, 64); }
 static inline void far_end(void) {}
 /* 16 pairs: the even and the odd elements. */
 static inline void v_load_pairs_bf16(const uint16_t *p, Vec *even, Vec *odd) {

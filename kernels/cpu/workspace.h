@@ -8,9 +8,8 @@ static size_t most_of(size_t a, size_t b) { return a > b ? a : b; }
 /* attend_back.h. The head's width is not given, but it is at most kv and HEAD_DIM_MAX. */
 static size_t workspace_attend(int threads, int q, int kv) {
     int width = kv < HEAD_DIM_MAX ? kv : HEAD_DIM_MAX, group = q / kv;
-    int wide_c = (int)whole_of(BACK_CHAINS > group ? BACK_CHAINS : group, 16);
-    Back unused;
-    size_t each = back_layout(&unused, NULL, width, wide_c, (int)whole_of(width, 16));
+    int wide_c = (int)whole_of(BACK_CHAINS > group ? BACK_CHAINS : group, 32), wide_e = (int)whole_of(width, 32);
+    size_t each = back_scratch(wide_e, wide_c, wide_e);
     return (3 * (size_t)wide_c + each * (size_t)threads) * sizeof(real);
 }
 
