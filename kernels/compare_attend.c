@@ -100,8 +100,8 @@ static void check_alone(Compare *c, const char *shape, const World *w, const Bat
 }
 
 /* In bf16 the probabilities are rounded on both, at most one unit apart; backward the device also rounds dout,
- * probabilities and score gradients before their products, which the CPU keeps: four roundings of 2^-9 each, of
- * terms that partly cancel. */
+ * probabilities and score gradients before their products, which most of the CPU's paths keep: four roundings of
+ * 2^-9 each, of terms that partly cancel. */
 static double bound_of(DType type, bool back) { return type == K_REAL ? 0x1p-17 : back ? 0x1p-6 : 0x1p-7; }
 
 static void compare_world(Compare *c, const World *w, DType type) {

@@ -169,7 +169,10 @@ static void qkv_item(void *self, int item, int thread) {
 }
 
 static void op_qkv(Dev *dev, Ten q, Kv *kv, int layer, Ten qkv, const Rows *rows, Ten cos, Ten sin) {
-    QkvJob job = {q, qkv, kv, layer, rows_of_item(2 * qkv.cols), rows, cos, sin};
+    /* Many rows: neighbours in a sequence lie in the same lines of a page, which two threads would take from each
+     * other. */
+    int per = q.rows >= 2 * KV_PAGE * dev->threads ? KV_PAGE : rows_of_item(2 * qkv.cols);
+    QkvJob job = {q, qkv, kv, layer, per, rows, cos, sin};
     pool_run(dev->pool, ceil_div(q.rows, job.per), qkv_item, &job);
     ShareJob shares = {kv, rows->shares, rows->n_shares, layer};
     pool_run(dev->pool, rows->n_shares ? kv->heads : 0, share_item, &shares);

@@ -1,5 +1,6 @@
 /* attend_back.h: attention, backward: probabilities are computed again from the log-sum-exp of the forward pass,
- * in fp32 over the stored operands (pages of bf16 on paths that multiply pairs of it: attend_back_pairs.h). Included by body.h after attend.h. Tested by tests/test_kernels_attend.c.
+ * in fp32 over the stored operands (pages of bf16 on paths that multiply pairs of it: attend_back_pairs.h).
+ * Included by body.h after attend.h. Tested by tests/test_kernels_attend.c.
  *
  * With s = scale q k, p = exp(s - lse), dp = dout v, D = dout o: ds = p (dp - D) scale (under a cap s = cap
  * tanh(scale q k / cap), and ds gains the factor 1 - (s / cap)^2); dq = sum ds k; dk += ds q; dv += p dout. An
@@ -261,8 +262,8 @@ static void attend_back_item(void *self, int item, int thread) {
     const BackJob *job = self;
     int heads = job->kv->heads, g = item % heads;
     Back b;
-    back_layout(&b, job->scratch + (size_t)thread * job->scratch_each, job->pairs ? job->wide_e : job->kv->head_dim,
-                job->wide_c, job->wide_e);
+    back_layout(&b, job->scratch + (size_t)thread * job->scratch_each,
+                job->pairs ? job->wide_e : job->kv->head_dim, job->wide_c, job->wide_e);
 #ifdef TILES
     if (job->pairs) tiles_shape(TILES_ROWS);
 #endif

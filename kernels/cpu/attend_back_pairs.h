@@ -1,19 +1,19 @@
-/* attend_back_pairs.h: attention's backward over pages of bf16 where products of pairs of bf16 are what the path is
- * fast at (TILES, BF16_DOT). dout, probabilities and ds are rounded to bf16 before their products, as q, k and v
- * are; sums are fp32. Included by attend_back.h, whose softmax it shares.
+/* attend_back_pairs.h: attention's backward over pages of bf16 where products of pairs of bf16 are what the path
+ * is fast at (TILES, BF16_DOT). dout, probabilities and ds are rounded to bf16 before their products, as q, k and
+ * v are; sums are fp32. Included by attend_back.h, whose softmax it shares.
  *
  * All five products have the keys or the features down and the chains across, or the keys down and the features
- * across: scores and dp = k q', v dout'; dq' += k' ds'; dk += ds q, dv += p dout. The sums over chains go in blocks of
- * 32, the chunk's first chain first: a span may be cut after any multiple of 32 rows. */
+ * across: scores and dp = k q', v dout'; dq' += k' ds'; dk += ds q, dv += p dout. The sums over chains go in
+ * blocks of 32, the chunk's first chain first: a span may be cut after any multiple of 32 rows. */
 
-typedef struct {             /* views into a thread's scratch; C = wide_c, E = head_dim rounded up to 32 */
-    uint16_t *qt, *dot;      /* [E / 2][C][2]: pairs of features */
-    uint16_t *q, *dout;      /* [C / 2][E][2]: pairs of chains */
-    uint16_t *k, *v;         /* [32][E] */
-    uint16_t *kt;            /* [E][32] */
-    uint16_t *p, *ds;        /* [32][C] */
-    uint16_t *ds_pairs;      /* [16][C][2]: pairs of keys */
-    uint16_t *rows;          /* [16][E] */
+typedef struct {        /* views into a thread's scratch; C = wide_c, E = head_dim rounded up to 32 */
+    uint16_t *qt, *dot; /* [E / 2][C][2]: pairs of features */
+    uint16_t *q, *dout; /* [C / 2][E][2]: pairs of chains */
+    uint16_t *k, *v;    /* [32][E] */
+    uint16_t *kt;       /* [E][32] */
+    uint16_t *p, *ds;   /* [32][C] */
+    uint16_t *ds_pairs; /* [16][C][2]: pairs of keys */
+    uint16_t *rows;     /* [16][E] */
 } BackPairs;
 
 static size_t back_pairs_layout(BackPairs *b, uint16_t *p, int wide_c, int wide_e) {
@@ -141,7 +141,8 @@ static void pairs_fetch(const BackJob *job, int row0, int n, int g) {
     for (int r = row0; r < row0 + n; r++)
         for (int i = 0; i < 3; i++) {
             size_t size = dtype_size(from[i].type);
-            const char *p = (const char *)from[i].p + ((size_t)r * (size_t)from[i].stride + (size_t)(g * wide)) * size;
+            const char *p =
+                (const char *)from[i].p + ((size_t)r * (size_t)from[i].stride + (size_t)(g * wide)) * size;
             for (size_t at = 0; at < (size_t)wide * size; at += 64) __builtin_prefetch(p + at, 0, 2);
         }
 }

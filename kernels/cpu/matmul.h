@@ -288,8 +288,8 @@ static void product_part(void *self, int item, int thread) {
     if (g->far) far_end();
 }
 
-/* A large y is not worth the wait for its lines: they are written as a whole, past the caches, where they may be and
- * nothing but a sum of floats or bf16 alone goes there. */
+/* A large y is not worth the wait for its lines: they are written as a whole, past the caches, where they may be
+ * and nothing but a sum of floats or bf16 alone goes there. */
 enum { FAR_BYTES = 1 << 20 };
 static bool product_far(const Product *g) {
     size_t size = dtype_size(g->y.type);
@@ -369,30 +369,40 @@ static inline void pairs_at(uint32_t to[16], Ten x, int r, int c0) {
     v_zip_bf16(to, h[0], h[1]);
 }
 
-/* Sixteen rows of x^T: columns 16 item .. of x, padded with zeros; with TILES tile after tile. */
-static void left_across(void *self, int item, int thread) {
-    (void)thread;
-    LeftJob *job = self;
-    int c0 = item * 16, wide = least(job->x.cols - c0, 16), m = job->x.rows;
-    for (int r0 = 0; r0 < (int)job->stride; r0 += 32) {
-        if (!LEFT_IS_BF16(job->type)) {
-            real *to = (real *)job->to + (size_t)c0 * job->stride + (size_t)r0;
-            for (int r = 0; r < 32; r++) {
-                real row[16];
-                v_store(row, r0 + r < m ? row_get(row_skip(row_at(job->x, r0 + r), c0), 0, wide) : v_set(0));
-                for (int c = 0; c < wide; c++) to[(size_t)c * job->stride + (size_t)r] = row[c];
-            }
-            continue;
+/* Rows r0 .. r0+31 of x's columns c0 .. c0+15 as rows of `to`, `stride` numbers apart; with TILES as a tile. */
+static void left_turn(const LeftJob *job, void *to, int r0, int c0) {
+    int wide = least(job->x.cols - c0, 16), m = job->x.rows;
+    if (!LEFT_IS_BF16(job->type)) {
+        for (int r = 0; r < 32; r++) {
+            real row[16];
+            v_store(row, r0 + r < m ? row_get(row_skip(row_at(job->x, r0 + r), c0), 0, wide) : v_set(0));
+            for (int c = 0; c < wide; c++) ((real *)to)[(size_t)c * job->stride + (size_t)(r0 + r)] = row[c];
         }
-        _Alignas(64) uint32_t across[16][16], down[16][16];
-        for (int i = 0; i < 16; i++) pairs_at(across[i], job->x, r0 + 2 * i, c0);
-        v_turn(down, across);
+        return;
+    }
+    _Alignas(64) uint32_t across[16][16], down[16][16];
+    for (int i = 0; i < 16; i++) pairs_at(across[i], job->x, r0 + 2 * i, c0);
+    v_turn(down, across);
 #ifdef TILES
-        memcpy((uint16_t *)job->to + (size_t)c0 * job->stride + (size_t)r0 * 16, down, sizeof down);
+    memcpy((uint16_t *)to + (size_t)r0 * 16, down, sizeof down);
 #else
-        for (int c = 0; c < wide; c++)
-            memcpy((uint16_t *)job->to + (size_t)(c0 + c) * job->stride + (size_t)r0, down[c], sizeof down[c]);
+    for (int c = 0; c < wide; c++)
+        memcpy((uint16_t *)to + (size_t)c * job->stride + (size_t)r0, down[c], sizeof down[c]);
 #endif
+}
+
+/* Columns c0 .. c1-1 of x as rows padded with zeros to `stride` numbers; sixteen of them, with TILES, tile after
+ * tile. */
+static void left_across(const LeftJob *job, void *to, int c0, int c1) {
+    const size_t lines = (size_t)(c1 - c0) * dtype_size(job->x.type),
+                 panel = 16 * job->stride * LEFT_SIZE(job->type);
+    for (int r0 = 0; r0 < (int)job->stride; r0 += 32) {
+        for (int r = r0 + 32; r < least(r0 + 64, job->x.rows); r++) { /* the next ones, from as many pages */
+            Row next = row_skip(row_at(job->x, r), c0);
+            const char *p = next.f ? (const char *)next.f : (const char *)next.h;
+            for (size_t at = 0; at < lines; at += 64) __builtin_prefetch(p + at);
+        }
+        for (int c = c0; c < c1; c += 16) left_turn(job, (char *)to + (size_t)(c - c0) / 16 * panel, r0, c);
     }
 }
 
@@ -451,7 +461,7 @@ static void op_matmul_dx(Dev *dev, Ten dx, Ten dy, const Mat *w, Ten residual) {
 
 /* Rows are summed in stretches of this many, a multiple of 32, so that a tile's operands stay in the cache; the
  * chain goes on through dw. */
-enum { SUM_ROWS = 2048 };
+enum { SUM_ROWS = 1024 };
 
 /* Packs x's rows for products that sum over them. */
 static void *right_of(Dev *dev, Ten x, DType type) {
@@ -462,22 +472,45 @@ static void *right_of(Dev *dev, Ten x, DType type) {
     return job.to;
 }
 
+/* Rows of dw that are made at once, from columns of dy that the thread turns for itself; and panels, whose part of
+ * x stays in the second cache. */
+enum { DW_ROWS = 64, DW_PANELS = 48 };
+
+typedef struct {
+    LeftJob dy;
+    Product g;     /* of all rows */
+    int row_items; /* item: rows, then panels */
+    size_t each;   /* bytes of a thread's room for dy */
+} DwJob;
+
+static void dw_part(void *self, int item, int thread) {
+    const DwJob *job = self;
+    const int row0 = item % job->row_items * DW_ROWS, rows = least(DW_ROWS, job->g.m - row0);
+    const int panel0 = item / job->row_items * DW_PANELS, panel1 = least(panel0 + DW_PANELS, PANELS(job->g.n));
+    char *turned = (char *)job->dy.to + (size_t)thread * job->each;
+    left_across(&job->dy, turned, row0, row0 + rows);
+    Product mine = job->g;
+    mine.a.p = turned, mine.m = rows, mine.y = ten_rows(job->g.y, row0, rows);
+    product_block(&mine, 0, rows, panel0, panel1);
+}
+
 /* dw[N, K] += dy^T x with x packed by right_of. */
 static void product_dw(Dev *dev, Ten dw, Ten dy, const void *packed_x) {
     int pairs = PAIRS(dy.rows);
-    size_t stride = 2 * (size_t)pairs, size = LEFT_SIZE(dy.type);
-    LeftJob job = {dy, dev_scratch(dev, 0, (size_t)PANELS(dy.cols) * 16 * stride * size), stride, dy.type, pairs};
-    pool_run(dev->pool, PANELS(dy.cols), left_across, &job);
-    Product g = {.a = {job.to, stride, LEFT_IS_BF16(dy.type)},
-                 .w = packed_x,
-                 .w_panel = (size_t)pairs * 32,
-                 .w_type = dy.type,
-                 .m = dw.rows,
-                 .n = dw.cols,
-                 .pairs = pairs,
-                 .y = dw,
-                 .go_on = true};
-    product(dev, &g);
+    size_t stride = 2 * (size_t)pairs, each = DW_ROWS * stride * LEFT_SIZE(dy.type);
+    DwJob job = {.dy = {dy, dev_scratch(dev, 0, (size_t)dev->threads * each), stride, dy.type, pairs},
+                 .each = each};
+    job.g = (Product){.a = {NULL, stride, LEFT_IS_BF16(dy.type)},
+                      .w = packed_x,
+                      .w_panel = (size_t)pairs * 32,
+                      .w_type = dy.type,
+                      .m = dw.rows,
+                      .n = dw.cols,
+                      .pairs = pairs,
+                      .y = dw,
+                      .go_on = true};
+    job.row_items = ceil_div(dw.rows, DW_ROWS);
+    pool_run(dev->pool, job.row_items * ceil_div(PANELS(dw.cols), DW_PANELS), dw_part, &job);
 }
 
 static void op_matmul_dw(Dev *dev, Ten dw, Ten dy, Ten x) {
@@ -521,8 +554,8 @@ static void pack_one(Ten home, size_t at, real value) {
         ((real *)home.p)[at] = value;
 }
 
-/* A whole panel of bf16: rows 16 item .. of w. Tiles of 16 rows x 32 k are turned for the forward's copy; rows go in
- * pairs to the transposed one. */
+/* A whole panel of bf16: rows 16 item .. of w. Tiles of 16 rows x 32 k are turned for the forward's copy; rows go
+ * in pairs to the transposed one. */
 static void pack_panel(const PackJob *job, int item) {
     const Mat *mat = job->mat;
     const size_t pairs_k = (size_t)PAIRS(mat->k), pairs_n = (size_t)PAIRS(mat->n);
@@ -534,7 +567,8 @@ static void pack_panel(const PackJob *job, int item) {
         _Alignas(64) uint32_t from[16][16], turned[16][16], both[16];
         for (int r = 0; r < 16; r++)
             for (int i = 0; i < 32; i += 16)
-                v_store_bf16(rows[r] + i, k + i < mat->k ? row_get(row_at(job->w, item * 16 + r), k + i, mat->k) : v_set(0));
+                v_store_bf16(rows[r] + i,
+                             k + i < mat->k ? row_get(row_at(job->w, item * 16 + r), k + i, mat->k) : v_set(0));
         memcpy(from, rows, sizeof from);
         v_turn(turned, from);
         for (int p = 0; p < 16; p++) v_line_far(fwd + (size_t)k * 16 + p * 32, turned[p]);

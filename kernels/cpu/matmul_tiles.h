@@ -144,6 +144,8 @@ TILES_FOR(tiles_1x1, 1, 1)
 
 enum { FETCH_PASSES = 4 }; /* with more of them memory is not what is waited for */
 enum { GO_ON_ROWS = 64, GO_ON_PANELS = 48 };
+/* Rows of a block, and bytes of its left operand, which is to stay in the second cache. */
+enum { LEAST_ROWS = 64, LEFT_BYTES = 800 << 10 };
 enum { NEAR_BYTES = 40 << 10 }; /* of the first cache, for what should stay there */
 
 /* Rows row0 .. row1-1, of which every 32 but perhaps the last are whole, times panels panel0 .. panel1-1: panels
@@ -188,6 +190,7 @@ static void tiles_cut(const Product *g, int threads, int *rows, int *step) {
     int panels = PANELS(g->n), blocks = (g->m + BLOCK_ROWS - 1) / BLOCK_ROWS;
     *rows = g->go_on ? GO_ON_ROWS : BLOCK_ROWS;
     *step = g->go_on ? GO_ON_PANELS : blocks == 1 ? (panels + threads - 1) / threads : ITEM_PANELS;
+    while (!g->go_on && *rows > LEAST_ROWS && (size_t)*rows * (size_t)g->pairs * 4 > LEFT_BYTES) *rows /= 2;
     while (!g->go_on && blocks > 1 && *step > FEW_ROWS_PANELS &&
            blocks * ((panels + *step - 1) / *step) < 4 * threads)
         *step /= 2;
