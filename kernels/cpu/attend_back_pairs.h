@@ -67,7 +67,9 @@ static void pairs_product(real *c, size_t c_row, const uint16_t *a, size_t a_row
             for (int r = 0; r < 32; r += CHAIN_TILE, to += CHAIN_TILE * c_row, left += CHAIN_TILE * a_row) {
                 for (int x = 0; fresh && x < CHAIN_TILE; x++)
                     v_store(to + (size_t)x * c_row, v_set(0)), v_store(to + (size_t)x * c_row + 16, v_set(0));
-                dot_tile(CHAIN_TILE, 2, to, c_row, left, a_row, right, b_row, k / 2, 0, 0);
+                for (int v = 0; v < 2; v += VEC_TILE)
+                    dot_tile(CHAIN_TILE, VEC_TILE, to + 16 * v, c_row, left, a_row, right + 32 * v, b_row, k / 2,
+                             0, 0);
             }
 #endif
         }
