@@ -15,8 +15,8 @@
  * Exactness. Per path, a row's result is a function of that row alone: the number of rows, of threads, and the
  * place of the row in the batch do not change a bit. Sums over K, over keys and over the vocabulary go in one
  * fixed ascending order; sums over rows (gradients) go in ascending order of rows, as one chain that continues
- * from what the output held. So a batch may be cut at any row that is a multiple of 32 without changing a
- * gradient's bit.
+ * from what the output held. So a batch may be cut at any row that is a multiple of 32, and a span of it after a
+ * multiple of 32 of its own rows, without changing a gradient's bit.
  */
 #ifndef WHET_KERNELS_H
 #define WHET_KERNELS_H
