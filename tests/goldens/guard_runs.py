@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """guard_runs.py WHET MODEL FOLDER OUT.json: makes tests/goldens/guard_runs.json, the metrics of recorded runs on which
 tests/test_rl_guard.c tries the guards: healthy ones, hacked ones, whose reward was made to be cheated, and ones whose
-rate is too high. Those named `set-` were looked at when the thresholds of rl/guard.h were set, those named `try-` were not. Twenty minutes on two cores.
+rate is too high. Those named `set-` were looked at when the thresholds of rl/guard.h were set, those named `try-` were
+not. Twenty minutes on two cores. On 26 November 2026 the file was put together from several starts of this script; of
+the rates tried for a collapse that no threshold had been set by, the first fell and came back (try-swing), the second
+fell at once, which other guards report, and the third is try-rate.
 Run as `guard_runs.py reward NAME` it is the reward of a hacked run."""
 import json, os, re, subprocess, sys
 
