@@ -29,9 +29,12 @@ UNUSED_HERE static int devs_open(void **state) {
     Err err = {0};
     for (int i = 0; i < n; i++)
         for (int threads = 1; threads <= 2; threads++) {
-#ifdef __SANITIZE_ADDRESS__ /* paths in plain C are thirty times as slow there: one thread, and no twin beside the best one */
-            bool twin = strstr(names[i], "_plain") && strncmp(names[i], names[n - 1], strlen(names[n - 1])) == 0;
-            if (strstr(names[i], "plain") && (threads == 2 || twin)) continue;
+#ifdef __SANITIZE_ADDRESS__ /* twins in plain C are thirty times as slow there: one thread, and none beside its like */
+            const char *twin = strstr(names[i], "_plain");
+            bool there = false;
+            for (int k = 0; twin && k < n; k++)
+                there |= strlen(names[k]) == (size_t)(twin - names[i]) && strstr(names[i], names[k]) == names[i];
+            if (twin && (threads == 2 || there)) continue;
 #endif
             Dev *dev = dev_open(&(DevConf){"cpu", names[i], threads, false}, &err);
             if (!dev) fail_msg("%s", err.msg);
