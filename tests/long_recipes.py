@@ -155,7 +155,7 @@ def check(folder, c, worst):
                 moved = max(moved, change.abs().max().item())
             apart = max((there[name].double() - w).abs().max().item() for name, w in zip(names, weights))
         # What a gradient's error does to the weights at most: AdamW divides it by no less than EPS.
-        good &= near("weights", 1 + apart * EPS / (0.5 * min(norm, 1)), 1, 2e-5, worst)
+        good &= near("weights", 1 + apart * EPS / (0.5 * min(max(norm, 1e-3), 1)), 1, 2e-5, worst)
         if not good:
             print(f"  step {step}: loss {metrics[step]['loss']:.9g} and {loss.item():.9g}, grad_norm "
                   f"{metrics[step]['grad_norm']:.9g} and {norm:.9g}, weights apart {apart:.2g} of {moved:.2g}")
