@@ -137,7 +137,7 @@ def check(folder, c, worst):
         old, _ = forward(model, rows)
     names, weights = zip(*model.named_parameters())
     moments = [[torch.zeros_like(w), torch.zeros_like(w)] for w in weights]
-    good = True
+    good, largest = True, 1e-3
     for step in (1, 2):
         loss = trl_loss(c, *forward(model, rows), old, old, mask, adv)
         grads = torch.autograd.grad(loss, weights)
@@ -154,8 +154,9 @@ def check(folder, c, worst):
                 w += change
                 moved = max(moved, change.abs().max().item())
             apart = max((there[name].double() - w).abs().max().item() for name, w in zip(names, weights))
-        # What a gradient's error does to the weights at most: AdamW divides it by no less than EPS.
-        good &= near("weights", 1 + apart * EPS / (0.5 * min(max(norm, 1e-3), 1)), 1, 2e-5, worst)
+        # What errors of the gradients so far do to the weights at most: AdamW divides them by no less than EPS.
+        largest = max(largest, min(norm, 1))
+        good &= near("weights", 1 + apart * EPS / (0.5 * largest), 1, 2e-5, worst)
         if not good:
             print(f"  step {step}: loss {metrics[step]['loss']:.9g} and {loss.item():.9g}, grad_norm "
                   f"{metrics[step]['grad_norm']:.9g} and {norm:.9g}, weights apart {apart:.2g} of {moved:.2g}")
