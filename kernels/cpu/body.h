@@ -1,5 +1,5 @@
 /* body.h: every op of the CPU back, written once over the sixteen lanes of the vec_*.h that was included before.
- * Included by plain.c, avx2.c, avx512.c and dot.c, which then define their table with OPS_TABLE. */
+ * Included by each path's file, which then defines its table with OPS_TABLE. */
 #include "kernels/cpu/any.h"
 #include "kernels/cpu/lse.h"
 #include "kernels/cpu/rows.h"
