@@ -91,14 +91,18 @@ build/cuda/%.o: kernels/cuda/%.cu $(wildcard kernels/cuda/*.h) kernels/kernels.h
 	$(call say,NVCC $@)$(NVCC) $(NVCCFLAGS) $(GENCODE) -c -o $@ $<
 $(BUILD)/kernels/cuda/%.o: CFLAGS += -isystem $(CUDA_HOME)/include
 
-# The instruction sets of the CPU back: one file each, chosen at run time.
-$(BUILD)/kernels/cpu/avx2.o:   CFLAGS += -mavx2 -mfma
-$(BUILD)/kernels/cpu/avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
-$(BUILD)/kernels/cpu/amx.o:    CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma # tiles are assembly
-$(BUILD)/kernels/cpu/dot.o:    CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma
+# The instruction sets of the CPU back: one file each, chosen at run time. Tiles are assembly. With sanitizers plain C
+# is compiled as for a processor without FMA, wherever it runs.
+AVX512        := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
+FOR_avx2      := -mavx2 -mfma
+FOR_plain_fma := $(if $(filter asan,$(VARIANT)),,$(FOR_avx2))
+FOR_avx512    := $(AVX512)
+FOR_amx       := $(AVX512)
+FOR_dot       := $(AVX512) -mavx512bf16
+$(foreach path,plain_fma avx2 avx512 amx dot,$(eval $(BUILD)/kernels/cpu/$(path).o: CFLAGS += $(FOR_$(path))))
 
 ifeq ($(VARIANT),asan)
-$(patsubst %,$(BUILD)/kernels/cpu/%.o,plain amx_plain dot_plain): CFLAGS += -O0 # gcc takes a minute for each with -O1 and the sanitizers
+$(patsubst %,$(BUILD)/kernels/cpu/%.o,plain plain_fma amx_plain dot_plain): CFLAGS += -O0 # gcc takes a minute for each with -O1 and the sanitizers
 # With -O1 alone gcc leaves out VZEROUPPER, and what runs after these without AVX is twenty times as slow.
 $(patsubst %,$(BUILD)/kernels/cpu/%.o,avx2 avx512 amx dot): CFLAGS += -fexpensive-optimizations
 endif
@@ -173,11 +177,12 @@ $(BUILD)/tests/store_million: tests/store_million.c $(LIBS)
 build/plain/tests/faults.so: tests/faults.c
 	@mkdir -p $(@D)
 	$(call say,CC $@)$(CC) $(CFLAGS) -shared -fPIC -o $@ $< -ldl
-# The program with the plain path of a changed copy of kernels/ in the folder CHANGED.
+# The program with files of kernels/cpu/ (FILES=plain_fma) from a changed copy of kernels/, in the folder CHANGED.
 ifdef CHANGED
-$(CHANGED)/whet: $(BUILD)/whet
-	@$(CC) -I$(CHANGED) $(CFLAGS) -c -o $(CHANGED)/plain.o $(CHANGED)/kernels/cpu/plain.c
-	@$(CC) $(LDFLAGS) -o $@ $(BUILD)/rl/main.o $(CHANGED)/plain.o $(LIBS) $(LDLIBS) $(CUDA_LIBS)
+$(CHANGED)/%.o: $(CHANGED)/kernels/cpu/%.c
+	@$(CC) -I$(CHANGED) $(CFLAGS) $(FOR_$*) -O1 -c -o $@ $<
+$(CHANGED)/whet: $(BUILD)/whet $(FILES:%=$(CHANGED)/%.o)
+	@$(CC) $(LDFLAGS) -o $@ $(BUILD)/rl/main.o $(filter %.o,$^) $(LIBS) $(LDLIBS) $(CUDA_LIBS)
 endif
 tests-built: $(TESTS)
 print-%: # a variable's value, for scripts of the tests

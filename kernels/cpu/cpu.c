@@ -157,8 +157,9 @@ static bool has_amx(void) {
 static const Path paths[] = {
     {&cpu_plain_ops, always},
 #ifndef WHET_DOUBLE
+    {&cpu_plain_fma_ops, has_avx2}, /* plain, too */
     {&cpu_dot_plain_ops, always},   {&cpu_amx_plain_ops, always}, {&cpu_avx2_ops, has_avx2},
-    {&cpu_avx512_ops, has_avx512}, {&cpu_dot_ops, has_dot},      {&cpu_amx_ops, has_amx},
+    {&cpu_avx512_ops, has_avx512},  {&cpu_dot_ops, has_dot},      {&cpu_amx_ops, has_amx},
 #endif
 };
 enum { N_PATHS = sizeof paths / sizeof paths[0] };
@@ -166,7 +167,8 @@ enum { N_PATHS = sizeof paths / sizeof paths[0] };
 int dev_paths(const char *names[8]) {
     int n = 0;
     for (int i = 0; i < N_PATHS; i++)
-        if (paths[i].here()) names[n++] = paths[i].ops->name;
+        if (paths[i].here() && (n == 0 || strcmp(names[n - 1], paths[i].ops->name) != 0))
+            names[n++] = paths[i].ops->name;
     return n;
 }
 

@@ -3,7 +3,8 @@
  * Each instruction set is one file (plain.c, avx2.c, avx512.c, dot.c, amx.c): it includes one vec_*.h, which gives
  * sixteen lanes of arithmetic, and body.h, which holds the ops written once over these lanes. So every path over
  * fp32 FMA gives the same bits; only the products' inner loops of dot.c (BF16 dot) and of amx.c (tiles) are other
- * arithmetics. amx_plain.c gives amx.c's bits in plain C, and dot_plain.c dot.c's.
+ * arithmetics. amx_plain.c gives amx.c's bits in plain C, and dot_plain.c dot.c's; plain_fma.c is plain.c for processors
+ * with FMA.
  */
 #ifndef WHET_CPU_H
 #define WHET_CPU_H
@@ -22,8 +23,8 @@ void pool_close(Pool *pool);
 
 /* ---- the paths ---- */
 
-extern const Ops cpu_plain_ops, cpu_avx2_ops, cpu_avx512_ops, cpu_dot_ops, cpu_amx_ops, cpu_amx_plain_ops,
-    cpu_dot_plain_ops;
+extern const Ops cpu_plain_ops, cpu_plain_fma_ops, cpu_avx2_ops, cpu_avx512_ops, cpu_dot_ops, cpu_amx_ops,
+    cpu_amx_plain_ops, cpu_dot_plain_ops;
 /* Opens the path by name (auto: the fastest here) and its threads; false and err on failure. */
 bool cpu_open(Dev *dev, const DevConf *conf, Err *err);
 
