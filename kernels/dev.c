@@ -104,7 +104,7 @@ size_t k_workspace_bytes(const Dev *dev, int rows, int dim, int hidden, int voca
 
 /* ---- views ---- */
 
-size_t dtype_size(DType type) { return type == K_BF16 ? 2 : type == K_I32 ? 4 : sizeof(real); }
+size_t dtype_size(DType type) { return type == K_BF16 ? 2 : type == K_I32 ? 4 : type == K_I8 ? 1 : sizeof(real); }
 
 static void *ten_at(Ten t, int row, int col) {
     return (char *)t.p + ((size_t)row * (size_t)t.stride + (size_t)col) * dtype_size(t.type);
@@ -265,9 +265,39 @@ bool k_mats_new(Dev *dev, MatHome *home, Mat *const *mats, const bool *with_back
     return true;
 }
 
+bool k_has_int8(const Dev *dev) { return dev->ops->int8; }
+
+static int scales(int n) { return (n + 15) / 16 * 16; } /* whole vectors */
+
+size_t k_mat_bytes_int8(const Dev *dev, int n, int k) {
+    return dev->ops->mat_elements(n, k) + (size_t)scales(n) * sizeof(real);
+}
+
+bool k_mats_new_int8(Dev *dev, MatHome *home, Mat *const *mats, int n, DType type, Err *err) {
+    int64_t rows = 0, outputs = 0;
+    CHECK(dev->ops->int8, "int8 on %s", dev->path);
+    for (int i = 0; i < n; i++) rows += packed_rows(dev, mats[i]->n, mats[i]->k), outputs += scales(mats[i]->n);
+    CHECK(rows <= INT32_MAX && outputs <= INT32_MAX, "%lld rows of 32 weights", (long long)rows);
+    *home = (MatHome){.fwd = k_new(dev, (int)rows, 32, K_I8, err)};
+    if (home->fwd.p) home->scale = k_new(dev, 1, (int)outputs, K_REAL, err);
+    if (!home->scale.p) {
+        k_mats_free(dev, home);
+        return false;
+    }
+    int at = 0, scale_at = 0;
+    for (int i = 0; i < n; i++) {
+        Mat *mat = mats[i];
+        *mat = (Mat){.n = mat->n, .k = mat->k, .type = type};
+        mat->fwd = ten_rows(home->fwd, at, packed_rows(dev, mat->n, mat->k)), at += mat->fwd.rows;
+        mat->scale = ten_cols(home->scale, scale_at, scales(mat->n)), scale_at += mat->scale.cols;
+    }
+    return true;
+}
+
 void k_mats_free(Dev *dev, MatHome *home) {
     k_free(dev, &home->fwd);
     k_free(dev, &home->back);
+    k_free(dev, &home->scale);
 }
 
 Mat k_mat_new(Dev *dev, int n, int k, DType type, bool with_back, Err *err) {
@@ -279,8 +309,8 @@ Mat k_mat_new(Dev *dev, int n, int k, DType type, bool with_back, Err *err) {
 
 void k_mat_free(Dev *dev, Mat *mat) {
     if (dev->ops->one_copy) mat->back = TEN_NONE;
-    k_mats_free(dev, &(MatHome){mat->fwd, mat->back});
-    mat->fwd = mat->back = TEN_NONE;
+    k_mats_free(dev, &(MatHome){mat->fwd, mat->back, mat->scale});
+    mat->fwd = mat->back = mat->scale = TEN_NONE;
 }
 
 void k_mat_pack(Dev *dev, Mat *mat, Ten w, int row0) {
@@ -418,6 +448,7 @@ static void check_tokens(const Rows *rows, int vocab) {
 }
 
 void k_embed(Dev *dev, Ten x, const Mat *w, const Rows *rows) {
+    TYPE(w->fwd, w->type);
     check_tokens(rows, w->n);
     SHAPE(x, rows->m, w->k);
     TYPE(x, K_REAL);
@@ -542,6 +573,7 @@ void k_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, co
     SHAPE(lse, 1, x.rows);
     if (ten_is(entropy)) SHAPE(entropy, 1, x.rows);
     TYPE(x, w->type);
+    TYPE(w->fwd, w->type);
     TYPE(logp, K_REAL);
     check_targets(target, x.rows, w->n);
     check_kept(kept, x.rows, w->n);

@@ -30,7 +30,7 @@ typedef double real;
 typedef float real;
 #endif
 
-typedef enum { K_REAL, K_BF16, K_I32 } DType;
+typedef enum { K_REAL, K_BF16, K_I32, K_I8 } DType;
 size_t dtype_size(DType type);
 
 typedef struct {
@@ -107,18 +107,26 @@ void k_sync(Dev *dev);
 
 typedef struct {
     int n, k;
-    DType type;    /* K_REAL or K_BF16 */
+    DType type;    /* of what it is multiplied with: K_REAL or K_BF16 */
     Ten fwd, back; /* the back's own formats; back is TEN_NONE without training */
+    Ten scale;     /* of a matrix of int8, see k_mats_new_int8; else TEN_NONE */
 } Mat;
 
 size_t k_mat_bytes(const Dev *dev, int n, int k, DType type, bool with_back); /* for the memory plan */
 
 typedef struct {
     Ten fwd, back; /* all matrices' copies; back is TEN_NONE where the back needs none */
+    Ten scale;     /* of matrices of int8 */
 } MatHome;
 
 /* Memory for n matrices, whose n and k are given; zeroed. On failure false with err, and home is empty. */
 bool k_mats_new(Dev *dev, MatHome *home, Mat *const *mats, const bool *with_back, int n, DType type, Err *err);
+/* Matrices of int8, a byte a weight, for k_matmul alone: where sampling waits for memory. Row n is whole numbers q in
+ * -127 .. 127 times scale[n] = max |W[n]| / 127, q = W / scale to the nearest, ties to even. The products are of q, which
+ * bf16 holds exactly, in the path's own arithmetic; scale multiplies the sums, before bias and residual. */
+bool k_mats_new_int8(Dev *dev, MatHome *home, Mat *const *mats, int n, DType type, Err *err);
+size_t k_mat_bytes_int8(const Dev *dev, int n, int k);
+bool k_has_int8(const Dev *dev); /* whether the device can multiply with them: the CPU */
 void k_mats_free(Dev *dev, MatHome *home);
 /* One matrix that owns its memory; fwd.p is NULL on failure. */
 Mat k_mat_new(Dev *dev, int n, int k, DType type, bool with_back, Err *err);

@@ -35,7 +35,8 @@ bool cpu_open(Dev *dev, const DevConf *conf, Err *err);
  *     ((n / 16) * pairs + k / 2) * 32 + (n % 16) * 2 + k % 2        pairs = PAIRS(K), rounded up to 16: whole
  * so that 16 pairs make the 1 KiB tile of bf16 that AMX loads, and one vector load is what BF16 dot multiplies.
  * N and K are padded with zeros. In K_REAL the same order holds floats. The `back` copy is the same format of the
- * transposed matrix. */
+ * transposed matrix. In K_I8 a panel's bytes are its 16 outputs of k = 0, those of k = 1, and so on: half a tile's
+ * bytes for a tile's numbers (matmul_int8.h). */
 #define PANELS(n) (((n) + 15) / 16)
 #define PAIRS(k) (((k) + 31) / 32 * 16)
 

@@ -25,6 +25,8 @@ typedef struct {
     const void *w;  /* packed panels */
     size_t w_panel; /* elements from one panel to the next */
     DType w_type;
+    const real *scale; /* [n filled up] of int8: the panels are bytes, w_type is what they become; or NULL */
+    char *room;        /* with TILES: where panels of int8 become bf16; set by product for each thread */
     int m, n, pairs; /* n outputs; pairs of K, a multiple of 16 */
     Ten y;
     bool go_on;       /* start from y (K_REAL) instead of from zero */
@@ -32,6 +34,14 @@ typedef struct {
     Ten residual;     /* TEN_NONE; may be y */
     bool far;         /* y goes to memory past the caches; set by product */
 } Product;
+
+typedef struct {
+    Mat *mat;
+    Ten w;
+    int row0;
+} PackJob;
+
+#include "kernels/cpu/matmul_int8.h"
 
 /* ---- tiles: c[R][P * 16] += a[R][2 * pairs] w[P panels] ---- */
 
@@ -50,7 +60,11 @@ ALWAYS void tile_fma(const int R, const int P, const real *a, size_t as, const v
         Vec even[TILE_WIDE], odd[TILE_WIDE];
         for (int p = 0; p < P; p++) {
             size_t at = (size_t)p * ws + (size_t)k * 32;
-            if (type == K_BF16) {
+            if (type == K_I8) {
+                const int8_t *bytes = (const int8_t *)w + at;
+                __builtin_prefetch(bytes + 2 * PREFETCH_PAIRS * 32);
+                even[p] = v_load_i8(bytes), odd[p] = v_load_i8(bytes + 16);
+            } else if (type == K_BF16) {
                 __builtin_prefetch((const uint16_t *)w + at + PREFETCH_PAIRS * 32);
                 v_load_pairs_bf16((const uint16_t *)w + at, &even[p], &odd[p]);
             } else {
@@ -69,16 +83,23 @@ ALWAYS void tile_fma(const int R, const int P, const real *a, size_t as, const v
 }
 
 #ifdef BF16_DOT
-ALWAYS void tile_dot(const int R, const int P, const uint16_t *a, size_t as, const uint16_t *w, size_t ws,
-                     int pairs, real *c) {
+static inline Pairs dot_load_i8(const int8_t *p) {
+    uint32_t pairs[16];
+    v_pairs_i8(pairs, p);
+    return dot_load((const uint16_t *)(const void *)pairs);
+}
+
+ALWAYS void tile_dot(const int R, const int P, const uint16_t *a, size_t as, const void *w, size_t ws,
+                     const bool int8, int pairs, real *c) {
     Vec acc[TILE_MOST];
     for (int i = 0; i < R * P; i++) acc[i] = v_load(c + 16 * i);
     for (int k = 0; k < pairs; k++) {
         Pairs wk[TILE_WIDE];
         for (int p = 0; p < P; p++) {
-            const uint16_t *at = w + (size_t)p * ws + (size_t)k * 32;
-            __builtin_prefetch(at + PREFETCH_PAIRS * 32);
-            wk[p] = dot_load(at);
+            size_t at = (size_t)p * ws + (size_t)k * 32;
+            const char *next = (const char *)w + (int8 ? at : 2 * at) + PREFETCH_PAIRS * 64;
+            __builtin_prefetch(next);
+            wk[p] = int8 ? dot_load_i8((const int8_t *)w + at) : dot_load((const uint16_t *)w + at);
         }
         for (int r = 0; r < R; r++) {
             Pairs x = dot_set(a + (size_t)r * as + 2 * (size_t)k);
@@ -88,13 +109,19 @@ ALWAYS void tile_dot(const int R, const int P, const uint16_t *a, size_t as, con
     for (int i = 0; i < R * P; i++) v_store(c + 16 * i, acc[i]);
 }
 #define TILE(R, P)                                                                                                \
-    if (g->w_type == K_BF16)                                                                                      \
-        tile_dot(R, P, a, g->a.stride, w, g->w_panel, g->pairs, c);                                               \
+    if (g->w_type == K_BF16 && g->scale)                                                                          \
+        tile_dot(R, P, a, g->a.stride, w, g->w_panel, true, g->pairs, c);                                         \
+    else if (g->w_type == K_BF16)                                                                                 \
+        tile_dot(R, P, a, g->a.stride, w, g->w_panel, false, g->pairs, c);                                        \
+    else if (g->scale)                                                                                            \
+        tile_fma(R, P, a, g->a.stride, w, g->w_panel, K_I8, g->pairs, c);                                         \
     else                                                                                                          \
         tile_fma(R, P, a, g->a.stride, w, g->w_panel, K_REAL, g->pairs, c)
 #else
 #define TILE(R, P)                                                                                                \
-    if (g->w_type == K_BF16)                                                                                      \
+    if (g->scale)                                                                                                 \
+        tile_fma(R, P, a, g->a.stride, w, g->w_panel, K_I8, g->pairs, c);                                         \
+    else if (g->w_type == K_BF16)                                                                                 \
         tile_fma(R, P, a, g->a.stride, w, g->w_panel, K_BF16, g->pairs, c);                                       \
     else                                                                                                          \
         tile_fma(R, P, a, g->a.stride, w, g->w_panel, K_REAL, g->pairs, c)
@@ -108,7 +135,7 @@ static void tile_rows_1(const Product *g, const void *a, const void *w, int pane
     }
     for (int p = 0; p < panels; p++, c += 16) {
         TILE(1, 1);
-        w = (const char *)w + g->w_panel * dtype_size(g->w_type);
+        w = (const char *)w + g->w_panel * weight_size(g);
     }
 }
 #define TILE_CASE(R)                                                                                              \
@@ -224,7 +251,7 @@ static void product_tile(const Product *g, int row, int rows, int panel, int pan
     _Alignas(64) real c[TILE_MOST * 16];
     product_in(g, row, rows, panel * 16, panels * 16, c);
     const char *a = (const char *)g->a.p + (size_t)row * g->a.stride * LEFT_SIZE(g->w_type);
-    const char *w = (const char *)g->w + (size_t)panel * g->w_panel * dtype_size(g->w_type);
+    const char *w = (const char *)g->w + (size_t)panel * g->w_panel * weight_size(g);
     if (rows == 1)
         tile_rows_1(g, a, w, panels, c);
     else if (panels == TILE_PANELS)
@@ -233,6 +260,7 @@ static void product_tile(const Product *g, int row, int rows, int panel, int pan
         tile_edge(g, a, w, rows, c);
     else
         CHECK(false, "%d rows, %d panels", rows, panels);
+    if (g->scale) product_scale(g, c, rows, panel * 16, panels * 16);
     product_out(g, row, rows, panel * 16, panels * 16, c);
 }
 
@@ -248,6 +276,7 @@ enum { BLOCK_ROWS = 256, ITEM_PANELS = 24 };
 typedef struct {
     const Product *g;
     int rows, blocks, step, panels; /* rows of a block; blocks; panels of an item; all panels */
+    size_t room;                    /* bytes of a thread's */
 } ProductJob;
 
 /* Rows row0 .. row1-1 times panels panel0 .. panel1-1, on the calling thread. */
@@ -278,9 +307,9 @@ static void product_block(const Product *g, int row0, int row1, int panel0, int 
 }
 
 static void product_part(void *self, int item, int thread) {
-    (void)thread;
     const ProductJob *job = self;
-    const Product *g = job->g;
+    Product mine = *job->g, *g = &mine;
+    g->room += (size_t)thread * job->room;
     int row0 = item % job->blocks * job->rows, row1 = row0 + job->rows < g->m ? row0 + job->rows : g->m;
     int panel0 = item / job->blocks * job->step;
     int panel1 = panel0 + job->step < job->panels ? panel0 + job->step : job->panels;
@@ -311,7 +340,10 @@ static void product(Dev *dev, const Product *asked) {
     if (g->w_type == K_BF16) tiles_cut(g, dev->threads, &rows, &step);
     blocks = (g->m + rows - 1) / rows;
 #endif
-    ProductJob job = {g, rows, blocks, step, panels};
+    ProductJob job = {g, rows, blocks, step, panels, 0};
+#ifdef TILES
+    if (g->scale) job.room = int8_room(g->pairs), g->room = dev_scratch(dev, 4, (size_t)dev->threads * job.room);
+#endif
     pool_run(dev->pool, blocks * ((panels + step - 1) / step), product_part, &job);
 }
 
@@ -436,6 +468,7 @@ static void op_matmul(Dev *dev, Ten y, Ten x, const Mat *w, Ten bias, Ten residu
     Product g = {.w = w->fwd.p,
                  .w_panel = (size_t)PAIRS(w->k) * 32,
                  .w_type = w->type,
+                 .scale = w->scale.p,
                  .m = x.rows,
                  .n = w->n,
                  .pairs = PAIRS(w->k),
@@ -541,12 +574,6 @@ static void op_bias_back(Dev *dev, Ten db, Ten dy) {
 
 /* ---- packing weights ---- */
 
-typedef struct {
-    Mat *mat;
-    Ten w;
-    int row0;
-} PackJob;
-
 static void pack_one(Ten home, size_t at, real value) {
     if (home.type == K_BF16)
         ((uint16_t *)home.p)[at] = bf16_round(value);
@@ -617,5 +644,5 @@ static void pack_part(void *self, int item, int thread) {
 
 static void op_mat_pack(Dev *dev, Mat *mat, Ten w, int row0) {
     PackJob job = {mat, w, row0};
-    pool_run(dev->pool, (w.rows + 15) / 16, pack_part, &job);
+    pool_run(dev->pool, (w.rows + 15) / 16, mat->fwd.type == K_I8 ? pack_int8_part : pack_part, &job);
 }

@@ -40,6 +40,7 @@ static TileRows tile_rows(const Product *g, int row) {
 /* What a step fetches and keeps. Operands that come again soon stay in the first cache, the others pass it by. */
 typedef struct {
     bool left_far, panels_far;
+    bool widen, once; /* int8: these panels become bf16 in this step; and are not met again after it */
     int weights0, weights1; /* the blocks of k at which the next step's panels are fetched */
     int rows_end;           /* rows from here on have no next step */
 } TilePlan;
@@ -47,19 +48,20 @@ typedef struct {
 /* Sums on their way out: what a step leaves here, the next one stores between its products. */
 typedef struct {
     int row, rows, panel, width;
-    const real *sums; /* [rows][width] */
+    real *sums; /* [rows][width] */
 } TilesOut;
 
 static inline void tiles_store(const Product *g, TilesOut *out, int rows) {
     if (rows > out->rows) rows = out->rows;
     if (!rows) return;
+    if (g->scale) product_scale(g, out->sums, rows, out->panel * 16, out->width);
     product_out(g, out->row, rows, out->panel * 16, out->width, out->sums);
     out->row += rows, out->rows -= rows, out->sums += rows * out->width;
 }
 
 /* Sums of whole vectors of floats are loaded from y and stored there as they lie. */
 static inline bool tiles_direct(const Product *g, int panel, int panels) {
-    return g->y.type == K_REAL && !g->far && !g->bias && !ten_is(g->residual) && (panel + panels) * 16 <= g->n;
+    return g->y.type == K_REAL && !g->far && !g->bias && !g->scale && !ten_is(g->residual) && (panel + panels) * 16 <= g->n;
 }
 
 /* The start values of the next step's rows: the k-th of `blocks` parts of their lines. */
@@ -83,12 +85,26 @@ static inline void tiles_fetch_start(const Product *g, int row, int end, int pan
     else                                                                                                          \
         TILE_LOAD(t, p, step)
 
+/* The panels from one on: steps in bytes from one k to the next and between panels. Those of int8 lie in the room, side
+ * by side at each k. */
+typedef struct {
+    char *p;
+    size_t along, across;
+} TilePanels;
+
+static TilePanels tile_panels(const Product *g, int panel, int panels, const TilePlan *plan) {
+    const size_t across = g->w_panel * 2;
+    if (!g->scale) return (TilePanels){(char *)(uintptr_t)g->w + (size_t)panel * across, TILE_BYTES, across};
+    return (TilePanels){g->room, plan->once ? 0 : (size_t)panels * TILE_BYTES, TILE_BYTES};
+}
+
 /* R row tiles times P panels; sums takes what does not go to y directly. */
 ALWAYS void tiles_product(const int R, const int P, const Product *g, int row, int rows, int panel,
                           const TilePlan *plan, real *sums, TilesOut *out) {
-    const size_t wp = g->w_panel * 2;
     const TileRows a = tile_rows(g, row);
-    const char *w = (const char *)g->w + (size_t)panel * wp;
+    const TilePanels b = tile_panels(g, panel, P, plan);
+    const size_t wp = b.across, next = g->w_panel * weight_size(g), tile = TILE_BYTES / 2 * weight_size(g);
+    const char *from = (const char *)g->w + (size_t)panel * next, *w = b.p;
     const int blocks = g->pairs / PAIRS_OF_TILE, each = (out->rows + blocks - 1) / blocks;
     const bool direct = tiles_direct(g, panel, P);
     const size_t step = direct ? (size_t)g->y.stride : (size_t)P * 16;
@@ -101,7 +117,9 @@ ALWAYS void tiles_product(const int R, const int P, const Product *g, int row, i
 #define SUM_ZERO(t, r, p) TILE_ZERO(t)
         EACH_SUM(SUM_ZERO);
     }
-    for (int k = 0; k < blocks; k++, w += TILE_BYTES) {
+    for (int k = 0; k < blocks; k++, w += b.along, from += tile) {
+        for (int p = 0; p < P && plan->widen; p++)
+            int8_widen(b.p + (size_t)k * b.along + (size_t)p * wp, (const int8_t *)from + (size_t)p * next);
         const char *left = a.p + (size_t)k * a.along;
         LOAD_IF(plan->left_far, 4, left, a.row);
         LOAD_IF(plan->panels_far, 6, w, 64);
@@ -125,7 +143,7 @@ ALWAYS void tiles_product(const int R, const int P, const Product *g, int row, i
         if (g->go_on) tiles_fetch_start(g, row + rows, plan->rows_end, panel, P, k, blocks);
         if (k < plan->weights0 || k >= plan->weights1) continue;
         for (int p = P; p < 2 * P; p++)
-            for (int i = 0; i < TILE_BYTES; i += 64) __builtin_prefetch(w + (size_t)p * wp + i, 0, 2);
+            for (size_t i = 0; i < tile; i += 64) __builtin_prefetch(from + (size_t)p * next + i, 0, 2);
     }
 #define SUM_END(t, r, p) TILE_STORE(t, c + (r)*16 * step + (p)*16, step * sizeof(real))
     EACH_SUM(SUM_END);
@@ -167,6 +185,7 @@ static void tiles_sweep(const Product *g, int row0, int row1, int panel0, int pa
         int p = panel0 + (at * wide < whole ? at * wide : whole + at - whole / wide);
         int r = row0 + i * TILES_ROWS, rows = row1 - r < TILES_ROWS ? row1 - r : TILES_ROWS;
         bool one = p - panel0 >= whole, fetch = !by_rows && passes <= FETCH_PASSES && p + wide < panel1;
+        plan.widen = g->scale && i == 0, plan.once = passes == 1;
         plan.weights0 = i * blocks / passes, plan.weights1 = fetch ? (i + 1) * blocks / passes : 0;
         void (*step)(const Product *, int, int, int, const TilePlan *, real *, TilesOut *) =
             few   ? one ? tiles_1x1 : tiles_1x4

@@ -62,6 +62,26 @@ static inline void v_load_pairs(const real *p, Vec *even, Vec *odd) {
     *even = V2(unzip8(a.lo, a.hi, false), unzip8(b.lo, b.hi, false));
     *odd = V2(unzip8(a.lo, a.hi, true), unzip8(b.lo, b.hi, true));
 }
+static inline __m256 widen8_i8(const int8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+static inline Vec v_load_i8(const int8_t *p) { return V2(widen8_i8(p), widen8_i8(p + 8)); }
+static inline __m256i round8_i8(__m256 a) {
+    return _mm256_cvtps_epi32(_mm256_max_ps(_mm256_min_ps(a, _mm256_set1_ps(127)), _mm256_set1_ps(-127)));
+}
+static inline void v_store_i8(int8_t *p, Vec a) {
+    __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(round8_i8(a.lo), round8_i8(a.hi)), 0xd8);
+    _mm_storeu_si128((__m128i *)p,
+                     _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+}
+static inline void v_pairs_i8(uint32_t to[16], const int8_t *p) {
+    __m256i mask = _mm256_set1_epi32((int)0xffff0000u);
+    for (int i = 0; i < 16; i += 8) {
+        __m256i low = _mm256_castps_si256(widen8_i8(p + i)), high = _mm256_castps_si256(widen8_i8(p + 16 + i));
+        _mm256_storeu_si256((__m256i *)(to + i),
+                            _mm256_or_si256(_mm256_srli_epi32(low, 16), _mm256_and_si256(high, mask)));
+    }
+}
 static inline void v_zip_bf16(uint32_t to[16], const uint16_t *low, const uint16_t *high) {
     for (int i = 0; i < 16; i += 8) {
         __m256i a = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(low + i)));

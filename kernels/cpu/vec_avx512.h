@@ -43,6 +43,17 @@ static inline void v_load_pairs(const real *p, Vec *even, Vec *odd) {
     *even = _mm512_permutex2var_ps(a, e, b);
     *odd = _mm512_permutex2var_ps(a, _mm512_add_epi32(e, _mm512_set1_epi32(1)), b);
 }
+static inline Vec v_load_i8(const int8_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+static inline void v_store_i8(int8_t *p, Vec a) {
+    a = _mm512_max_ps(_mm512_min_ps(a, _mm512_set1_ps(127)), _mm512_set1_ps(-127));
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)));
+}
+static inline void v_pairs_i8(uint32_t to[16], const int8_t *p) {
+    __m512i low = _mm512_castps_si512(v_load_i8(p)), high = _mm512_castps_si512(v_load_i8(p + 16));
+    _mm512_storeu_si512(to, _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(low, 16), high));
+}
 static inline void v_zip_bf16(uint32_t to[16], const uint16_t *low, const uint16_t *high) {
     __m512i a = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)low));
     __m512i b = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)high));

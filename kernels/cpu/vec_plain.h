@@ -57,6 +57,19 @@ static inline void v_load_pairs_bf16(const uint16_t *p, Vec *even, Vec *odd) {
 static inline void v_load_pairs(const real *p, Vec *even, Vec *odd) {
     LANES even->at[i] = p[2 * i], odd->at[i] = p[2 * i + 1];
 }
+/* Whole numbers of -127 .. 127; the store rounds to the nearest, ties to even, and cuts off. */
+static inline Vec v_load_i8(const int8_t *p) {
+    Vec r;
+    LANES r.at[i] = p[i];
+    return r;
+}
+static inline void v_store_i8(int8_t *p, Vec a) {
+    LANES p[i] = (int8_t)rint((double)(a.at[i] > 127 ? 127 : a.at[i] < -127 ? -127 : a.at[i]));
+}
+/* Sixteen and sixteen of them as pairs of bf16. */
+static inline void v_pairs_i8(uint32_t to[16], const int8_t *p) {
+    LANES to[i] = (uint32_t)bf16_round(p[i]) | (uint32_t)bf16_round(p[16 + i]) << 16;
+}
 /* Words of two numbers, the low one first. */
 static inline void v_zip_bf16(uint32_t to[16], const uint16_t *low, const uint16_t *high) {
     LANES to[i] = (uint32_t)low[i] | (uint32_t)high[i] << 16;

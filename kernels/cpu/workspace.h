@@ -29,6 +29,9 @@ static size_t op_workspace(int threads, int m, int dim, int hidden, int vocab, i
         cores * HEAD_ROWS * HEAD_BLOCK * sizeof(real),
         /* head.h: log-sum-exps of the blocks; dlogits of a span, and a copy of x */
         most_of(rows * blocks * sizeof(HeadPart), rows * (HEAD_SPAN + whole_of(dim, 32)) * sizeof(real) + 64),
+#ifdef TILES
+        cores * int8_room((int)input / 2), /* matmul.h: panels of int8 on their way into tiles */
+#endif
     };
     size_t sum = 0;
     for (size_t i = 0; i < sizeof each / sizeof *each; i++)
