@@ -266,7 +266,7 @@ static bool bench_device(Bench *b, Err *err) {
     const OpenConf *o = &b->o.open;
     b->model.type = strcmp(o->dtype, "float32") == 0 ? K_REAL : K_BF16;
     b->model.dev = dev_open(&(DevConf){.device = o->device, .path = o->cpu_path, .threads = (int)o->threads}, err);
-    return b->model.dev != NULL;
+    return b->model.dev && model_int8(o, b->model.dev, &b->model.int8, err);
 }
 
 static void bench_open(Bench *b, int argc, char **argv) {
@@ -274,7 +274,7 @@ static void bench_open(Bench *b, int argc, char **argv) {
     Options *o = &b->o;
     o->open = (OpenConf){.dtype = "bfloat16", .device = "auto", .cpu_path = "auto"};
     o->repeat = 3, o->prompt = 48, o->answer = 48;
-    enum { OWN = 6 };
+    enum { OWN = 7 };
     Option table[OPEN_OPTIONS + OWN] = {
         {"random", KEY_TEXT, &o->random, 0, 0,
          "instead of a model: weights at random in the shape of a config.json"},
@@ -283,6 +283,8 @@ static void bench_open(Bench *b, int argc, char **argv) {
         {"ops", KEY_SWITCH, &o->ops, 0, 0, "also the time that each op took in the last run of a measurement"},
         {"repeat", KEY_WHOLE, &o->repeat, 1, 1000, "runs of each measurement"},
         {"prompt_length", KEY_WHOLE, &o->prompt, 1, 100000, "tokens of a prompt, for decode_* and grpo_*"},
+        {"sampling_weights", KEY_TEXT, &o->open.sampling_weights, 0, 0,
+         "what prompt_*, decode_* and grpo_sample_* use: exact, or int8"},
         {"completion_length", KEY_WHOLE, &o->answer, 2, 100000, "tokens of an answer, likewise"},
     };
     open_options(&o->open, table + OWN);
@@ -296,7 +298,7 @@ static void bench_open(Bench *b, int argc, char **argv) {
     long longest = o->prompt + o->answer > 513 ? o->prompt + o->answer : 513;
     if (longest > conf.max_positions)
         die("bench: the model has %d positions, %ld are asked", conf.max_positions, longest);
-    PolicyConf policy = {.type = b->model.type, .train = true, .max_positions = (int)longest};
+    PolicyConf policy = {.type = b->model.type, .int8 = b->model.int8, .train = true, .max_positions = (int)longest};
     if (o->random)
         b->model.policy = policy_random(b->model.dev, &conf, &policy, 1, &err);
     else

@@ -42,7 +42,7 @@ static void options_fill(Options *o, int argc, char **argv) {
                    .exec_parallel = 8,
                    .exec_deadline = 30,
                    .reward_funcs = {math, 1}};
-    Option table[OPEN_OPTIONS + 22] = {
+    Option table[OPEN_OPTIONS + 23] = {
         {"data", KEY_TEXT, &o->source.name, 0, 0, "a .jsonl or .jsonl.gz file, or generate:SPEC"},
         {"held_out", KEY_SWITCH, &o->source.held_out, 0, 0, "generate: the part that is held out"},
         {"problem_key", KEY_TEXT, &o->source.problem_key, 0, 0, "column; default: problem, question or prompt"},
@@ -63,11 +63,13 @@ static void options_fill(Options *o, int argc, char **argv) {
         {"reward_exec_parallel", KEY_WHOLE, &o->exec_parallel, 1, 4096, "answers that each is given at a time"},
         {"reward_exec_deadline", KEY_NUMBER, &o->exec_deadline, 1e-3, 1e6, "seconds that each may be silent"},
         {"seed", KEY_WHOLE, &o->seed, 0, 9e15, "of the random numbers"},
+        {"sampling_weights", KEY_TEXT, &o->open.sampling_weights, 0, 0,
+         "exact, or int8: a byte a weight; half the memory, sooner for few answers, and not quite the model"},
         {"slots", KEY_WHOLE, &o->slots, 1, 65536, "answers sampled at once; changes no result"},
         {"json", KEY_SWITCH, &o->json, 0, 0, "the result as one line of JSON"},
     };
-    open_options(&o->open, table + 22);
-    options_read(usage, table, OPEN_OPTIONS + 22, argc, argv, &o->arena);
+    open_options(&o->open, table + 23);
+    options_read(usage, table, OPEN_OPTIONS + 23, argc, argv, &o->arena);
     if (!o->source.name) die("eval: --data is needed: a .jsonl file or generate:SPEC");
     if (o->reward_weights.n && o->reward_weights.n != o->reward_funcs.n)
         die("eval: --reward_weights has %d numbers for %d of --reward_funcs", o->reward_weights.n,

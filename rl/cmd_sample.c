@@ -34,7 +34,7 @@ static void options_fill(Options *o, int argc, char **argv) {
                    .seed = 42,
                    .temperature = 1,
                    .top_p = 1};
-    Option table[OPEN_OPTIONS + 13] = {
+    Option table[OPEN_OPTIONS + 14] = {
         {"prompt", KEY_TEXT, &o->prompt, 0, 0, "the prompt; without it, standard input"},
         {"prompt_template", KEY_TEXT, &o->prompt_template, 0, 0, "with {problem} where the prompt goes"},
         {"raw", KEY_SWITCH, &o->raw, 0, 0, "no template: the prompt as it is, control tokens recognised"},
@@ -46,11 +46,13 @@ static void options_fill(Options *o, int argc, char **argv) {
         {"min_p", KEY_NUMBER, &o->min_p, 0, 1, "sample from tokens with this share of the likeliest one's"},
         {"stop_strings", KEY_TEXTS, &o->stop_strings, 0, 0, "texts that end an answer"},
         {"seed", KEY_WHOLE, &o->seed, 0, 9e15, "of the random numbers"},
+        {"sampling_weights", KEY_TEXT, &o->open.sampling_weights, 0, 0,
+         "exact, or int8: a byte a weight; half the memory, sooner for few answers, and not quite the model"},
         {"slots", KEY_WHOLE, &o->slots, 1, 65536, "answers sampled at once; changes no result"},
         {"json", KEY_SWITCH, &o->json, 0, 0, "one JSON object per answer, with tokens and log-probs"},
     };
-    open_options(&o->open, table + 13);
-    options_read(usage, table, OPEN_OPTIONS + 13, argc, argv, &o->arena);
+    open_options(&o->open, table + 14);
+    options_read(usage, table, OPEN_OPTIONS + 14, argc, argv, &o->arena);
 }
 
 static void prompt_read(const Options *o, Model *model, Prompt *prompt) {

@@ -54,6 +54,16 @@ static bool type_read(const char *dtype, DType *type, Err *err) {
     return err_set(err, "dtype %s is not known; use float32 or bfloat16", dtype);
 }
 
+bool model_int8(const OpenConf *conf, const Dev *dev, bool *int8, Err *err) {
+    const char *weights = conf->sampling_weights;
+    *int8 = weights && strcmp(weights, "int8") == 0;
+    if (weights && !*int8 && strcmp(weights, "exact") != 0)
+        return err_set(err, "sampling_weights %s is not known; use exact or int8", weights);
+    return !*int8 || k_has_int8(dev) ||
+           err_set(err, "sampling_weights int8 is for the CPU, and this is %s: say device cpu, or leave it at exact",
+                   dev_path(dev));
+}
+
 static ModelFile *file_named(const char *name, bool adapters, Err *err);
 
 /* A model's file or folder; or a folder of adapters: their base model, with them. */
@@ -101,7 +111,7 @@ bool model_open(Model *model, const OpenConf *conf, Err *err) {
     if (!type_read(conf->dtype, &model->type, err)) return false;
     DevConf dev = {.device = conf->device, .path = conf->cpu_path, .threads = (int)conf->threads};
     model->dev = dev_open(&dev, err);
-    if (model->dev) model->file = model_file_named(conf->model, err);
+    if (model->dev && model_int8(conf, model->dev, &model->int8, err)) model->file = model_file_named(conf->model, err);
     if (model->file) model->tok = tokenizer_open(model->file, err);
     if (model->tok) {
         int64_t left = dev_left(model->dev), there = left < 0 ? memory_free() : left;
@@ -130,7 +140,7 @@ Engine *model_engine(Model *model, long n_prompt, long max_new, EngineConf *conf
     const Conf *model_conf = model_file_conf(model->file);
     int most = model_conf->max_positions;
     conf->max_tokens = n_prompt < most && max_new < most - n_prompt ? (int)(n_prompt + max_new) : most;
-    PolicyConf policy = {.type = model->type, .max_positions = conf->max_tokens};
+    PolicyConf policy = {.type = model->type, .int8 = model->int8, .max_positions = conf->max_tokens};
     size_t weights = policy_bytes(model->dev, model_conf, &policy), more;
     for (;; conf->slots /= 2) {
         more = engine_bytes(model->dev, model_conf, model->type, conf) +

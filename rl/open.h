@@ -15,6 +15,7 @@ typedef struct {
     const char *model; /* a Hugging Face folder or a .gguf file */
     const char *dtype; /* float32, bfloat16 */
     const char *device, *cpu_path;
+    const char *sampling_weights; /* exact, int8; NULL: exact */
     long threads;       /* 0: as many as cores */
     int64_t max_memory; /* bytes of the device; 0: what it has free */
 } OpenConf;
@@ -25,6 +26,7 @@ typedef struct {
     Tokenizer *tok;
     Policy *policy; /* NULL before model_load */
     DType type;
+    bool int8;         /* answers are sampled with weights of int8 */
     int64_t memory;    /* bytes that may be taken */
     Chat *chat;        /* the model's chat format; NULL: none, or not asked for */
     char *chat_prompt; /* what it makes of {problem} as the user's message */
@@ -37,6 +39,8 @@ void open_options(OpenConf *conf, Option options[OPEN_OPTIONS]);
 /* Opens a file or folder, or the model of that name which `whet pull` left in the cache. A folder of adapters is
  * its base model with these. */
 ModelFile *model_file_named(const char *name, Err *err);
+/* Whether weights of int8 are asked for; false and err where the device can't, or nobody knows what is asked. */
+bool model_int8(const OpenConf *conf, const Dev *dev, bool *int8, Err *err);
 /* Opens device, file and tokenizer: headers are checked, no weight is read. On failure nothing stays open. */
 bool model_open(Model *model, const OpenConf *conf, Err *err);
 /* Reads the weights. `more` bytes will be asked of the device beside them: when both are more than there is,

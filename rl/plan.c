@@ -45,7 +45,7 @@ bool plan_make(Plan *p, const Recipe *r, const Model *model, Err *err) {
             "max_prompt_length %ld and max_completion_length %ld are together more than the model's %d positions",
             r->max_prompt_length, r->max_completion_length, conf->max_positions);
     bool cuts = r->top_k > 0 || r->top_p < 1 || r->min_p > 0;
-    *p = (Plan){.policy = {.type = model->type, .train = true, .max_positions = (int)longest},
+    *p = (Plan){.policy = {.type = model->type, .train = true, .int8 = model->int8, .max_positions = (int)longest},
                 .reference = {.type = model->type, .train = r->sync_ref_model, .max_positions = (int)longest},
                 .learn = {.max_prompt = (int)r->max_prompt_length,
                           .max_completion = (int)r->max_completion_length,

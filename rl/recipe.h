@@ -58,6 +58,7 @@ typedef struct {
     double temperature, top_p, min_p;
     long top_k; /* 0: all tokens */
     TextList stop_strings;
+    const char *sampling_weights; /* exact, int8 */
 
     /* rewards */
     TextList reward_funcs;

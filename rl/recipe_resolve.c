@@ -176,6 +176,8 @@ static bool sampling_check(Recipe *r, Err *err) {
         return err_set(
             err, "vllm_importance_sampling_clip_min %g must be less than vllm_importance_sampling_clip_max %g",
             r->vllm_importance_sampling_clip_min, most);
+    if (r->from_store && strcmp(r->sampling_weights, "int8") == 0)
+        return err_set(err, "sampling_weights int8: with from_store nothing is sampled: leave it out");
     for (int i = 0; i < r->stop_strings.n; i++)
         if (!*r->stop_strings.at[i])
             return err_set(err, "stop_strings has an empty text: every answer would be empty");

@@ -220,9 +220,11 @@ static bool before(void *self, Trainer *t, long step, const BatchGroup *groups, 
             const char *who = sample_name(&arena, g, s);
             bool text_good = text_fits(t, s);
             const real *drawn = (s->sample.kept ? s->sample.draw_logp : s->sample.logp) + s->sample.n_prompt;
-            /* What another policy sampled has its log-probabilities. */
-            bool good = t->recipe->from_store ||
-                        logps_fit(replay, step, who, s, drawn, groups[g].samples[i].logp, text_good);
+            /* What other weights sampled has their log-probabilities, and may have the learner's beside them. */
+            bool others = t->recipe->from_store || t->model.int8;
+            bool good = (others && !s->old_logp) ||
+                        logps_fit(replay, step, who, s, others ? s->old_logp : drawn, groups[g].samples[i].logp,
+                                  text_good);
             if (good && !text_good) fault(replay, step, "%s: its text was altered: its tokens spell another", who);
             rewards_good = reward_fits(replay, step, who, t->recipe, s, weight * kl[g * group->n_samples + i]) &&
                            rewards_good;

@@ -153,6 +153,13 @@ CREATE TABLE samples (
 );
 CREATE INDEX samples_class ON samples (class, n_tokens DESC);
 
+-- Its log-probabilities under the weights that learn, before its first update, where others drew it: weights of int8
+-- (sampling_weights), or another run (from_store). One for each token of the policy's own.
+CREATE TABLE learner_logprobs (
+    sample_id INTEGER PRIMARY KEY REFERENCES samples,
+    logprobs  BLOB NOT NULL
+);
+
 -- What each part of the reward said of a sample.
 CREATE TABLE scores (
     sample_id    INTEGER NOT NULL REFERENCES samples,

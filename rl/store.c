@@ -57,7 +57,17 @@ static bool schema_check(Store *store, Err *err) {
         return err_set(err, "%s: made by an older whet (store version %lld, this one knows %d): use that one",
                        store->path, (long long)version, STORE_VERSION);
     }
-    return version == STORE_VERSION || store_damaged(store, err, "store version %lld", (long long)version);
+    if (version != STORE_VERSION) return store_damaged(store, err, "store version %lld", (long long)version);
+    /* Stores that are older than this table have nothing to say in it. */
+    if (!store_ask_number(store, err, &tables, "SELECT count(*) FROM sqlite_schema WHERE name = 'learner_logprobs'",
+                          ""))
+        return false;
+    if (tables) return true;
+    const char *make = store->lock >= 0 ? "CREATE TABLE learner_logprobs (sample_id INTEGER PRIMARY KEY REFERENCES "
+                                          "samples, logprobs BLOB NOT NULL)"
+                                        : "CREATE TEMP TABLE learner_logprobs (sample_id INTEGER PRIMARY KEY, "
+                                          "logprobs BLOB)";
+    return sqlite3_exec(store->db, make, NULL, NULL, NULL) == SQLITE_OK || store_fail(store, err);
 }
 
 static bool database_open(Store *store, Err *err) {
@@ -341,6 +351,7 @@ bool store_digest(Store *store, uint64_t *digest, Err *err) {
         "SELECT run, step, name, class, verdict, n, value FROM step_verdicts ORDER BY rowid",
         "SELECT run, step, name, n, accuracy, ci_low, ci_high, mean_length FROM evals ORDER BY run, step, name",
         "SELECT * FROM eval_answers ORDER BY run, step, name, position",
+        "SELECT * FROM learner_logprobs ORDER BY sample_id",
     };
     XXH3_state_t *hash = XXH3_createState();
     if (!hash) die("out of memory while computing the store's digest");

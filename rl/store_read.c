@@ -111,6 +111,12 @@ static bool sample_read(Store *store, sqlite3_stmt *row, const StoreGroup *group
     s->parent = sqlite3_column_int64(row, 10);
     s->reward = store_double(row, 11);
     s->advantage = store_double(row, 12);
+    size_t own = (size_t)(s->sample.n - s->sample.n_prompt);
+    if (sqlite3_column_type(row, 16) != SQLITE_NULL) {
+        real *old = arena_alloc(arena, own + 1, sizeof *old);
+        if (!store_words(store, row, 16, old, own, err)) return false;
+        s->old_logp = old;
+    }
     return store_finish_kind(store, row, 13, &s->sample.finish, err) &&
            store_class(store, row, 14, &s->class, err);
 }
@@ -125,8 +131,9 @@ static bool samples_read(Store *store, int64_t run, StoreStep *step, StoreGroup 
         store_ask(store, err,
                   "SELECT s.id, s.number, s.n_prompt, s.n_tokens, s.tokens, s.logprobs, "
                   "s.draw_logprobs, s.segments, s.text, s.stage, s.parent_id, s.reward, a.advantage, "
-                  "s.finish, s.class, s.kept FROM samples s LEFT JOIN advantages a "
+                  "s.finish, s.class, s.kept, l.logprobs FROM samples s LEFT JOIN advantages a "
                   "ON a.sample_id = s.id AND a.run = ? AND a.step = ? "
+                  "LEFT JOIN learner_logprobs l ON l.sample_id = s.id "
                   "WHERE s.group_id = ? ORDER BY s.number",
                   "lll", run, (int64_t)step->step, group->id);
     int got = row ? 1 : -1;

@@ -53,6 +53,10 @@ static bool sample_put(Store *store, const StoreGroup *group, StoreSample *s, Bu
         n, (const void *)draw_logp, n, (const void *)sample->kept, sample->kept_n, json->p, json->n, s->text,
         s->text_n, finish_name(sample->finish), policy_version(sample), s->reward, score_class_name(s->class));
     s->id = sqlite3_last_insert_rowid(store->db);
+    size_t own = (size_t)(sample->n - sample->n_prompt);
+    if (good && s->old_logp)
+        good = store_put(store, err, "INSERT INTO learner_logprobs (sample_id, logprobs) VALUES (?, ?)", "lw", s->id,
+                         (const void *)s->old_logp, own);
     return good;
 }
 

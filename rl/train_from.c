@@ -96,7 +96,7 @@ static bool next_group(Trainer *t, StoreGroup *group, StoreStep **steps, int *n_
     for (int i = 0; i < group->n_samples; i++) {
         StoreSample *s = &group->samples[i];
         if (!sample_fits(t, s, step, err)) return false;
-        s->id = s->parent = 0, s->advantage = NAN, s->sample.index = i;
+        s->id = s->parent = 0, s->advantage = NAN, s->sample.index = i, s->old_logp = NULL;
     }
     if (group->n_samples != t->recipe->num_generations)
         return err_set(err, "from_store %s: a group of step %ld has %d answers", t->recipe->from_store, step,

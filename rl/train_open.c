@@ -94,12 +94,28 @@ static void print_adapters(const Trainer *t) {
                 (double)params->n_all * 1e-6, 100 * (double)trained / (double)params->n_all);
 }
 
+/* Sampling with other weights than those that learn is never silent. */
+static void print_int8(const Trainer *t) {
+    const Recipe *r = t->recipe;
+    if (!t->model.int8) return;
+    fprintf(t->out,
+            "sampling: with weights of int8; how far its log-probabilities are from the learner's is measured "
+            "(sampling/sampling_logp_difference) and ");
+    if (t->objective.loss.term == TERM_VESPO)
+        fprintf(t->out, "corrected by loss_type vespo\n");
+    else if (r->vllm_importance_sampling_correction)
+        fprintf(t->out, "corrected by importance weights (%s)\n", r->vllm_importance_sampling_mode);
+    else
+        fprintf(t->out, "NOT corrected, as vllm_importance_sampling_correction is false\n");
+}
+
 static bool open_model(Trainer *t, const char *folder, Err *err) {
     const Recipe *r = t->recipe;
     OpenConf conf = {.model = folder ? folder : r->model_name_or_path,
                      .dtype = r->dtype,
                      .device = r->device,
                      .cpu_path = r->cpu_path,
+                     .sampling_weights = r->sampling_weights,
                      .threads = r->threads,
                      .max_memory = r->max_memory};
     if (!model_open(&t->model, &conf, err) || !open_adapters(t, folder, err) || !check_base(t, folder, err) ||
@@ -168,6 +184,7 @@ static bool open_maths(Trainer *t, Err *err) {
                          r->vllm_importance_sampling_clip_max, &t->bounds))
         return err_set(err, "vllm_importance_sampling_mode %s is not known", r->vllm_importance_sampling_mode);
     if (r->from_store && !from_open(t, err)) return false;
+    print_int8(t);
     t->steps = recipe_updates(r, r->from_store ? t->from_groups : source_size(t->source));
     if (t->steps < 1)
         return err_set(err, "%s: %ld problems do not fill one batch of %ld", r->dataset_name,

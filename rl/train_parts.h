@@ -61,8 +61,8 @@ struct Trainer {
     double *advantages; /* [n_groups * num_generations] */
     Arena round_arena;
     StoreStep stored; /* where it was read from the store */
-    /* Its samples were drawn by other weights than the present ones, or on another path: the learner's
-     * log-probabilities are not theirs. Then, each [n_groups * num_generations], or NULL: */
+    /* Its samples were drawn by other weights than the present ones (or by these as int8), or on another path: the
+     * learner's log-probabilities are not theirs. Then, each [n_groups * num_generations], or NULL: */
     bool foreign;
     /* from_store: the run that the answers come from, its groups, and what the round has read of it */
     Past from;
@@ -98,8 +98,8 @@ bool round_kl(Trainer *trainer, Err *err); /* kl_in_reward, once, when they have
 bool round_kl_sums(Trainer *trainer, double *sums, Err *err);
 /* Of the groups that are learnt from; also sets what is known of every group's rewards. */
 void round_advantages(Trainer *trainer, AdvantageReport *report);
-/* Where the round is foreign: its old_logp and weight, under the present weights. */
-bool round_correct(Trainer *trainer, Err *err);
+/* Where the round is foreign: its weight and old_logp, under the present weights; or as `stored` with the samples. */
+bool round_correct(Trainer *trainer, bool stored, Err *err);
 double round_mean_kl(const Trainer *trainer); /* what round_kl took away, per token and for a weight of 1 */
 
 /* The key of the random numbers of the round that begins at `step`. */

@@ -39,26 +39,33 @@ bool round_kl(Trainer *t, Err *err) {
 }
 
 /* VESPO weighs with the whole ratio to the policy that sampled, by itself. */
-bool round_correct(Trainer *t, Err *err) {
+bool round_correct(Trainer *t, bool stored, Err *err) {
     t->importance = (ImportanceReport){0};
     if (!t->recipe->vllm_importance_sampling_correction || t->objective.loss.term == TERM_VESPO) return true;
+    for (int g = 0; g < t->n_groups; g++)
+        for (int i = 0; i < t->groups[g].n_samples; i++) stored = stored && t->groups[g].samples[i].old_logp;
     Slice all;
     bool good = slice_of(t, (Round){.slices = 1}, &all, err);
-    if (good) learner_logp(t->learner, t->model.policy, all.groups, all.n);
+    if (good && !stored) learner_logp(t->learner, t->model.policy, all.groups, all.n);
     size_t n = (size_t)t->n_groups * (size_t)t->recipe->num_generations, at = 0;
     const real **old = arena_alloc(&t->round_arena, n, sizeof *old);
     const real **weight = arena_alloc(&t->round_arena, n, sizeof *weight);
     for (int g = 0; good && g < all.n; g++)
         for (int i = 0; i < all.groups[g].n; i++, at++) {
             const BatchSample *s = &all.groups[g].samples[i];
+            StoreSample *from = &t->groups[g].samples[i];
+            const real *now = stored ? from->old_logp : s->logp;
             real *numbers = arena_alloc(&t->round_arena, 2 * (size_t)s->n, sizeof *numbers);
-            old[at] = memcpy(numbers, s->logp, (size_t)s->n * sizeof *numbers), weight[at] = numbers + s->n;
+            from->old_logp = old[at] = memcpy(numbers, now, (size_t)s->n * sizeof *numbers);
+            weight[at] = numbers + s->n;
             importance_weights(numbers + s->n, &t->importance, &t->bounds, old[at], all.extra[g][i].old_logp, NULL,
                                s->n);
         }
     t->old_logp = old, t->weight = weight;
     arena_free(&all.arena);
-    return good;
+    return good && (isfinite(t->importance.diff_sum) ||
+                    err_set(err, "step %ld: the log-probabilities of sampler and learner differ by %g", t->round,
+                            t->importance.diff_sum));
 }
 
 /* The stored rewards know it: what they lack of their parts' total. */

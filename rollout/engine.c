@@ -545,6 +545,11 @@ void engine_cancel(Engine *engine) {
           "%d of %d pages are free, %d reserved", engine->pages.n_free, engine->pages.n_pages, engine->reserved);
 }
 
+void engine_exact(Engine *engine, bool on) {
+    CHECK(engine_idle(engine), "%d samples are running", engine->n_busy);
+    engine->work.int8 = ten_is(engine->policy->int8s.fwd) && !on;
+}
+
 const EngineStats *engine_stats(const Engine *engine) { return &engine->stats; }
 void engine_stats_reset(Engine *engine) { engine->stats = (EngineStats){0}; }
 
@@ -566,7 +571,9 @@ static bool tensors_open(Engine *engine, const Sizes *s, Err *err) {
         engine->kept_host = MEM_ARRAY(int32_t, (size_t)s->slots * (size_t)KEPT_WORDS(conf->vocab));
         if (!engine->kept.p) return false;
     }
-    return engine->logits.p && work_open(&engine->work, engine->policy, s->rows, err);
+    if (!engine->logits.p || !work_open(&engine->work, engine->policy, s->rows, err)) return false;
+    engine_exact(engine, false);
+    return true;
 }
 
 static void arrays_open(Engine *engine, const Sizes *s) {

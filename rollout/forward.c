@@ -21,7 +21,7 @@ void forward_linear(Policy *policy, Ten y, Ten x, const Linear *linear, Ten resi
         k_matmul(policy->dev, y, forward_low(policy, x, linear, work), &linear->low_b, TEN_NONE, residual);
         residual = y;
     }
-    k_matmul(policy->dev, y, x, &linear->mat, linear->bias, residual);
+    k_matmul(policy->dev, y, x, work->int8 ? &linear->int8 : &linear->mat, linear->bias, residual);
 }
 
 /* q and k, heads normed one by one, in place; what they were is kept for backward. */

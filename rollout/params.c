@@ -168,9 +168,9 @@ Ten policy_master(const Policy *policy, int param) { return params_view(&policy-
 
 /* The i-th matrix: 0 the embedding, 1 the head, then of each layer four weights, each with its two of adapters.
  * NULL past the last; what does not exist has n = 0: the head of a tied model, adapters. */
-static Mat *policy_mat(Policy *policy, int i, bool train, int *n, int *k, bool *with_back) {
+static Mat *policy_mat(Policy *policy, int i, const PolicyConf *conf, int *n, int *k, bool *with_back) {
     const Conf *c = &policy->conf;
-    *with_back = train;
+    *with_back = conf->train;
     if (i < 2) {
         *n = i == 1 && c->tied ? 0 : c->vocab, *k = c->dim;
         if (i == 0 && !c->tied) *with_back = false; /* nothing flows back through a look-up */
@@ -181,8 +181,23 @@ static Mat *policy_mat(Policy *policy, int i, bool train, int *n, int *k, bool *
     LayerWeights *w = &policy->layers[layer];
     Linear *linear = (Linear *[]){&w->qkv, &w->out, &w->gate_up, &w->down}[(i - 2) % 12 / 3];
     Mat *mat = kind == 0 ? &linear->mat : kind == 1 ? &linear->low_a : &linear->low_b;
-    *n = mat->n, *k = mat->k;
+    *n = kind == 0 && conf->int8 && !conf->train ? 0 : mat->n, *k = mat->k;
     return mat;
+}
+
+/* All matrices of int8, in the order of their use: four of each layer. Not the head: its error would go into the
+ * log-probs as it is, and where it is the embedding too, the exact one must be there anyway. */
+static int int8_mats(Policy *policy, Mat **mats) {
+    int n = 0;
+    for (int l = 0; l < policy->conf.n_layers; l++) {
+        LayerWeights *w = &policy->layers[l];
+        Linear *linear[4] = {&w->qkv, &w->out, &w->gate_up, &w->down};
+        for (int i = 0; i < 4; i++) {
+            linear[i]->int8.n = linear[i]->mat.n, linear[i]->int8.k = linear[i]->mat.k;
+            mats[n++] = &linear[i]->int8;
+        }
+    }
+    return n;
 }
 
 static int vectors_size(const Policy *policy) {
@@ -231,8 +246,12 @@ size_t policy_bytes(const Dev *dev, const Conf *conf, const PolicyConf *policy_c
     bytes += (size_t)ones_size(conf) * sizeof(real);
     int n, k;
     bool back;
-    for (int i = 0; policy_mat(policy, i, policy_conf->train, &n, &k, &back); i++)
+    for (int i = 0; policy_mat(policy, i, policy_conf, &n, &k, &back); i++)
         if (n) bytes += k_mat_bytes(dev, n, k, policy_conf->type, back);
+    Mat **mats = MEM_ARRAY(Mat *, 4 * conf->n_layers);
+    for (int i = policy_conf->int8 ? int8_mats(policy, mats) : 0; i-- > 0;)
+        bytes += k_mat_bytes_int8(dev, mats[i]->n, mats[i]->k);
+    free(mats);
     policy_free_plan(policy);
     return bytes;
 }
@@ -301,12 +320,14 @@ static bool matrices_memory(Policy *policy, const PolicyConf *conf, Err *err) {
     int n_mats = 0, most = 2 + 12 * policy->conf.n_layers, n, k;
     Mat **mats = MEM_ARRAY(Mat *, most), *mat;
     bool *with_back = MEM_ARRAY(bool, most), back;
-    for (int i = 0; (mat = policy_mat(policy, i, conf->train, &n, &k, &back)) != NULL; i++) {
+    for (int i = 0; (mat = policy_mat(policy, i, conf, &n, &k, &back)) != NULL; i++) {
         if (!n) continue;
         mat->n = n, mat->k = k;
         with_back[n_mats] = back, mats[n_mats++] = mat;
     }
     bool ok = k_mats_new(policy->dev, &policy->matrices, mats, with_back, n_mats, conf->type, err);
+    if (ok && conf->int8)
+        ok = k_mats_new_int8(policy->dev, &policy->int8s, mats, int8_mats(policy, mats), conf->type, err);
     if (policy->conf.tied) policy->head = policy->embed;
     free(mats), free(with_back);
     return ok;
@@ -335,6 +356,7 @@ void policy_close(Policy *policy) {
     if (!policy) return;
     Dev *dev = policy->dev;
     k_mats_free(dev, &policy->matrices);
+    k_mats_free(dev, &policy->int8s);
     k_free(dev, &policy->vectors);
     k_free(dev, &policy->block);
     k_free(dev, &policy->master);
@@ -378,7 +400,10 @@ static void pack_param(Policy *policy, int param, Ten w, int row0) {
         Linear *linear[4] = {&lw->qkv, &lw->out, &lw->gate_up, &lw->down};
         for (int i = 0; i < 4; i++)
             for (int part = 0, row = 0, low = 0; part < linear[i]->parts; part++) {
-                if (param == linear[i]->weight[part]) k_mat_pack(dev, &linear[i]->mat, w, row + row0);
+                if (param == linear[i]->weight[part]) {
+                    if (ten_is(linear[i]->mat.fwd)) k_mat_pack(dev, &linear[i]->mat, w, row + row0);
+                    if (ten_is(linear[i]->int8.fwd)) k_mat_pack(dev, &linear[i]->int8, w, row + row0);
+                }
                 if (param == linear[i]->bias_of[part]) k_copy(dev, ten_cols(linear[i]->bias, row, w.cols), w);
                 if (param == linear[i]->a[part]) k_mat_pack(dev, &linear[i]->low_a, w, low + row0);
                 if (param == linear[i]->b[part]) pack_b(policy, linear[i], w, row + row0, low);

@@ -202,6 +202,7 @@ typedef struct {
 /* One product of a layer. Parameters that read the same input (q, k, v; gate, up) are parts of one matrix. */
 typedef struct {
     Mat mat;
+    Mat int8;                  /* the sampler's copy of it, where PolicyConf asks for one; n is 0 elsewhere */
     Ten bias;                  /* [1, mat.n], or TEN_NONE */
     int parts;                 /* in the order of the matrix's rows */
     int weight[3], bias_of[3]; /* rows of Params; bias_of is -1 where there is none */
@@ -230,6 +231,7 @@ struct Policy {
     Params params;
     LayerWeights *layers;
     MatHome matrices;  /* the memory of all of them */
+    MatHome int8s;     /* the memory of those of int8; fwd.p is NULL where there are none */
     Mat embed, head;   /* head is a view of embed when tied */
     bool adapters_off; /* forward leaves them out: the base model in the same memory */
     Ten norm;          /* final norm */
@@ -248,6 +250,8 @@ typedef struct {
     DType type;
     bool train; /* masters, and the second packed copy that backward needs; of a model with adapters, these alone
                    learn */
+    bool int8;  /* the layers' matrices also as int8 (kernels.h), which the engine then samples with; without
+                   `train` in the place of the others. Head, embedding and adapters stay as they are */
     const char *const
         *frozen;       /* glob patterns of parameter names that are not trained, NULL-terminated, or NULL */
     int max_positions; /* longest sequence */
@@ -306,6 +310,7 @@ typedef struct {
     Ten low_sum, low;        /* [max_rows, R] K_REAL and compute type: between an adapter's matrices */
     Ten branch;              /* [max_rows, dim] K_REAL, before a norm of it: own.attn and own.ffn */
     LayerTape own;           /* used where there is no tape */
+    bool int8;               /* multiply with the matrices of int8 */
 } Work;
 int lora_width(const Conf *conf); /* the most columns between an adapter's matrices; 0 without adapters */
 size_t work_bytes(const Conf *conf, DType type, int max_rows);
@@ -427,6 +432,8 @@ typedef struct {
     int64_t prompt_tokens, new_tokens;
     double prompt_seconds, decode_seconds;
 } EngineStats;
+/* Whether it samples with the weights that learn also where the policy has copies of int8, while it is idle. */
+void engine_exact(Engine *engine, bool on);
 const EngineStats *engine_stats(const Engine *engine);
 void engine_stats_reset(Engine *engine);
 void engine_close(Engine *engine);
