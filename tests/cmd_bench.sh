@@ -31,6 +31,8 @@ for name in wanted:
     assert math.isfinite(r[name]) and r[name] > 0, (name, r.get(name))
 assert isinstance(r["path"], str) and set(r) == set(wanted) | {"path"}, set(r) ^ set(wanted)
 END
+check "bench with weights of int8" sh -c "'$whet' bench --random '$work/tiny.json' --repeat 1 --sampling_weights int8 2>&1 | grep -q decode_64"
+check "unknown weights" sh -c "'$whet' bench --random '$work/tiny.json' --sampling_weights int4 2>&1 | grep -q 'int4 is not known; use exact or int8'"
 check "ops and their times on stderr" grep -Eq '^ +matmul_dw +[0-9.]+ ms, [0-9]+ calls$' "$work/err"
 check "no model and no shape" sh -c "! '$whet' bench"
 check "both" sh -c "! '$whet' bench --random '$work/tiny.json' --model x"

@@ -58,11 +58,20 @@ train rounds --num_iterations 2 --generation_batch_size 64 --beta 0 --top_k 20 &
 
 # ---- replay ----
 replay() { "$whet" replay "$work/$1" "${@:2}"; }
+train int8 --sampling_weights int8 --num_iterations 2 --generation_batch_size 64 && ok || bad "a run with weights of int8"
+grep -q '^sampling: with weights of int8; .* is measured .* corrected by importance weights (sequence_mask)$' "$work/out" && ok || bad "int8 is silent"
 sum=$(sha256sum "$work/run/run.db")
 for step in 1 2 3 4 5 6; do
     ends 0 "replay of step $step" "^step $step agrees: .*differ by at most 0$" replay run --step $step
     ends 0 "replay of step $step in rounds" "^step $step agrees" replay rounds --step $step
+    ends 0 "replay of step $step with int8" "^step $step agrees: .*differ by at most 0$" replay int8 --step $step
 done
+ends 0 "replay with int8 samples anew" '^step 5: 8 groups sampled and judged anew: all as stored' replay int8 --step 6
+cp -r "$work/int8" "$work/int8-altered" && sqlite3 "$work/int8-altered/run.db" "UPDATE learner_logprobs SET logprobs =
+    (SELECT logprobs FROM samples WHERE id = 105) WHERE sample_id = 105"
+ends 1 "the learner's log-probs" '^step 5: group 5, sample 0 \(id 105\): .* was altered' replay int8-altered --step 5
+cp -r "$work/run" "$work/before-int8" && sqlite3 "$work/before-int8/run.db" "DROP TABLE learner_logprobs"
+ends 0 "a store without the learner's log-probs" "^step 5 agrees" replay before-int8 --step 5
 ends 0 "replay of the last step" '^step 6: 4 groups sampled and judged anew: all as stored' replay run
 [ "$sum" = "$(sha256sum "$work/run/run.db")" ] && ok || bad "replay changed the store"
 # Samples 1 .. 32 are step 1's; 97 .. 128 are step 4's, the first after checkpoint-3; 105 is sample 0 of its group 1.

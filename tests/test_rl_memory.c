@@ -146,8 +146,9 @@ static void train(Learner *learner, World *w, int64_t step) {
 static void exact(const Conf *conf, DType type, bool recompute, const char *const *frozen) {
     Dev *dev = device(NULL, 2);
     Err err = {0};
-    PolicyConf learns = {.type = type, .train = true, .frozen = frozen, .max_positions = 200},
-               stays = {.type = type, .max_positions = 200};
+    bool int8 = recompute;
+    PolicyConf learns = {.type = type, .train = true, .frozen = frozen, .int8 = int8, .max_positions = 200},
+               stays = {.type = type, .int8 = int8, .max_positions = 200};
     LearnConf learn = learn_conf(600, recompute, 40, 50, 4);
     size_t policy_plan = policy_bytes(dev, conf, &learns), stays_plan = policy_bytes(dev, conf, &stays);
     Policy *policy = policy_random(dev, conf, &learns, 1, &err);
@@ -222,6 +223,60 @@ static void test_workspaces(void **state) {
     workspace_share(adapted_conf(false), K_REAL, names[n - 1], 2, 600);
     print_message("workspaces take %.0f to %.0f %% of their bound\n", 100 * least, 100 * most);
     assert_true(most > 0.3); /* a bound, not a guess */
+}
+
+/* What an engine takes, with weights of int8 or without. */
+static void engine_share(const char *path, DType type, bool int8) {
+    Dev *dev = device(path, 2);
+    Err err = {0};
+    const Conf *conf = small_conf(true);
+    PolicyConf samples = {.type = type, .int8 = int8, .max_positions = 100};
+    EngineConf engine_conf = {.slots = 40, .max_tokens = 100};
+    Policy *policy = policy_random(dev, conf, &samples, 1, &err);
+    size_t before = dev_bytes(dev);
+    size_t bound = engine_bytes(dev, conf, type, &engine_conf) +
+                   workspace_bytes(dev, conf, engine_rows(dev, &engine_conf));
+    Engine *engine = engine_open(policy, NULL, &engine_conf, &err);
+    int prompt[70] = {0};
+    for (int i = 0; i < 3; i++) {
+        Request request = {.prompt = prompt, .n_prompt = 70, .group = 20, .temperature = 1, .top_p = 1, .max_new = 20};
+        assert_true(engine_submit(engine, &request, &err));
+    }
+    while (!engine_idle(engine)) engine_step(engine);
+    if (dev_peak(dev) > before + bound)
+        fail_msg("%zu bytes on %s, the bound is %zu", dev_peak(dev) - before, dev_path(dev), bound);
+    engine_close(engine);
+    policy_close(policy);
+    dev_close(dev);
+}
+
+static void test_engine(void **state) {
+    (void)state;
+    const char *names[8];
+    for (int n = dev_paths(names), i = 0; i < n; i++)
+        for (int kind = 0; kind < 4; kind++) {
+            if (SLOW && i < n - 1) break;
+            engine_share(names[i], kind % 2 ? K_BF16 : K_REAL, kind / 2);
+        }
+    /* A byte a weight of the layers, and a scale an output, where there were two. */
+    const Conf *conf = small_conf(true);
+    Dev *dev = device(NULL, 1);
+    PolicyConf exact = {.type = K_BF16, .max_positions = 100}, small = exact, both = exact;
+    small.int8 = both.int8 = both.train = exact.train = true, small.train = false;
+    size_t more = policy_bytes(dev, conf, &both) - policy_bytes(dev, conf, &exact);
+    exact.train = false;
+    size_t less = policy_bytes(dev, conf, &exact) - policy_bytes(dev, conf, &small), layers = 0, scales = 0;
+    Params params = params_of(conf, &exact);
+    for (int i = 1; i < params.n; i++) {
+        const Param *p = &params.items[i];
+        if (p->is_vector) continue;
+        layers += (size_t)((p->rows + 15) / 16 * 16 * ((p->cols + 31) / 32 * 32));
+        scales += (size_t)((p->rows + 15) / 16 * 16) * sizeof(real);
+    }
+    params_free(&params);
+    assert_true(more <= layers + scales && more > layers + scales - layers / 8); /* parts share padding */
+    assert_true(less <= layers - scales + layers / 8 && less >= layers - scales - layers / 8);
+    dev_close(dev);
 }
 
 /* ---- limits ---- */
@@ -351,7 +406,7 @@ static void test_real(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exact), cmocka_unit_test(test_workspaces), cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_exact), cmocka_unit_test(test_workspaces), cmocka_unit_test(test_engine), cmocka_unit_test(test_limit),
         cmocka_unit_test(test_long),  cmocka_unit_test(test_real),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

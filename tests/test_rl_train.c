@@ -315,6 +315,22 @@ static void test_rounds(void **state) {
     same_run("rounds", "rounds-resumed");
 }
 
+/* The answers of the evaluation before the first step; a new text. */
+static char *eval_texts(const char *name) {
+    char path[512];
+    sqlite3 *db;
+    sqlite3_stmt *row;
+    snprintf(path, sizeof path, "%s/%s/run.db", root, name);
+    assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+    const char *sql = "SELECT group_concat(text) FROM (SELECT text FROM eval_answers WHERE step = 0 ORDER BY position)";
+    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &row, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_step(row), SQLITE_ROW);
+    char *text = mem_text((const char *)sqlite3_column_text(row, 0));
+    sqlite3_finalize(row);
+    sqlite3_close(db);
+    return text;
+}
+
 /* One number of the store. */
 static double ask(const char *name, const char *sql) {
     char path[512];
@@ -377,6 +393,68 @@ static void test_no_difference(void **state) {
     Err err = {0};
     assert_true(run_train(&other, true, &no_stop, &finished, &err) && finished);
     same_run("cut-one", "cut-two");
+}
+
+/* With weights of int8 the sampler's log-probabilities are others: measured, corrected, and with the learner's in the
+ * store. The run is the same whatever the machine, and gone on with in the middle of a round or from before it. */
+static void test_int8(void **state) {
+    (void)state;
+    bool finished = false;
+    Err err = {0};
+    Run one = {"int8-one",
+               {"--sampling_weights", "int8", "--num_iterations", "2", "--generation_batch_size", "64",
+                "--save_steps", "3", "--threads", "1", "--slots", "5", NULL}},
+        two = one;
+    run_whole(&one);
+    two.name = "int8-two", two.flags[9] = "2", two.flags[11] = "64";
+    two.flags[12] = "--micro_batch_tokens", two.flags[13] = "64", two.flags[14] = NULL;
+    run_whole(&two);
+    same_run("int8-one", "int8-two");
+    assert_true(ask("int8-one", DIFFERENCES) == 2);
+    assert_true(ask("int8-one", DIFFERENCE) > 1e-5 && ask("int8-one", DIFFERENCE) < 0.5);
+    assert_true(ask("int8-one", "SELECT count(*) FROM step_metrics WHERE value <> 1 AND name LIKE "
+                                "'sampling/importance_sampling_ratio/%'") == 6);
+    assert_true(ask("int8-one", "SELECT count(*) FROM samples JOIN learner_logprobs ON sample_id = id "
+                                "WHERE learner_logprobs.logprobs <> samples.logprobs") == 128);
+    /* The first update's ratios are of the learner to itself: nothing is clipped. */
+    assert_true(ask("int8-one", "SELECT sum(value) FROM step_metrics WHERE step IN (1, 5) AND name LIKE "
+                                "'clip_ratio/%'") == 0);
+    for (int from = 4; from > 0; from -= 3) { /* in the middle of a round; before all of it */
+        drop_checkpoints("int8-two", from);
+        if (!run_train(&two, true, &no_stop, &finished, &err)) fail_msg("%s", err.msg);
+        assert_true(finished);
+        same_run("int8-one", "int8-two");
+    }
+    /* An answer that is measured comes from the weights that are saved. */
+    assert_true(ask("plain", "SELECT count(*) FROM learner_logprobs") == 0);
+    run_whole(&(Run){"int8-eval", {"--sampling_weights", "int8", NULL}});
+    char *exact = eval_texts("plain"), *measured = eval_texts("int8-eval");
+    assert_string_equal(measured, exact);
+    free(exact), free(measured);
+}
+
+/* Not corrected, with adapters, in float32, and where something is cut off. */
+static void test_int8_elsewhere(void **state) {
+    (void)state;
+    static const Run runs[] = {
+        {"int8-raw", {"--no_vllm_importance_sampling_correction", NULL}},
+        {"int8-vespo", {"--loss_type", "vespo", NULL}},
+        {"int8-adapters", {"--use_peft", "--lora_target_modules", "all-linear", NULL}},
+        {"int8-cut", {"--dtype", "float32", "--top_k", "30", "--vllm_importance_sampling_mode", "token_truncate", NULL}}};
+    for (int i = 0; i < 4; i++) {
+        Run run = runs[i];
+        int n = 0;
+        while (run.flags[n]) n++;
+        run.flags[n++] = "--sampling_weights", run.flags[n++] = "int8", run.flags[n] = NULL;
+        run_whole(&run);
+        assert_true(ask(run.name, DIFFERENCES) == 6 && ask(run.name, DIFFERENCE) > 1e-5);
+        assert_true(ask(run.name, "SELECT count(*) FROM learner_logprobs") == (i < 2 ? 0 : 192));
+    }
+    Run store = {"int8-store", {"--sampling_weights", "int8", "--from_store", "/tmp", NULL}};
+    bool finished;
+    Err err = {0};
+    assert_false(run_train(&store, false, &no_stop, &finished, &err));
+    assert_non_null(strstr(err.msg, "sampling_weights int8: with from_store"));
 }
 
 /* A run that goes on elsewhere learns again from answers that another path drew: their log-probabilities are not
@@ -489,6 +567,8 @@ int main(void) {
         cmocka_unit_test(test_adapters),
         cmocka_unit_test(test_no_difference),
         cmocka_unit_test(test_other_path),
+        cmocka_unit_test(test_int8),
+        cmocka_unit_test(test_int8_elsewhere),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, make_root, clear_root);
