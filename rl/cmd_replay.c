@@ -5,13 +5,14 @@
 
 static const char usage[] =
     "usage: whet replay RUN [--step N] [--option value ...]\n\n"
-    "Learns the steps up to N again from their stored answers, from the newest checkpoint before N (or the model "
-    "that\n"
-    "the run began with), and says whether log-probabilities, rewards, advantages, loss, gradient norm and the "
-    "hashes\n"
-    "of weights and moments are those that the store holds. What does not fit is named: group, sample, token. RUN "
-    "is\n"
-    "the output_dir of a run, which is only read. Status 0: everything agrees; 1: something does not.\n\n";
+    "Learns the steps up to N again from their stored answers, from the newest checkpoint before N and before "
+    "its\n"
+    "answers (or the model that the run began with), and says whether log-probabilities, rewards, advantages, "
+    "loss,\n"
+    "gradient norm and the hashes of weights and moments are those that the store holds. What does not fit is "
+    "named:\n"
+    "group, sample, token. RUN is the output_dir of a run, which is only read. Status 0: everything agrees; 1: "
+    "something\ndoes not.\n\n";
 
 int cmd_replay(int argc, char **argv) {
     long step = 0, threads = 0;

@@ -77,18 +77,17 @@ static bool logps_fit(Replay *replay, long step, const char *who, const StoreSam
 }
 
 /* Whether its reward is the weighted sum of its scores, less what kl_in_reward took off. */
-static bool reward_fits(Replay *replay, long step, const char *who, const Recipe *r, const StoreSample *s,
+static void reward_fits(Replay *replay, long step, const char *who, const Recipe *r, const StoreSample *s,
                         double penalty) {
     StoreSample fresh = *s;
     collect_reward(r, &fresh);
-    if (r->kl_in_reward && r->beta != 0 && fresh.class == s->class) return true; /* the KL is in it, too */
+    if (r->kl_in_reward && r->beta != 0 && fresh.class == s->class) return; /* the KL is in it, too */
     if (penalty != 0) fresh.reward -= penalty;
-    if (penalty != 0 && !replay->same_path) return true;
+    if (penalty != 0 && !replay->same_path) return;
     if (fresh.class == s->class && (fresh.reward == s->reward || (isnan(fresh.reward) && isnan(s->reward))))
-        return true;
+        return;
     fault(replay, step, "%s: its reward is stored as %g (%s), and its scores give %g (%s)", who, s->reward,
           score_class_name(s->class), fresh.reward, score_class_name(fresh.class));
-    return false;
 }
 
 static void prompt_fits(Replay *replay, const Trainer *t, long step, int group, const StoreGroup *g) {
@@ -104,6 +103,16 @@ static void prompt_fits(Replay *replay, const Trainer *t, long step, int group, 
 
 static bool scores_equal(const RewardScore *a, const RewardScore *b) {
     return a->class == b->class && (a->value == b->value || (isnan(a->value) && isnan(b->value)));
+}
+
+static bool segments_equal(const Sample *a, const Sample *b) {
+    bool same = a->n_segments == b->n_segments;
+    for (int i = 0; same && i < a->n_segments; i++) {
+        const Segment *x = &a->segments[i], *y = &b->segments[i];
+        same = x->start == y->start && x->n == y->n && x->role == y->role && x->trained == y->trained &&
+               x->version == y->version;
+    }
+    return same;
 }
 
 static void sample_equal(Replay *replay, const Trainer *t, long step, const char *who, const StoreSample *a,
@@ -122,7 +131,14 @@ static void sample_equal(Replay *replay, const Trainer *t, long step, const char
                   who, i - a->sample.n_prompt, (double)b->sample.logp[i], (double)a->sample.logp[i]);
             return;
         }
-    for (int p = 0; p < t->recipe->reward_funcs.n; p++)
+    const char *what = a->sample.finish != b->sample.finish      ? "the way it ended"
+                       : !segments_equal(&a->sample, &b->sample) ? "who wrote its tokens"
+                       : a->sample.kept_n != b->sample.kept_n ||
+                               (a->sample.kept_n && memcmp(a->sample.kept, b->sample.kept, a->sample.kept_n) != 0)
+                           ? "what it was drawn from (kept)"
+                           : NULL;
+    if (what) fault(replay, step, "%s: sampled anew, %s is not what is stored", who, what);
+    for (int p = 0; !what && p < t->recipe->reward_funcs.n; p++)
         if (!scores_equal(&a->scores[p], &b->scores[p])) {
             fault(replay, step, "%s: judged anew by %s, it gets %g (%s) where %g (%s) is stored", who,
                   t->recipe->reward_funcs.at[p], b->scores[p].value, score_class_name(b->scores[p].class),
@@ -151,6 +167,13 @@ static bool sampled_again(Replay *replay, Trainer *t, long step, Err *err) {
             fault(replay, step, "group %d: its problem is not the one that the data set has there now", g);
             continue;
         }
+        const char *was = stored->problem.answer ? stored->problem.answer : "",
+                   *is = fresh->problem.answer ? fresh->problem.answer : "";
+        const char *what = strcmp(was, is) != 0                         ? "the answer that it expects"
+                           : stored->key != fresh->key                  ? "the key of its random numbers"
+                           : strcmp(stored->prompt, fresh->prompt) != 0 ? "its prompt's text"
+                                                                        : NULL;
+        if (what) fault(replay, step, "group %d: drawn anew, %s is not what is stored", g, what);
         for (int i = 0; i < fresh->n_samples && i < stored->n_samples; i++)
             sample_equal(replay, t, step, sample_name(&arena, g, &stored->samples[i]), &stored->samples[i],
                          &fresh->samples[i]);
@@ -214,7 +237,6 @@ static bool before(void *self, Trainer *t, long step, const BatchGroup *groups, 
     for (int g = 0; g < n; g++) {
         const StoreGroup *group = &t->groups[g];
         prompt_fits(replay, t, step, g, group);
-        bool rewards_good = true;
         for (int i = 0; i < group->n_samples; i++, replay->compared++) {
             const StoreSample *s = &group->samples[i];
             const char *who = sample_name(&arena, g, s);
@@ -226,15 +248,7 @@ static bool before(void *self, Trainer *t, long step, const BatchGroup *groups, 
                         logps_fit(replay, step, who, s, others ? s->old_logp : drawn, groups[g].samples[i].logp,
                                   text_good);
             if (good && !text_good) fault(replay, step, "%s: its text was altered: its tokens spell another", who);
-            rewards_good = reward_fits(replay, step, who, t->recipe, s, weight * kl[g * group->n_samples + i]) &&
-                           rewards_good;
-        }
-        for (int i = 0; rewards_good && i < group->n_samples; i++) {
-            const StoreSample *s = &group->samples[i];
-            double now = t->advantages[g * group->n_samples + i];
-            if (!isnan(s->advantage) && s->advantage != now)
-                fault(replay, step, "%s: its advantage is stored as %.9g, and its group's rewards give %.9g",
-                      sample_name(&arena, g, s), s->advantage, now);
+            reward_fits(replay, step, who, t->recipe, s, weight * kl[g * group->n_samples + i]);
         }
     }
     arena_free(&arena);
@@ -257,6 +271,48 @@ static const double *metric_of(const StoreStep *row, const char *name) {
 static bool same_number(const Replay *replay, double a, double b) {
     if (a == b || (isnan(a) && isnan(b))) return true;
     return !replay->same_path && fabs(a - b) <= 0.05 * fmax(fabs(a), fabs(b)) + 1e-3;
+}
+
+/* With which advantage the step consumed a sample; NaN: it did not. */
+static double advantage_stored(const StoreStep *row, int64_t id) {
+    for (int g = 0; g < row->n_groups; g++)
+        for (int i = 0; i < row->groups[g].n_samples; i++)
+            if (row->groups[g].samples[i].id == id) return row->groups[g].samples[i].advantage;
+    for (int i = 0; i < row->n_uses; i++)
+        if (row->uses[i].sample == id) return row->uses[i].advantage;
+    return NAN;
+}
+
+/* Against the advantages that the rewards of the groups give. */
+static void advantages_fit(Replay *replay, const Trainer *t, long step, const StoreStep *row) {
+    Arena arena = {0};
+    int slices = (int)(t->recipe->generation_groups / t->recipe->batch_groups), n = t->n_groups / slices;
+    int first = (int)((step - t->round) % slices) * n;
+    for (int g = first; g < first + n; g++)
+        for (int i = 0; i < t->groups[g].n_samples; i++) {
+            const StoreSample *s = &t->groups[g].samples[i];
+            double now = s->class == SCORE_UNJUDGED ? NAN : t->advantages[g * t->groups[g].n_samples + i];
+            double stored = advantage_stored(row, s->id);
+            if (!same_number(replay, stored, now))
+                fault(replay, step, "%s: its advantage is stored as %.9g, and its group's rewards give %.9g",
+                      sample_name(&arena, g, s), stored, now);
+        }
+    arena_free(&arena);
+}
+
+/* What the groups say of their rewards, against what these give: `row` is the step as it is stored. */
+static void groups_fit(Replay *replay, const Trainer *t, long step, const StoreStep *row) {
+    for (int g = 0; g < row->n_groups; g++) {
+        const StoreGroup *stored = &row->groups[g], *now = &t->groups[g];
+        if (stored->judged != now->judged || stored->signal != now->signal ||
+            !same_number(replay, stored->reward_mean, now->reward_mean) ||
+            !same_number(replay, stored->reward_std, now->reward_std))
+            fault(replay, step,
+                  "group %d: its mean %.9g, deviation %.9g, judged %d, signal %d are stored, and its "
+                  "rewards give %.9g, %.9g, %d, %d",
+                  g, stored->reward_mean, stored->reward_std, stored->judged, stored->signal, now->reward_mean,
+                  now->reward_std, now->judged, now->signal);
+    }
 }
 
 static bool after(void *self, Trainer *t, long step, const StoreNumber *metrics, int n, Err *err) {
@@ -295,6 +351,8 @@ static bool after(void *self, Trainer *t, long step, const StoreNumber *metrics,
     fprintf(replay->out, "step %ld: %s%s\n", step, line.p, others.p ? others.p : "");
     replay->numbers += numbers;
     replay->values_off += off + (!hashes && replay->same_path);
+    if (!replay->faults) advantages_fit(replay, t, step, &row); /* altered rewards have others */
+    if (step == t->round) groups_fit(replay, t, step, &row);
     buf_free(&line);
     buf_free(&others);
     store_step_free(&row);
@@ -314,7 +372,8 @@ static bool walk(Replay *replay, Trainer *t, long step, Err *err) {
 bool replay(Past *past, long step, const char *path, bool sample, FILE *out, bool *fits, Err *err) {
     Replay state = {.out = out, .wanted = step, .sample = sample, .same_path = true};
     const Audit audit = {.self = &state, .sample = sample, .before = before, .after = after};
-    char *checkpoint = checkpoint_before(past->folder, step - 1);
+    long round = step - (step - 1) % past->recipe.updates_per_generation; /* its samples are looked at, too */
+    char *checkpoint = checkpoint_before(past->folder, round - 1);
     if (!path && !path_choose(past, step, err)) {
         free(checkpoint);
         return false;

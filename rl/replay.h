@@ -11,9 +11,10 @@
 
 #include "rl/past.h"
 
-/* Walks from the newest checkpoint before `step` to `step` and reports to `out`. `path`: the instruction set; NULL: the
- * step's, or the best one where this machine has none with its bits. `sample`: its answers are also sampled and judged
- * anew. *fits says whether everything agrees. The trainer takes over past->store. */
+/* Walks from the newest checkpoint before the step that drew its samples to `step` and reports to `out`. `path`:
+ * the instruction set; NULL: the step's, or the best one where this machine has none with its bits. `sample`: its
+ * answers are also sampled and judged anew. *fits says whether everything agrees. The trainer takes over
+ * past->store. */
 bool replay(Past *past, long step, const char *path, bool sample, FILE *out, bool *fits, Err *err);
 
 #endif

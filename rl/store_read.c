@@ -100,9 +100,11 @@ static bool scores_read(Store *store, const StoreStep *step, StoreSample *s, Are
     return store_damaged(store, err, "sample %lld has another number of scores than the step", (long long)s->id);
 }
 
-static bool sample_read(Store *store, sqlite3_stmt *row, const StoreGroup *group, StoreSample *s, Arena *arena,
+static bool sample_read(Store *store, sqlite3_stmt *row, StoreStep *step, const StoreGroup *group, StoreSample *s,
                         Err *err) {
+    Arena *arena = &step->arena;
     s->id = sqlite3_column_int64(row, 0);
+    store_doing(store, "reading step %ld, sample %lld", step->step, (long long)s->id);
     if (!count_read(store, row, 1, MOST_ROWS, &s->sample.index, err)) return false;
     if (!arrays_read(store, row, group, &s->sample, arena, err)) return false;
     if (!segments_read(store, row, 7, &s->sample, err)) return false;
@@ -138,7 +140,7 @@ static bool samples_read(Store *store, int64_t run, StoreStep *step, StoreGroup 
                   "lll", run, (int64_t)step->step, group->id);
     int got = row ? 1 : -1;
     while (got == 1 && (got = store_row(store, row, err)) == 1) {
-        if (sample_read(store, row, group, &group->samples[group->n_samples++], &step->arena, err)) continue;
+        if (sample_read(store, row, step, group, &group->samples[group->n_samples++], err)) continue;
         store_end(row);
         return false;
     }

@@ -50,6 +50,35 @@ static bool same_run(Trainer *t, const char *path, bool *same, Err *err) {
     return true;
 }
 
+/* Whether the stored round is one that this recipe and this model can have made: the file may have been edited. */
+static bool stored_fits(const Trainer *t, long step, Err *err) {
+    const Recipe *r = t->recipe;
+    for (int g = 0; g < t->stored.n_groups; g++) {
+        const StoreGroup *group = &t->stored.groups[g];
+        if (group->n_samples != r->num_generations)
+            return err_set(err, "%s: damaged: group %d of step %ld holds %d answers where the recipe asks for %ld",
+                           t->store_path, g, step, group->n_samples, r->num_generations);
+        for (int i = 0; i < group->n_samples; i++) {
+            const StoreSample *s = &group->samples[i];
+            const Sample *x = &s->sample;
+            if (x->index != i || x->n_prompt > r->max_prompt_length ||
+                x->n - x->n_prompt > r->max_completion_length)
+                return err_set(
+                    err, "%s: damaged: step %ld: group %d, sample %d (id %lld) has number %d and %d + %d tokens",
+                    t->store_path, step, g, i, (long long)s->id, x->index, x->n_prompt, x->n - x->n_prompt);
+            for (int k = 0; k < x->n; k++)
+                if (x->tok[k] < 0 || x->tok[k] >= t->model.policy->conf.vocab)
+                    return err_set(
+                        err,
+                        "%s: damaged: step %ld: group %d, sample %d (id %lld): token %d of its %s is %d, "
+                        "and the model has %d",
+                        t->store_path, step, g, i, (long long)s->id, k < x->n_prompt ? k : k - x->n_prompt,
+                        k < x->n_prompt ? "prompt" : "answer", x->tok[k], t->model.policy->conf.vocab);
+        }
+    }
+    return true;
+}
+
 /* Samples the groups of the round that begins at `step`, or reads them from the store where that has them. */
 static bool round_begin(Trainer *t, long step, Err *err) {
     const Recipe *r = t->recipe;
@@ -68,6 +97,7 @@ static bool round_begin(Trainer *t, long step, Err *err) {
         if (t->stored.n_groups < n)
             return err_set(err, "%s: step %ld holds %d groups where the recipe asks for %d", t->store_path, step,
                            t->stored.n_groups, n);
+        if (!stored_fits(t, step, err)) return false;
         t->groups = t->stored.groups, t->n_groups = n, t->all_groups = t->stored.n_groups;
         t->collector.next_place = 0;
         for (int g = 0; g < t->all_groups; g++)

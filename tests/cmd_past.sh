@@ -27,9 +27,9 @@ A:' --reward_funcs math,format --reward_weights 1,0.1 --num_generations 8 --per_
         --max_prompt_length 48 --max_completion_length 16 --temperature 1.1 --learning_rate 1e-3 --beta 0.02 --seed 3 \
         --max_steps 6 --save_steps 3 --save_total_limit 0 --output_dir "$work/$1" "${@:2}" >"$work/out" 2>"$work/err"
 }
-# A copy of the run in which one thing was altered by Python: `db` is its open store, `pack` and `unpack` blobs.
+# altered PYTHON [RUN]: a copy of the run in which one thing was altered: `db` is its open store, `pack` and `unpack` blobs.
 altered() {
-    rm -rf "$work/altered" && cp -r "$work/run" "$work/altered"
+    rm -rf "$work/altered" && cp -r "$work/${2:-run}" "$work/altered"
     python3 - "$work/altered/run.db" "$1" <<'PY' || bad "python: $1"
 import sqlite3, struct, sys, zlib
 db = sqlite3.connect(sys.argv[1])
@@ -88,6 +88,30 @@ altered 'db.execute("UPDATE samples SET text = text || 1 WHERE id = 108")'
 ends 1 "one text" '^step 4: group 1, sample 3 \(id 108\): its text was altered' replay altered --step 4 --no_sampling
 altered 'db.execute("UPDATE advantages SET advantage = advantage + 1 WHERE sample_id = 109")'
 ends 1 "one advantage" '^step 4: group 1, sample 4 \(id 109\): its advantage' replay altered --step 4
+altered 'change(128, "logprobs", "f", -1, lambda x: struct.unpack("<f", struct.pack("<I", struct.unpack("<I", struct.pack("<f", x))[0] + 1))[0])'
+ends 1 "the last bit of the last log-prob" '^step 4: group 3, sample 7 \(id 128\): a log-probability was altered: token ' replay altered --step 4
+for token in -1 100000000; do
+    altered "change(105, 'tokens', 'i', 2, lambda x: $token)"
+    ends 1 "no token" "damaged: step 4: group 1, sample 0 \\(id 105\\): token 2 of its answer is $token" replay altered --step 4
+done
+altered 'db.execute("UPDATE samples SET logprobs = zeroblob(20) WHERE id = 105")'
+ends 1 "no log-probs" 'damaged, found while reading step 4, sample 105: logprobs' replay altered --step 4
+altered 'db.execute("DELETE FROM samples WHERE id = 105")'
+ends 1 "a lost sample" 'damaged: group 1 of step 4 holds 7 answers' replay altered --step 4
+altered 'db.execute("UPDATE samples SET finish = CASE finish WHEN '"'stop' THEN 'length' ELSE 'stop'"' END WHERE id = 128")'
+ends 1 "how it ended" '^step 4: group 3, sample 7 \(id 128\): sampled anew, the way it ended' replay altered --step 4
+altered 'db.execute("DELETE FROM advantages WHERE sample_id = 128")'
+ends 1 "a lost advantage" '^step 4: group 3, sample 7 \(id 128\): its advantage is stored as nan' replay altered --step 4
+altered 'db.execute("UPDATE groups SET signal = 1 - signal WHERE step = 4 AND position = 3")'
+ends 1 "a group's numbers" '^step 4: group 3: its mean' replay altered --step 4
+altered 'db.execute("UPDATE groups SET key = key + 1 WHERE step = 4 AND position = 3")'
+ends 1 "a group's key" '^step 4: group 3: drawn anew, the key' replay altered --step 4
+altered 'change(40, "draw_logprobs", "f", 3, lambda x: x + 1e-4)' rounds
+for step in 1 4; do # step 4 goes on with samples of step 1, and checkpoint-3 lies between them
+    ends 1 "a sample of an earlier step" '^step 1: group 4, sample 7 \(id 40\): a log-probability was altered: token 3 ' replay altered --step $step
+done
+altered 'db.execute("UPDATE advantages SET advantage = advantage + 1 WHERE sample_id = 40 AND step = 4")' rounds
+ends 1 "an advantage of a later step" '^step 4: group 4, sample 7 \(id 40\): its advantage is' replay altered --step 4
 altered 'db.execute("DELETE FROM step_metrics WHERE name IN ('"'completions/eos_ratio', 'rewards/contradiction_ratio'"')")'
 ends 0 "a run of an older whet" '^step 5: .* \([0-9]+ of [0-9]+ numbers: its whet stored no others\)$' replay altered --step 5
 grep -qE '^step 5 agrees: 64 answers and [0-9]+ numbers compared' "$work/out" && ok || bad "an older whet's does not agree"
