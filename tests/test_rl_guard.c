@@ -1,6 +1,6 @@
 /* test_rl_guard.c: the guards of a training run: each is raised by what it is for and by nothing else, and on
- * recorded runs (tests/goldens/guard_runs.json, made by guard_runs.py) the healthy ones raise none and each hacked
- * one does. */
+ * recorded runs (tests/goldens/guard_runs.json, made by guard_runs.py) the healthy ones raise none and each that
+ * was hacked, or lost its accuracy, does. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -171,12 +171,30 @@ static void test_numbers(void **state) {
 
 /* ---- recorded runs ---- */
 
+/* The guards that each raises, and at which step first. None of them lost its accuracy for good after ten good
+ * steps, which is when accuracy-collapses speaks: see test_collapse. */
+static const struct {
+    const char *name, *raised;
+} recorded[] = {
+    {"set-healthy", ""},
+    {"set-numbers", " contradiction@5 truncated@10 accuracy-falls@20"},
+    {"set-long", " contradiction@4 truncated@10 accuracy-falls@20"},
+    {"set-other", " contradiction@3"},
+    {"set-rate", ""},
+    {"try-healthy", ""},
+    {"try-rate-3e-4", " no-signal@17"},
+    {"try-rate-4e-4", ""},
+    {"try-words", " contradiction@3 truncated@12"},
+    {"try-other", " contradiction@3"},
+};
+
 static void test_recorded(void **state) {
     (void)state;
     json_t *runs = json_load_file("tests/goldens/guard_runs.json", 0, NULL), *run;
     static const char *const with[] = {"math", "exec:guard_runs.py"};
     const char *name;
-    int healthy_runs = 0, hacked_runs = 0;
+    int quiet = 0, said = 0;
+    size_t k = 0;
     assert_non_null(runs);
     json_object_foreach(runs, name, run) {
         Guards guards = {0};
@@ -201,16 +219,21 @@ static void test_recorded(void **state) {
                 if (!strstr(seen, out[i].name))
                     snprintf(seen + strlen(seen), sizeof seen - strlen(seen), " %s@%zu", out[i].name, s + 1);
         }
-        print_message("%-18s %zu steps:%s\n", name, steps, *seen ? seen : " nothing");
-        bool is_healthy = strstr(name, "healthy") || strcmp(name, "try-swing") == 0; /* none is sure of that */
-        healthy_runs += is_healthy, hacked_runs += !is_healthy;
-        if (is_healthy != !*seen) fail_msg("%s raised:%s", name, seen);
-        if (strstr(name, "-rate") && !strstr(seen, "accuracy-collapses")) fail_msg("%s raised:%s", name, seen);
+        const char *outcome = json_string_value(json_object_get(run, "outcome"));
+        bool wrong = strcmp(outcome, "hacked") == 0 || strcmp(outcome, "lost") == 0;
+        print_message("%-14s %zu steps, %s:%s\n", name, steps, outcome, *seen ? seen : " nothing");
+        if (wrong && !*seen) fail_msg("%s, %s, raised nothing", name, outcome);
+        if (strcmp(outcome, "healthy") == 0 && *seen) fail_msg("%s, healthy, raised:%s", name, seen);
+        if (strstr(name, "healthy")) assert_string_equal(outcome, "healthy");
+        assert_true(k < sizeof recorded / sizeof recorded[0]);
+        assert_string_equal(name, recorded[k].name);
+        assert_string_equal(seen, recorded[k++].raised);
+        quiet += strcmp(outcome, "healthy") == 0, said += wrong;
         arena_free(&arena);
         guards_free(&guards);
     }
     json_decref(runs);
-    assert_true(healthy_runs >= 2 && hacked_runs >= 4);
+    assert_true(k == sizeof recorded / sizeof recorded[0] && quiet >= 2 && said >= 6);
 }
 
 int main(void) {
