@@ -41,7 +41,7 @@ typedef struct {
     void (*rmsnorm_back)(Dev *dev, Ten dx, Ten dw, Ten dy, Ten x, Ten rstd, Ten w);
     void (*matmul)(Dev *dev, Ten y, Ten x, const Mat *w, Ten bias, Ten residual);
     void (*matmul_dx)(Dev *dev, Ten dx, Ten dy, const Mat *w, Ten residual);
-    void (*matmul_dw)(Dev *dev, Ten dw, Ten dy, Ten x);
+    void (*matmul_dw)(Dev *dev, Ten dw, Ten dy, Ten x, bool fresh);
     void (*bias_back)(Dev *dev, Ten db, Ten dy);
     void (*glu)(Dev *dev, Ten h, Ten gu, GluKind kind);
     void (*glu_back)(Dev *dev, Ten dgu, Ten dh, Ten gu, GluKind kind);
@@ -50,7 +50,8 @@ typedef struct {
     void (*logprob)(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target, Ten kept,
                     real inv_temp, real cap);
     void (*logprob_back)(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, Ten kept,
-                         const real *coef, const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap);
+                         const real *coef, const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap,
+                         bool fresh);
     void (*softcap)(Dev *dev, Ten x, real cap);
     void (*sample)(Dev *dev, Drawn *drawn, Ten kept, Ten logits, const Draw *draws, int vocab_used);
     void (*adamw)(Dev *dev, Ten w, Ten m, Ten v, Ten grad, const AdamStep *step);

@@ -266,9 +266,9 @@ static void check_alone(Compare *c, const char *shape, Ten x, const Mat *w, Ten 
     if (!whole.p || !parts.p || !dy.p) die("%s", err.msg);
     real *host = host_random(c, (size_t)x.rows * (size_t)w->n, 1, x.type);
     host_put(dev, dy, host);
-    k_matmul_dw(dev, whole, dy, x);
-    k_matmul_dw(dev, parts, ten_rows(dy, 0, 32), ten_rows(x, 0, 32));
-    k_matmul_dw(dev, parts, ten_rows(dy, 32, x.rows - 32), ten_rows(x, 32, x.rows - 32));
+    k_matmul_dw(dev, whole, dy, x, false);
+    k_matmul_dw(dev, parts, ten_rows(dy, 0, 32), ten_rows(x, 0, 32), true);
+    k_matmul_dw(dev, parts, ten_rows(dy, 32, x.rows - 32), ten_rows(x, 32, x.rows - 32), false);
     real *a = host_of(dev, whole), *b = host_of(dev, parts);
     compare_true(c, "matmul_dw, cut at 32", shape, memcmp(a, b, (size_t)w->n * (size_t)w->k * sizeof *a) == 0);
     free(host), free(a), free(b);
@@ -285,7 +285,7 @@ static void compare_product(Compare *c, int m, int n, int k, int pad, DType type
     Two sum = two_new(c, m, n, pad, out, FILL_RANDOM, 1), apart = two_new(c, m, n, 0, K_REAL, FILL_RANDOM, 1);
     Two y2 = two_new(c, m, n, pad, out, FILL_NAN, 1), y3 = two_new(c, m, n, pad, out, FILL_NAN, 1);
     Two dx = two_new(c, m, k, pad, K_REAL, FILL_NAN, 1), dx2 = two_new(c, m, k, pad, out, FILL_RANDOM, 1);
-    Two dw = two_new(c, n, k, pad, K_REAL, FILL_RANDOM, 1);
+    Two dw = two_new(c, n, k, pad, K_REAL, FILL_RANDOM, 1), fresh = two_new(c, n, k, pad, K_REAL, FILL_NAN, 1);
     BOTH {
         k_matmul(c->dev[i], y.at[i], x.at[i], &w.at[i], TEN_NONE, TEN_NONE);
         k_matmul(c->dev[i], sum.at[i], x.at[i], &w.at[i], TEN_NONE, sum.at[i]);
@@ -293,7 +293,8 @@ static void compare_product(Compare *c, int m, int n, int k, int pad, DType type
         k_matmul(c->dev[i], y3.at[i], x.at[i], &w.at[i], bias.at[i], apart.at[i]);
         k_matmul_dx(c->dev[i], dx.at[i], dy.at[i], &w.at[i], TEN_NONE);
         k_matmul_dx(c->dev[i], dx2.at[i], dy.at[i], &w.at[i], dx2.at[i]);
-        k_matmul_dw(c->dev[i], dw.at[i], dy.at[i], x.at[i]);
+        k_matmul_dw(c->dev[i], dw.at[i], dy.at[i], x.at[i], false);
+        k_matmul_dw(c->dev[i], fresh.at[i], dy.at[i], x.at[i], true);
     }
     double sum_k = BOUND_SUM(2 * k) + BOUND_STORED(out), sum_n = BOUND_SUM(2 * n);
     check_alone(c, shape, x.at[0], &w.at[0], bias.at[0], y2.at[0], m > 40 && m < 200);
@@ -302,6 +303,7 @@ static void compare_product(Compare *c, int m, int n, int k, int pad, DType type
     two_check(c, "matmul_dx", shape, &dx, sum_n);
     two_check(c, "matmul_dx, in place", shape, &dx2, sum_n + BOUND_STORED(out));
     two_check(c, "matmul_dw", shape, &dw, BOUND_SUM(2 * m));
+    two_check(c, "matmul_dw, fresh", shape, &fresh, BOUND_SUM(2 * m));
     Two e = two_new(c, m, k, pad, K_REAL, FILL_NAN, 1);
     int *tok = MEM_ARRAY(int, m);
     for (int i = 0; i < m; i++) tok[i] = (i * 7) % n;

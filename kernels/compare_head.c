@@ -51,7 +51,7 @@ static void compare_logprob(Compare *c, const Case *k) {
         k_logprob(dev, logp.at[i], lse.at[i], k->entropy ? entropy.at[i] : TEN_NONE, x.at[i], &w, target, set,
                   k->inv_temp, k->cap);
         k_logprob_back(dev, dx.at[i], dw.at[i], x.at[i], &w, target, set, coef, k->entropy ? ent : NULL, lse.at[i],
-                       k->entropy ? entropy.at[i] : TEN_NONE, k->inv_temp, k->cap);
+                       k->entropy ? entropy.at[i] : TEN_NONE, k->inv_temp, k->cap, false);
         k_mat_free(dev, &w), k_free(dev, &kept);
     }
     /* A logit's error moves its logarithm by as much; the gradient is rounded to the products' type. */

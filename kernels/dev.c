@@ -510,12 +510,12 @@ void k_matmul_dx(Dev *dev, Ten dx, Ten dy, const Mat *w, Ten residual) {
     RUN(matmul_dx, dx, dx, dy, w, residual);
 }
 
-void k_matmul_dw(Dev *dev, Ten dw, Ten dy, Ten x) {
+void k_matmul_dw(Dev *dev, Ten dw, Ten dy, Ten x, bool fresh) {
     SHAPE(dw, dy.cols, x.cols);
     SHAPE(dy, x.rows, dy.cols);
     TYPE(dw, K_REAL);
     TYPE(dy, x.type);
-    RUN(matmul_dw, dw, dw, dy, x);
+    RUN(matmul_dw, dw, dw, dy, x, fresh);
 }
 
 void k_bias_back(Dev *dev, Ten db, Ten dy) {
@@ -581,7 +581,7 @@ void k_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, co
 }
 
 void k_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, Ten kept, const real *coef,
-                    const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap) {
+                    const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap, bool fresh) {
     SHAPE(x, x.rows, w->k);
     SHAPE(dx, x.rows, w->k);
     SHAPE(lse, 1, x.rows);
@@ -592,7 +592,7 @@ void k_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *ta
     check_targets(target, x.rows, w->n);
     check_kept(kept, x.rows, w->n);
     CHECK(ten_is(w->back), "the head has no transposed copy");
-    RUN(logprob_back, dx, dx, dw, x, w, target, kept, coef, ent_coef, lse, entropy, inv_temp, cap);
+    RUN(logprob_back, dx, dx, dw, x, w, target, kept, coef, ent_coef, lse, entropy, inv_temp, cap, fresh);
 }
 
 void k_softcap(Dev *dev, Ten x, real cap) {

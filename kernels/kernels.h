@@ -229,8 +229,9 @@ void k_rmsnorm_back(Dev *dev, Ten dx, Ten dw, Ten dy, Ten x, Ten rstd, Ten w);
 void k_matmul(Dev *dev, Ten y, Ten x, const Mat *w, Ten bias, Ten residual);
 /* dx[M, K] (overwritten) = dy[M, N] W + residual[M, K] (may be TEN_NONE; may be dx). dy has W's type. */
 void k_matmul_dx(Dev *dev, Ten dx, Ten dy, const Mat *w, Ten residual);
-/* dw[N, K] K_REAL += dy^T x. dy[M, N] and x[M, K] have one type. */
-void k_matmul_dw(Dev *dev, Ten dw, Ten dy, Ten x);
+/* dw[N, K] K_REAL += dy^T x; with `fresh` dw is overwritten instead, as if it had been zeroed. dy[M, N] and x[M, K]
+ * have one type. */
+void k_matmul_dw(Dev *dev, Ten dw, Ten dy, Ten x, bool fresh);
 /* db[1, N] += sum of rows of dy. */
 void k_bias_back(Dev *dev, Ten db, Ten dy);
 
@@ -261,10 +262,10 @@ enum { HEAD_BLOCK = 512 };
 void k_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target, Ten kept,
                real inv_temp, real cap);
 /* dL/dx and dL/dW of L = sum_t coef[t] logp[t] + ent_coef[t] entropy[t]: dz = coef (onehot - p) - ent_coef p (z -
- * lse + entropy), times 1 - tanh^2 under a cap. dx[T, D] overwritten; dw[V, D] added to (or TEN_NONE). ent_coef
- * may be NULL. lse and entropy as k_logprob gave them for the same kept. */
+ * lse + entropy), times 1 - tanh^2 under a cap. dx[T, D] overwritten; dw[V, D] added to, with `fresh` overwritten (or
+ * TEN_NONE). ent_coef may be NULL. lse and entropy as k_logprob gave them for the same kept. */
 void k_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, Ten kept, const real *coef,
-                    const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap);
+                    const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap, bool fresh);
 
 typedef struct {
     real inv_temp; /* 0: greedy (the largest logit, the lowest id among equals), with logp at temperature 1 */

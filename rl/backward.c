@@ -55,7 +55,7 @@ static Ten grad_of(const Policy *policy, int param, Ten grads) {
 
 /* Gradients of matrices that lie below each other in one product (rows of Params; -1: left out), given dy of its
  * output and its input x. Those whose gradients lie side by side are one product. */
-static void back_parts(Policy *policy, const int *param, int parts, Ten grads, Ten dy, Ten x) {
+static void back_parts(Policy *policy, const int *param, int parts, Ten grads, Ten dy, Ten x, bool fresh) {
     const Param *items = policy->params.items;
     for (int i = 0, row = 0; i < parts;) {
         Ten dw = grad_of(policy, param[i], grads);
@@ -66,16 +66,16 @@ static void back_parts(Policy *policy, const int *param, int parts, Ten grads, T
             rows += more->rows, next++;
         }
         dw.rows = rows;
-        if (ten_is(dw)) k_matmul_dw(policy->dev, dw, ten_cols(dy, row, rows), x);
+        if (ten_is(dw)) k_matmul_dw(policy->dev, dw, ten_cols(dy, row, rows), x, fresh);
         row += rows, i = next;
     }
 }
 
 /* Gradients of a product's weights and biases, given dy of its output and its input x. */
-static void back_weights(Policy *policy, const Linear *linear, Ten grads, Ten dy, Ten x) {
+static void back_weights(Policy *policy, const Linear *linear, Ten grads, Ten dy, Ten x, bool fresh) {
     Dev *dev = policy->dev;
     const Param *items = policy->params.items;
-    back_parts(policy, linear->weight, linear->parts, grads, dy, x);
+    back_parts(policy, linear->weight, linear->parts, grads, dy, x, fresh);
     for (int i = 0, row = 0; i < linear->parts; i++) {
         int rows = items[linear->weight[i]].rows;
         Ten db = grad_of(policy, linear->bias_of[i], grads);
@@ -96,20 +96,20 @@ static void back_low(Policy *policy, const Linear *linear, Ten grads, Ten dx, Te
     for (int i = 0, row = 0, col = 0; i < linear->parts; i++) {
         int rows = policy->params.items[linear->weight[i]].rows, r = policy->conf.lora.r;
         Ten db = grad_of(policy, linear->b[i], grads);
-        if (ten_is(db)) k_matmul_dw(dev, db, ten_cols(dy, row, rows), ten_cols(low, col, r));
+        if (ten_is(db)) k_matmul_dw(dev, db, ten_cols(dy, row, rows), ten_cols(low, col, r), back->fresh);
         if (linear->b[i] >= 0) col += r;
         row += rows;
     }
     k_matmul_dx(dev, dsum, dy, &linear->low_b, TEN_NONE);
     k_scale(dev, dlow, dsum, (real)lora_scale(&policy->conf.lora));
-    back_parts(policy, linear->a, linear->parts, grads, dlow, x);
+    back_parts(policy, linear->a, linear->parts, grads, dlow, x, back->fresh);
     k_matmul_dx(dev, dx, dlow, &linear->low_a, dx);
 }
 
 /* forward_linear's: gradients of weights, biases, adapters and, in dx (overwritten), of the input. */
 static void back_linear(Policy *policy, const Linear *linear, Ten grads, Ten dx, Ten dy, Ten x, Work *work,
                         BackWork *back) {
-    back_weights(policy, linear, grads, dy, x);
+    back_weights(policy, linear, grads, dy, x, back->fresh);
     k_matmul_dx(policy->dev, dx, dy, &linear->mat, TEN_NONE);
     if (linear->low_a.n) back_low(policy, linear, grads, dx, dy, x, work, back);
 }

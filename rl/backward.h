@@ -8,6 +8,7 @@
 /* The gradient's activations, for batches of up to max_rows rows. */
 typedef struct {
     int max_rows;
+    bool fresh;         /* the caller's: gradients of matrices are stored, not added to what was there */
     Ten dx_low;         /* [M, dim] compute type: the residual stream's gradient as products take it */
     Ten dnormed;        /* [M, dim] K_REAL */
     Ten dact;           /* [M, hidden] K_REAL */
@@ -23,7 +24,7 @@ bool back_work_open(BackWork *back, Policy *policy, int max_rows, Err *err);
 void back_work_close(BackWork *back, Policy *policy);
 
 /* dstream[M, dim] K_REAL comes in as the gradient of what forward() returned, and is used up. Adds to `grads` (the
- * layout of the policy's masters) and to the pages of dkv; the embedding's share goes to `dembed` [vocab, dim],
+ * layout of the policy's masters; see BackWork.fresh) and to the pages of dkv; the embedding's share goes to `dembed` [vocab, dim],
  * which may be its place in grads, or TEN_NONE. */
 void backward(Policy *policy, Ten grads, Ten dembed, const Rows *rows, Kv *kv, Kv *dkv, const Tape *tape,
               Work *work, BackWork *back, Ten dstream);

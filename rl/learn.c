@@ -226,7 +226,7 @@ static void head_backward(const Update *u, const Batch *b) {
     k_logprob_back(dev, dfinal, param_grad(l, policy->p_head), ten_rows(l->final, 0, n), &policy->head, b->target,
                    head_kept(l, b, u->groups), l->host_coef, bonus ? l->host_ent_coef : NULL,
                    ten_cols(l->lse, 0, n), bonus ? ten_cols(l->entropy, 0, n) : TEN_NONE, inv_temperature(l),
-                   (real)policy->conf.final_cap);
+                   (real)policy->conf.final_cap, l->back.fresh);
     k_zero(dev, dpicked);
     k_rmsnorm_back(dev, dpicked, param_grad(l, policy->p_norm), dfinal, ten_rows(l->picked, 0, n),
                    ten_rows(l->rstd, 0, n), policy->norm);
@@ -291,6 +291,7 @@ static void run_backward(Learner *l, const Batch *b, const Tape *tape) {
     Ten dembed = has_dembed(l) ? l->dembed : param_grad(l, policy->p_embed);
     backward(l->policy, l->grads, dembed, &b->rows, &l->kv, &l->dkv, tape, &l->work, &l->back,
              ten_rows(l->stream, 0, b->rows.m));
+    l->back.fresh = false;
 }
 
 static void zero_page_gradients(Learner *l, int first, int end) {
@@ -415,6 +416,16 @@ static void count_and_mark(Update *u, int n, Arena *arena) {
     u->norm = loss_norm(u->loss, seqs, count);
 }
 
+/* The first backward pass stores the gradients of matrices; zeroed is what every pass adds to. */
+static void begin_gradients(Learner *l) {
+    const Params *params = &l->policy->params;
+    for (int i = 0; i < params->n; i++)
+        if (params->items[i].trained && (params->items[i].is_vector || (i == l->policy->p_embed && !l->policy->conf.tied)))
+            k_zero(l->policy->dev, params_view(params, i, l->grads));
+    if (has_dembed(l)) k_zero(l->policy->dev, l->dembed);
+    l->back.fresh = true;
+}
+
 bool learner_gradients(Learner *l, const BatchGroup *groups, LearnSample *const *extra, int n,
                        const LossConf *loss, LearnReport *report, Err *err) {
     *report = (LearnReport){0};
@@ -424,13 +435,13 @@ bool learner_gradients(Learner *l, const BatchGroup *groups, LearnSample *const 
     CHECK(loss->beta == 0 || l->reference, "a KL term of weight %g without a reference", loss->beta);
     bool *skip = groups_without_gradient(&u, n);
     if (loss->beta != 0) reference_logp(l, groups, extra, n, skip);
-    k_zero(l->policy->dev, l->grads);
-    if (has_dembed(l)) k_zero(l->policy->dev, l->dembed);
+    begin_gradients(l);
     bool good = true;
     BatchCursor cursor = {0};
     while (good && batch_next(&l->batch, &cursor, groups, n, skip)) good = run_batch(&u);
     if (good) update_report(&u, n, skip);
     if (good && !u.report->batches) measure_only(&u, n);
+    if (good && l->back.fresh) k_zero(l->policy->dev, l->grads); /* nothing was learnt from */
     free(skip);
     for (int g = 0; g < n; g++)
         for (int i = 0; i < groups[g].n; i++) extra[g][i].seq.marks = NULL;

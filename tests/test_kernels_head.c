@@ -82,7 +82,7 @@ static void run_cut(Dev *dev, const Case *c, int cut, Buf *out) {
         k_logprob_back(dev, ten_rows(dx, at, n), dw, ten_rows(x, at, n), &mat, c->target + at,
                        c->kept ? ten_rows(kept, at, n) : TEN_NONE, c->coef + at,
                        c->entropy ? c->ent_coef + at : NULL, ten_cols(lse, at, n), ten_cols(entropy, at, n),
-                       c->inv_temp, c->cap);
+                       c->inv_temp, c->cap, false);
     }
     Ten all[] = {logp, lse, entropy, dx, dw};
     for (int i = 0; i < 5; i++) ten_take(dev, all[i], out);
@@ -294,7 +294,7 @@ static void parts_left_out(void **state) {
             logp = ten_make(dev, 1, c.t, K_REAL, NULL), lse = ten_make(dev, 1, c.t, K_REAL, NULL);
         k_logprob(dev, logp, lse, TEN_NONE, x, &mat, c.target, TEN_NONE, c.inv_temp, c.cap);
         k_logprob_back(dev, dx, TEN_NONE, x, &mat, c.target, TEN_NONE, c.coef, NULL, lse, TEN_NONE, c.inv_temp,
-                       c.cap);
+                       c.cap, false);
         ten_take(dev, logp, &part), ten_take(dev, lse, &part), ten_take(dev, dx, &part);
         size_t row = (size_t)c.t * sizeof(real);
         assert_memory_equal(part.p, whole.p, 2 * row);

@@ -59,7 +59,7 @@ static void run_all(Dev *dev, const void *self, Buf *out) {
     k_matmul(dev, inplace, x, &mat, bias, inplace);
     k_matmul_dx(dev, dx, dy, &mat, TEN_NONE);
     k_matmul_dx(dev, more, dy, &mat, more);
-    k_matmul_dw(dev, dw, dy, x);
+    k_matmul_dw(dev, dw, dy, x, false);
     k_bias_back(dev, db, dy);
     Ten all[] = {y, full, inplace, dx, more, dw, db};
     for (int i = 0; i < 7; i++) ten_take(dev, all[i], out);
@@ -243,17 +243,36 @@ static void dw_cut(const Case *c, Dev *dev) {
     Ten x = ten_make(dev, c->m, c->k, c->type, c->x), dy = ten_make(dev, c->m, c->n, c->type, c->dy);
     Buf whole = {0}, cut = {0};
     Ten dw = ten_make(dev, c->n, c->k, K_REAL, c->start);
-    k_matmul_dw(dev, dw, dy, x);
+    k_matmul_dw(dev, dw, dy, x, false);
     ten_take(dev, dw, &whole);
     for (int at = 32; at < c->m; at += 32) {
         dw = ten_make(dev, c->n, c->k, K_REAL, c->start);
         buf_clear(&cut);
-        k_matmul_dw(dev, dw, ten_rows(dy, 0, at), ten_rows(x, 0, at));
-        k_matmul_dw(dev, dw, ten_rows(dy, at, c->m - at), ten_rows(x, at, c->m - at));
+        k_matmul_dw(dev, dw, ten_rows(dy, 0, at), ten_rows(x, 0, at), false);
+        k_matmul_dw(dev, dw, ten_rows(dy, at, c->m - at), ten_rows(x, at, c->m - at), false);
         ten_take(dev, dw, &cut);
         assert_memory_equal(whole.p, cut.p, whole.n);
     }
     buf_free(&whole), buf_free(&cut);
+    k_free(dev, &x), k_free(dev, &dy);
+}
+
+/* Fresh gradients are those that go on from zeros, whatever was there, and also of no rows, of several stretches of
+ * rows and where they are large enough to be stored past the caches; after them the chain goes on. */
+static void dw_fresh(Dev *dev, int m, int n, int k, DType type, int at) {
+    real *xs = reals_random(1, (size_t)(m * k), 1, type), *dys = reals_random(2, (size_t)(m * n), 1, type);
+    real *nans = MEM_ARRAY(real, n *k);
+    for (int i = 0; i < n * k; i++) nans[i] = NAN;
+    Ten x = ten_make(dev, m, k, type, xs), dy = ten_make(dev, m, n, type, dys);
+    Ten fresh = ten_make(dev, n, k, K_REAL, nans), parts = ten_make(dev, n, k, K_REAL, nans);
+    Buf a = {0}, b = {0};
+    k_matmul_dw(dev, fresh, dy, x, true);
+    k_matmul_dw(dev, parts, ten_rows(dy, 0, 0), ten_rows(x, 0, 0), true);
+    k_matmul_dw(dev, parts, ten_rows(dy, 0, at), ten_rows(x, 0, at), false);
+    k_matmul_dw(dev, parts, ten_rows(dy, at, m - at), ten_rows(x, at, m - at), false);
+    ten_take(dev, fresh, &a), ten_take(dev, parts, &b);
+    assert_memory_equal(a.p, b.p, a.n);
+    buf_free(&a), buf_free(&b), free(xs), free(dys), free(nans);
     k_free(dev, &x), k_free(dev, &dy);
 }
 
@@ -271,6 +290,8 @@ static void batches_and_threads(void **state) {
                 row_alone(&c, dev);
                 row_alone(&d, dev);
                 dw_cut(&c, dev);
+                dw_fresh(dev, 77, 70, 300, c.type, 32);
+                if (threads == 2 && !strstr(names[p], "plain")) dw_fresh(dev, 1060, 516, 528, c.type, 512);
                 Buf one = {0};
                 run_all(dev, &c, &one);
                 run_all(dev, &d, &one);

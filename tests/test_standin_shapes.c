@@ -60,7 +60,7 @@ static void rows_of_a_layer(void) {
     k_rmsnorm_back(dev, dx, dw, dx, x, rstd, w);
     k_glu(dev, h, gu, GLU_SILU);
     k_glu_back(dev, dgu, dh, gu, GLU_SILU);
-    k_matmul_dw(dev, big, h, y);
+    k_matmul_dw(dev, big, h, y, true);
     Ten m = k_new(dev, F, D, K_REAL, &err), v = k_new(dev, F, D, K_REAL, &err);
     AdamStep step = {1e-3f, 0.9f, 0.99f, 1e-8f, 0, 0.1f, 0.01f, 1};
     Ten weights = filled(F, D, K_REAL);
@@ -89,7 +89,7 @@ static void head(void) {
     for (int i = 0; i < T; i++) target[i] = 11 * i, coef[i] = 0.5f;
     k_mat_pack(dev, &w, wide, 0);
     k_logprob(dev, logp, lse, entropy, x, &w, target, TEN_NONE, 1, 0);
-    k_logprob_back(dev, dx, TEN_NONE, x, &w, target, TEN_NONE, coef, coef, lse, entropy, 1, 0);
+    k_logprob_back(dev, dx, TEN_NONE, x, &w, target, TEN_NONE, coef, coef, lse, entropy, 1, 0, false);
     k_sync(dev);
     Ten *all[] = {&wide, &x, &dx, &logp, &lse, &entropy};
     for (int i = 0; i < 6; i++) k_free(dev, all[i]);

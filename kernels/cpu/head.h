@@ -152,8 +152,9 @@ static void logprob_back_part(void *self, int item, int thread) {
 
 static void op_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, Ten kept,
                             const real *coef, const real *ent_coef, Ten lse, Ten entropy, real inv_temp,
-                            real cap) {
+                            real cap, bool fresh) {
     int t = x.rows;
+    if (fresh && t == 0 && ten_is(dw)) cpu_zero(dev, dw);
     /* Scratch 0 and 1 serve the products below; x's left operand must outlive them. */
     HeadJob job = head_job(dev, x, w, target, kept, inv_temp, cap);
     size_t x_bytes = (size_t)t * job.x.stride * LEFT_SIZE(w->type);
@@ -175,9 +176,10 @@ static void op_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const
                      .n = w->k,
                      .pairs = PAIRS(wide),
                      .y = dx,
-                     .go_on = v > 0};
+                     .start = v > 0 ? dx : TEN_NONE,
+                     .by_rows = v > 0};
         g.a = left_of(dev, dz, w->type, g.pairs);
         product(dev, &g);
-        if (packed_x) product_dw(dev, ten_rows(dw, v, wide), dz, packed_x);
+        if (packed_x) product_dw(dev, ten_rows(dw, v, wide), dz, packed_x, fresh);
     }
 }

@@ -29,7 +29,8 @@ typedef struct {
     char *room;        /* with TILES: where panels of int8 become bf16; set by product for each thread */
     int m, n, pairs; /* n outputs; pairs of K, a multiple of 16 */
     Ten y;
-    bool go_on;       /* start from y (K_REAL) instead of from zero */
+    Ten start;        /* K_REAL: where the sums begin, may be y; TEN_NONE: at zero */
+    bool by_rows;     /* the panels go by for each few rows, since the sums are to be visited in the order of y */
     const real *bias; /* [n] or NULL */
     Ten residual;     /* TEN_NONE; may be y */
     bool far;         /* y goes to memory past the caches; set by product */
@@ -197,7 +198,7 @@ static void product_in(const Product *g, int row, int rows, int first, int width
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < width; j += 16) {
             Vec start = v_set(0);
-            if (g->go_on && j < n) start = row_get(row_skip(row_at(g->y, row + r), first), j, n);
+            if (ten_is(g->start) && j < n) start = row_get(row_skip(row_at(g->start, row + r), first), j, n);
             v_store(c + r * width + j, start);
         }
 }
@@ -324,7 +325,7 @@ static bool product_far(const Product *g) {
     size_t size = dtype_size(g->y.type);
     bool aligned = (uintptr_t)g->y.p % 64 == 0 && (size_t)g->y.stride * size % 64 == 0;
     bool plain = g->y.type == K_REAL ? !ten_is(g->residual) || g->residual.type == K_REAL : !ten_is(g->residual);
-    return aligned && plain && !g->bias && !g->go_on && (size_t)g->m * (size_t)g->n * size >= FAR_BYTES;
+    return aligned && plain && !g->bias && !ten_is(g->start) && (size_t)g->m * (size_t)g->n * size >= FAR_BYTES;
 }
 
 static void product(Dev *dev, const Product *asked) {
@@ -424,8 +425,8 @@ static void left_turn(const LeftJob *job, void *to, int r0, int c0) {
 }
 
 /* Columns c0 .. c1-1 of x as rows padded with zeros to `stride` numbers; sixteen of them, with TILES, tile after
- * tile. */
-static void left_across(const LeftJob *job, void *to, int c0, int c1) {
+ * tile. Returns to. */
+static const void *left_across(const LeftJob *job, void *to, int c0, int c1) {
     const size_t lines = (size_t)(c1 - c0) * dtype_size(job->x.type),
                  panel = 16 * job->stride * LEFT_SIZE(job->type);
     for (int r0 = 0; r0 < (int)job->stride; r0 += 32) {
@@ -436,6 +437,7 @@ static void left_across(const LeftJob *job, void *to, int c0, int c1) {
         }
         for (int c = c0; c < c1; c += 16) left_turn(job, (char *)to + (size_t)(c - c0) / 16 * panel, r0, c);
     }
+    return to;
 }
 
 /* x[M, K] packed as the right operand of a product that sums over M: panels RIGHT_PANELS item .. of columns of x.
@@ -492,9 +494,15 @@ static void op_matmul_dx(Dev *dev, Ten dx, Ten dy, const Mat *w, Ten residual) {
     product(dev, &g);
 }
 
-/* Rows are summed in stretches of this many, a multiple of 32, so that a tile's operands stay in the cache; the
- * chain goes on through dw. */
+/* Rows are summed in stretches of this many, a multiple of 32, whose part of x stays in the second cache. Tiles take
+ * them in shorter ones, so that 32 rows of the left operand stay in the first. Between stretches the chains lie in dw,
+ * between the shorter ones in a buffer. */
 enum { SUM_ROWS = 1024 };
+#ifdef TILES
+enum { SUM_PART = 512 };
+#else
+enum { SUM_PART = SUM_ROWS };
+#endif
 
 /* Packs x's rows for products that sum over them. */
 static void *right_of(Dev *dev, Ten x, DType type) {
@@ -505,51 +513,84 @@ static void *right_of(Dev *dev, Ten x, DType type) {
     return job.to;
 }
 
-/* Rows of dw that are made at once, from columns of dy that the thread turns for itself; and panels, whose part of
- * x stays in the second cache. */
-enum { DW_ROWS = 64, DW_PANELS = 48 };
+/* Rows of dw that are made at once; and panels, whose part of x stays in the second cache. */
+enum { DW_ROWS = 64, DW_PANELS = 18 };
 
 typedef struct {
-    LeftJob dy;
+    Ten dy;
+    char *turned;  /* columns of dy as rows: DW_ROWS of them, part after part, then the next */
+    size_t part;   /* bytes of DW_ROWS rows of SUM_PART numbers */
+    int parts;     /* of dy's rows */
     Product g;     /* of all rows */
     int row_items; /* item: rows, then panels */
-    size_t each;   /* bytes of a thread's room for dy */
+    real *sums;    /* [threads][DW_ROWS][DW_PANELS * 16] */
 } DwJob;
+
+static Ten dw_rows(const DwJob *job, int part) {
+    return ten_rows(job->dy, part * SUM_PART, least(SUM_PART, job->dy.rows - part * SUM_PART));
+}
+
+static char *dw_turned(const DwJob *job, int strip, int part) {
+    return job->turned + ((size_t)strip * (size_t)job->parts + (size_t)part) * job->part;
+}
+
+static void dw_turn(void *self, int item, int thread) {
+    (void)thread;
+    const DwJob *job = self;
+    const int strip = item / job->parts, part = item % job->parts;
+    LeftJob dy = {.x = dw_rows(job, part), .type = job->dy.type};
+    dy.stride = 2 * (size_t)PAIRS(dy.x.rows);
+    left_across(&dy, dw_turned(job, strip, part), strip * DW_ROWS, least((strip + 1) * DW_ROWS, job->g.m));
+}
 
 static void dw_part(void *self, int item, int thread) {
     const DwJob *job = self;
-    const int row0 = item % job->row_items * DW_ROWS, rows = least(DW_ROWS, job->g.m - row0);
+    const int strip = item % job->row_items, row0 = strip * DW_ROWS, rows = least(DW_ROWS, job->g.m - row0);
     const int panel0 = item / job->row_items * DW_PANELS, panel1 = least(panel0 + DW_PANELS, PANELS(job->g.n));
-    char *turned = (char *)job->dy.to + (size_t)thread * job->each;
-    left_across(&job->dy, turned, row0, row0 + rows);
+    const int n = least(panel1 * 16, job->g.n) - panel0 * 16;
+    const Ten y = ten_cols(ten_rows(job->g.y, row0, rows), panel0 * 16, n),
+              sums = {job->sums + (size_t)thread * DW_ROWS * DW_PANELS * 16, rows, n, DW_PANELS * 16, K_REAL};
     Product mine = job->g;
-    mine.a.p = turned, mine.m = rows, mine.y = ten_rows(job->g.y, row0, rows);
-    product_block(&mine, 0, rows, panel0, panel1);
+    mine.m = rows, mine.n = n, mine.start = ten_is(mine.start) ? y : TEN_NONE;
+    mine.w = (const char *)mine.w + (size_t)panel0 * mine.w_panel * dtype_size(mine.w_type);
+    for (int part = 0; part < job->parts; part++) {
+        bool last = part + 1 == job->parts;
+        mine.pairs = PAIRS(dw_rows(job, part).rows);
+        mine.a = (Left){dw_turned(job, strip, part), 2 * (size_t)mine.pairs, LEFT_IS_BF16(job->dy.type)};
+        mine.y = last ? y : sums, mine.far = last && job->g.far;
+        product_block(&mine, 0, rows, 0, PANELS(n));
+        mine.start = sums;
+        mine.w = (const char *)mine.w + (size_t)mine.pairs * 32 * dtype_size(mine.w_type);
+    }
+    if (job->g.far) far_end();
 }
 
-/* dw[N, K] += dy^T x with x packed by right_of. */
-static void product_dw(Dev *dev, Ten dw, Ten dy, const void *packed_x) {
-    int pairs = PAIRS(dy.rows);
-    size_t stride = 2 * (size_t)pairs, each = DW_ROWS * stride * LEFT_SIZE(dy.type);
-    DwJob job = {.dy = {dy, dev_scratch(dev, 0, (size_t)dev->threads * each), stride, dy.type, pairs},
-                 .each = each};
-    job.g = (Product){.a = {NULL, stride, LEFT_IS_BF16(dy.type)},
-                      .w = packed_x,
+/* dw[N, K] += dy^T x, or = where it is fresh, with x packed by right_of. */
+static void product_dw(Dev *dev, Ten dw, Ten dy, const void *packed_x, bool fresh) {
+    const int pairs = PAIRS(dy.rows), strips = ceil_div(dw.rows, DW_ROWS);
+    DwJob job = {.dy = dy, .parts = ceil_div(dy.rows, SUM_PART), .row_items = strips};
+    job.part = DW_ROWS * (size_t)least(2 * pairs, SUM_PART) * LEFT_SIZE(dy.type);
+    size_t sums = job.parts > 1 ? (size_t)dev->threads * DW_ROWS * DW_PANELS * 16 * sizeof(real) : 0;
+    char *room = dev_scratch(dev, 0, sums + (size_t)strips * (size_t)job.parts * job.part);
+    job.sums = (real *)(void *)room, job.turned = room + sums;
+    job.g = (Product){.w = packed_x,
                       .w_panel = (size_t)pairs * 32,
                       .w_type = dy.type,
                       .m = dw.rows,
                       .n = dw.cols,
-                      .pairs = pairs,
                       .y = dw,
-                      .go_on = true};
-    job.row_items = ceil_div(dw.rows, DW_ROWS);
-    pool_run(dev->pool, job.row_items * ceil_div(PANELS(dw.cols), DW_PANELS), dw_part, &job);
+                      .start = fresh ? TEN_NONE : dw,
+                      .by_rows = true};
+    job.g.far = fresh && product_far(&job.g);
+    pool_run(dev->pool, strips * job.parts, dw_turn, &job);
+    pool_run(dev->pool, strips * ceil_div(PANELS(dw.cols), DW_PANELS), dw_part, &job);
 }
 
-static void op_matmul_dw(Dev *dev, Ten dw, Ten dy, Ten x) {
+static void op_matmul_dw(Dev *dev, Ten dw, Ten dy, Ten x, bool fresh) {
+    if (fresh && dy.rows == 0) cpu_zero(dev, dw);
     for (int r = 0; r < dy.rows; r += SUM_ROWS) {
-        int n = dy.rows - r < SUM_ROWS ? dy.rows - r : SUM_ROWS;
-        product_dw(dev, dw, ten_rows(dy, r, n), right_of(dev, ten_rows(x, r, n), dy.type));
+        int n = least(dy.rows - r, SUM_ROWS);
+        product_dw(dev, dw, ten_rows(dy, r, n), right_of(dev, ten_rows(x, r, n), dy.type), fresh && r == 0);
     }
 }
 

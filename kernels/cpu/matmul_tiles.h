@@ -41,7 +41,10 @@ static TileRows tile_rows(const Product *g, int row) {
 typedef struct {
     bool left_far, panels_far;
     bool widen, once; /* int8: these panels become bf16 in this step; and are not met again after it */
-    int weights0, weights1; /* the blocks of k at which the next step's panels are fetched */
+    const char *next; /* what comes next, as many pieces as panels, next_step bytes apart, and which of their lines are
+                         to be fetched meanwhile */
+    size_t next_step;
+    int line0, line1;
     int rows_end;           /* rows from here on have no next step */
 } TilePlan;
 
@@ -69,7 +72,7 @@ static inline void tiles_fetch_start(const Product *g, int row, int end, int pan
                                      int blocks) {
     int r1 = least(row + (k + 1) * TILES_ROWS / blocks, end);
     for (int r = row + k * TILES_ROWS / blocks; r < r1; r++)
-        for (int i = 0; i < panels; i++) __builtin_prefetch(row_at(g->y, r).f + (panel + i) * 16, 0, 2);
+        for (int i = 0; i < panels; i++) __builtin_prefetch(row_at(g->start, r).f + (panel + i) * 16, 0, 2);
 }
 
 #define EACH_SUM(DO)                                                                                              \
@@ -107,11 +110,16 @@ ALWAYS void tiles_product(const int R, const int P, const Product *g, int row, i
     const char *from = (const char *)g->w + (size_t)panel * next, *w = b.p;
     const int blocks = g->pairs / PAIRS_OF_TILE, each = (out->rows + blocks - 1) / blocks;
     const bool direct = tiles_direct(g, panel, P);
+    int line = plan->line0;
+    const int per = (plan->line1 - line + blocks - 1) / blocks;
     const size_t step = direct ? (size_t)g->y.stride : (size_t)P * 16;
     real *c = direct ? row_at(g->y, row).f + panel * 16 : sums;
-    if (g->go_on) {
-        if (!direct) product_in(g, row, rows, panel * 16, P * 16, c);
-#define SUM_START(t, r, p) TILE_LOAD(t, c + (r)*16 * step + (p)*16, step * sizeof(real))
+    if (ten_is(g->start)) {
+        const bool whole = (panel + P) * 16 <= g->n;
+        const size_t start_step = whole ? (size_t)g->start.stride : (size_t)P * 16;
+        const real *start = whole ? row_at(g->start, row).f + panel * 16 : sums;
+        if (!whole) product_in(g, row, rows, panel * 16, P * 16, sums);
+#define SUM_START(t, r, p) TILE_LOAD(t, start + (r)*16 * start_step + (p)*16, start_step * sizeof(real))
         EACH_SUM(SUM_START);
     } else {
 #define SUM_ZERO(t, r, p) TILE_ZERO(t)
@@ -140,10 +148,10 @@ ALWAYS void tiles_product(const int R, const int P, const Product *g, int row, i
             TILE_DOT(3, 4, 7);
         }
         tiles_store(g, out, each);
-        if (g->go_on) tiles_fetch_start(g, row + rows, plan->rows_end, panel, P, k, blocks);
-        if (k < plan->weights0 || k >= plan->weights1) continue;
-        for (int p = P; p < 2 * P; p++)
-            for (size_t i = 0; i < tile; i += 64) __builtin_prefetch(from + (size_t)p * next + i, 0, 2);
+        if (ten_is(g->start)) tiles_fetch_start(g, row + rows, plan->rows_end, panel, P, k, blocks);
+        for (int i = 0; i < per && line < plan->line1; i++, line++)
+            for (int p = 0; p < P; p++)
+                __builtin_prefetch(plan->next + (size_t)p * plan->next_step + (size_t)line * 64, 0, 2);
     }
 #define SUM_END(t, r, p) TILE_STORE(t, c + (r)*16 * step + (p)*16, step * sizeof(real))
     EACH_SUM(SUM_END);
@@ -161,7 +169,7 @@ TILES_FOR(tiles_1x4, 1, 4)
 TILES_FOR(tiles_1x1, 1, 1)
 
 enum { FETCH_PASSES = 4 }; /* with more of them memory is not what is waited for */
-enum { GO_ON_ROWS = 64, GO_ON_PANELS = 48 };
+enum { FEW_ROWS = 64, MANY_PANELS = 48 }; /* of an item by rows */
 /* Rows of a block, and bytes of its left operand, which is to stay in the second cache. */
 enum { LEAST_ROWS = 64, LEFT_BYTES = 800 << 10 };
 enum { NEAR_BYTES = 40 << 10 }; /* of the first cache, for what should stay there */
@@ -170,10 +178,11 @@ enum { NEAR_BYTES = 40 << 10 }; /* of the first cache, for what should stay ther
  * outside, so that they come from memory once. Sums that go on from y go row by row instead, in the order in which
  * y lies. */
 static void tiles_sweep(const Product *g, int row0, int row1, int panel0, int panel1) {
-    const bool few = row1 - row0 <= 16, by_rows = g->go_on;
+    const bool few = row1 - row0 <= 16, by_rows = g->by_rows;
     const int blocks = g->pairs / PAIRS_OF_TILE, passes = (row1 - row0 + TILES_ROWS - 1) / TILES_ROWS;
     const int wide = few ? FEW_ROWS_PANELS : 2, whole = (panel1 - panel0) / wide * wide;
     const int steps = (panel1 - panel0) / wide + (panel1 - panel0) % wide;
+    const int lines = blocks * (TILE_BYTES / 2 / 64) * (int)weight_size(g); /* of a panel */
     const bool panels_near = passes > 1 && !by_rows && 2 * blocks * TILE_BYTES <= NEAR_BYTES;
     _Alignas(64) real sums[2][TILES_ROWS * 32];
     TilesOut out = {0};
@@ -186,7 +195,13 @@ static void tiles_sweep(const Product *g, int row0, int row1, int panel0, int pa
         int r = row0 + i * TILES_ROWS, rows = row1 - r < TILES_ROWS ? row1 - r : TILES_ROWS;
         bool one = p - panel0 >= whole, fetch = !by_rows && passes <= FETCH_PASSES && p + wide < panel1;
         plan.widen = g->scale && i == 0, plan.once = passes == 1;
-        plan.weights0 = i * blocks / passes, plan.weights1 = fetch ? (i + 1) * blocks / passes : 0;
+        plan.line0 = i * lines / passes, plan.line1 = fetch ? (i + 1) * lines / passes : plan.line0;
+        plan.next_step = g->w_panel * weight_size(g);
+        plan.next = (const char *)g->w + (size_t)(p + wide) * plan.next_step;
+        if (by_rows && g->a.tiled && i + 1 < passes) {
+            plan.line0 = at * lines / steps, plan.line1 = (at + 1) * lines / steps;
+            plan.next = tile_rows(g, r + TILES_ROWS).p, plan.next_step = (size_t)blocks * TILE_BYTES;
+        }
         void (*step)(const Product *, int, int, int, const TilePlan *, real *, TilesOut *) =
             few   ? one ? tiles_1x1 : tiles_1x4
             : one ? tiles_2x1
@@ -207,10 +222,10 @@ static void tiles_block(const Product *g, int row0, int row1, int panel0, int pa
  * panels having been fetched. Sums that go on from y: few rows and all their panels. */
 static void tiles_cut(const Product *g, int threads, int *rows, int *step) {
     int panels = PANELS(g->n), blocks = (g->m + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    *rows = g->go_on ? GO_ON_ROWS : BLOCK_ROWS;
-    *step = g->go_on ? GO_ON_PANELS : blocks == 1 ? (panels + threads - 1) / threads : ITEM_PANELS;
-    while (!g->go_on && *rows > LEAST_ROWS && (size_t)*rows * (size_t)g->pairs * 4 > LEFT_BYTES) *rows /= 2;
-    while (!g->go_on && blocks > 1 && *step > FEW_ROWS_PANELS &&
+    *rows = g->by_rows ? FEW_ROWS : BLOCK_ROWS;
+    *step = g->by_rows ? MANY_PANELS : blocks == 1 ? (panels + threads - 1) / threads : ITEM_PANELS;
+    while (!g->by_rows && *rows > LEAST_ROWS && (size_t)*rows * (size_t)g->pairs * 4 > LEFT_BYTES) *rows /= 2;
+    while (!g->by_rows && blocks > 1 && *step > FEW_ROWS_PANELS &&
            blocks * ((panels + *step - 1) / *step) < 4 * threads)
         *step /= 2;
     *step = (*step + FEW_ROWS_PANELS - 1) / FEW_ROWS_PANELS * FEW_ROWS_PANELS;

@@ -81,7 +81,7 @@ void product(Dev *dev, Ten y, Ten x, const Mat *w, int col0, int n, Ten bias, Te
  * being 0. */
 void product_back(Dev *dev, Ten dx, Ten dy, const Mat *w, int row0, int n, Ten residual);
 /* dw += dy^T x */
-void product_dw(Dev *dev, Ten dw, Ten dy, Ten x);
+void product_dw(Dev *dev, Ten dw, Ten dy, Ten x, bool fresh);
 double lt_flops(Dev *dev); /* measured */
 
 /* ---- the ops ---- */
@@ -116,7 +116,7 @@ void op_attend_back(Dev *dev, Ten dq, Kv *dkv, Ten dout, Ten o, Ten lse, Ten q, 
 void op_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target, Ten kept,
                 real inv_temp, real cap);
 void op_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, Ten kept, const real *coef,
-                     const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap);
+                     const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap, bool fresh);
 void op_sample(Dev *dev, Drawn *drawn, Ten kept, Ten logits, const Draw *draws, int vocab_used);
 enum { HEAD_ROWS = 1024 }; /* whose logits of PRODUCT_COLS columns are held at once */
 

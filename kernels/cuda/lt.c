@@ -392,8 +392,9 @@ void product_back(Dev *dev, Ten dx, Ten dy, const Mat *w, int row0, int n, Ten r
 }
 
 /* The kernel reads 16 bytes at once. */
-void product_dw(Dev *dev, Ten dw, Ten dy, Ten x) {
+void product_dw(Dev *dev, Ten dw, Ten dy, Ten x, bool fresh) {
     cudaStream_t s = dev->cuda->stream;
+    if (fresh) dev->ops->zero(dev, dw);
     if (dy.type != K_BF16 || (aligned(dy) && aligned(x))) {
         cu_dw(s, dw, dy, x);
         return;

@@ -44,9 +44,10 @@ void op_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, c
 }
 
 void op_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, Ten kept, const real *coef,
-                     const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap) {
+                     const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap, bool fresh) {
     cudaStream_t s = dev->cuda->stream;
     int t = x.rows;
+    if (fresh && ten_is(dw)) dev->ops->zero(dev, dw);
     size_t numbers = (size_t)t * sizeof *coef;
     Head h = {x, w, inv_temp, cap, upload(dev, target, (size_t)t * sizeof *target), kept};
     const float *c = upload(dev, coef, numbers), *e = ent_coef ? upload(dev, ent_coef, numbers) : NULL;
@@ -61,7 +62,7 @@ void op_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *t
                        e ? (const float *)entropy.p + row : NULL);
             Ten rows = ten_rows(dx, row, n);
             product_back(dev, rows, full, w, col, wide, col ? rows : TEN_NONE);
-            if (ten_is(dw)) product_dw(dev, ten_rows(dw, col, wide), dz, ten_rows(x, row, n));
+            if (ten_is(dw)) product_dw(dev, ten_rows(dw, col, wide), dz, ten_rows(x, row, n), false);
         }
     }
 }
