@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # cmd_past.sh: the commands that read a run which is there: replay, show, rescore, diff, train --from_store; and what guards say. WHET: the program (default ./whet).
+# (run.sh: long)
 set -u
 cd "$(dirname "$0")/.." || exit 1
 whet=$(realpath "${WHET:-./whet}") tiny=$PWD/tests/goldens/tiny-llama

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # code_rewarder.sh: `whet score --reward_funcs code` over the hostile programs of tests/hostile and the
 # reference solutions of HumanEval and MBPP, and `whet sandbox-selftest`. The sanitized program does a part of
-# it. Mutants: long_code_mutants.sh.
+# it. Mutants: long_code_mutants.sh. (run.sh: alone)
 set -u
 status=0
 "$WHET" sandbox-selftest || status=1

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # fuzz.sh: builds the libFuzzer targets of tests/fuzz/ with clang, ASan and UBSan and runs each for FUZZ_SECONDS
 # (default 5), starting from the cases. `make fuzz FUZZ_SECONDS=300` is the long run by hand. A crash, a leak or an
-# input of more than a second fails; what was found stays in build/fuzz/.
+# input of more than a second fails; what was found stays in build/fuzz/. (run.sh: long)
 cd "$(dirname "$0")/.." || exit 1
 seconds=${FUZZ_SECONDS:-5} clang=${CLANG:-clang} out=build/fuzz passed=0 failed=0
 echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' >/tmp/whet-fuzz-$$.c

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # fuzz_files.sh: fuzzes what reads model files (tests/fuzz/fuzz_files.c: a target for each parser) with clang's
 # libFuzzer, ASan and UBSan for FUZZ_SECONDS each (default 2), from the small models of the tests. What was found stays in
-# build/fuzz-files/. Mutants that know the structure of the files: test_rl_mutants.c.
+# build/fuzz-files/. Mutants that know the structure of the files: test_rl_mutants.c. (run.sh: long)
 cd "$(dirname "$0")/.." || exit 1
 seconds=${FUZZ_SECONDS:-2} clang=${CLANG:-clang} out=build/fuzz-files parsers="GGUF SAFETENSORS CONFIG TOKENIZER CHAT"
 for parser in $parsers; do mkdir -p $out/$parser/seeds $out/$parser/corpus; done

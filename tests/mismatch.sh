@@ -2,7 +2,7 @@
 # mismatch.sh [PATH...]: a sampler that computes otherwise than the learner is noticed. One kernel is compiled with its
 # sums in another order for some numbers of rows (in a copy of its source, changed here), and the run must stop at its
 # first step with a line that says so, and store nothing; without the change it must not. On the path plain, if no other is
-# named. And plain C gives the same run compiled with and without the FMA instruction.
+# named. And plain C gives the same run compiled with and without the FMA instruction. (run.sh: long)
 cd "$(dirname "$0")/.." || exit 1
 work=$(mktemp -d) passed=0 failed=0 skipped=0
 trap 'rm -rf "$work"' EXIT

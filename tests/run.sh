@@ -53,44 +53,65 @@ judge() {
     fi
 }
 
-run() { attempt "$@" && judge "$1"; }
-
 # CUDA=0 leaves out the tests of the CUDA back, and says so; nothing else does.
 without_cuda() {
     case ${CUDA:-}:$1 in 0:test_standin_* | 0:test_cuda_* | 0:long_cuda_*) ;; *) return 1 ;; esac
     [ "${variant:-plain}" != plain ] || { echo "$1: SKIPPED, CUDA=0" && skipped=$((skipped + 1)); }
 }
 
-# The programs run as many at a time as there are cores, but for those whose subject is time: their source says
-# `run.sh: alone`.
+# What runs in plain, in double and with sanitizers waits in three lists of commands. As many run at a time as there are
+# cores, what says `run.sh: long` in its source first. What says `run.sh: alone` (its subject is time, or it kills or counts
+# every sandbox there is) runs one at a time, beside others of the other lists that are nice and get only what it leaves.
+long=() rest=() alone=()
 for variant in plain double asan; do
-    together=() alone=()
-    for source in tests/test_*.c; do
+    for source in tests/test_*.c tests/*.sh; do
         test=$(basename "$source" .c)
-        without_cuda "$test" && continue
-        [ -x build/$variant/tests/"$test" ] || { [ $variant != double ] && alone+=("$test"); continue; }
-        if grep -q 'run\.sh: alone' "$source"; then alone+=("$test"); else together+=("$test"); fi
-    done
-    for test in "${together[@]}"; do
-        while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n; done
-        attempt "$variant $test" 600 build/$variant/tests/"$test" &
-    done
-    wait
-    for test in "${together[@]}"; do judge "$variant $test"; done
-    for test in "${alone[@]}"; do run "$variant $test" 300 build/$variant/tests/"$test"; done
-    [ $variant = double ] && continue
-    for script in tests/*.sh; do
-        case $script in tests/run.sh | tests/deps.sh | tests/nvcc.sh | tests/long_*) continue ;; esac
-        [ $variant = asan ] && ! grep -q WHET "$script" && continue # it does not run the program
-        WHET=build/$variant/whet run "$variant $(basename "$script")" 300 bash "$script"
+        case $source in
+            tests/run.sh | tests/deps.sh | tests/nvcc.sh | tests/long_*) continue ;;
+            *.sh)
+                [ $variant = double ] && continue
+                [ $variant = asan ] && ! grep -q WHET "$source" && continue # it does not run the program
+                command="env WHET=build/$variant/whet bash $source"
+                ;;
+            *)
+                without_cuda "$test" && continue
+                command=build/$variant/tests/$test
+                [ $variant = double ] && [ ! -x "$command" ] && continue
+                ;;
+        esac
+        case $(grep -om 1 'run\.sh: [a-z]*' "$source") in
+            *alone) alone+=("$variant $test|$command") ;;
+            *long) long+=("$variant $test|$command") ;;
+            *) rest+=("$variant $test|$command") ;;
+        esac
     done
 done
+rest=("${long[@]}" "${rest[@]}")
+declare -A running=() # what runs: its process and its name
+first='' cores=$(nproc)
+while [ $((${#alone[@]} + ${#rest[@]} + ${#running[@]})) -gt 0 ]; do
+    if [ -z "$first" ] && [ ${#alone[@]} -gt 0 ]; then
+        attempt "${alone[0]%|*}" 600 ${alone[0]#*|} &
+        first=$! running[$!]=${alone[0]%|*} alone=("${alone[@]:1}")
+    elif [ ${#rest[@]} -gt 0 ] && [ ${#running[@]} -lt "$cores" ]; then
+        attempt "${rest[0]%|*}" 600 nice -n 19 ${rest[0]#*|} &
+        running[$!]=${rest[0]%|*} rest=("${rest[@]:1}")
+    else
+        wait -n -p ended
+        judge "${running[$ended]}"
+        unset "running[$ended]"
+        [ "$ended" != "$first" ] || first=''
+    fi
+done
+
+# judged NAME COMMAND...: one of --all, on its own.
+judged() { attempt "$1" 1800 "${@:2}" && judge "$1"; }
 if [ "${1:-}" = --all ]; then
     for script in tests/long_*; do
         without_cuda "$(basename "$script")" && continue
         case $script in
-            *.sh) WHET=./whet run "$(basename "$script")" 1800 bash "$script" ;;
-            *.py) [ -f "${script%.py}.sh" ] || WHET=./whet run "$(basename "$script")" 1800 "$PYTHON" "$script" ;;
+            *.sh) WHET=./whet judged "$(basename "$script")" bash "$script" ;;
+            *.py) [ -f "${script%.py}.sh" ] || WHET=./whet judged "$(basename "$script")" "$PYTHON" "$script" ;;
         esac
     done
 fi

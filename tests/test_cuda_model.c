@@ -1,6 +1,6 @@
 /* test_cuda_model.c: a whole model on the stand-in for a GPU against the CPU: rl/selftest.h. Sampling token for token,
  * with decoding steps launched as graphs; log-probabilities, loss, every gradient, a step; sampled = trained, bit for bit.
- * The other models: whet gpu-selftest, in long_cuda.sh. */
+ * The other models: whet gpu-selftest, in long_cuda.sh. (run.sh: long) */
 #include "tests/cuda_help.h"
 
 #include "rl/selftest.h"

@@ -1,6 +1,6 @@
 /* test_cuda_ops.c: every op of the CUDA back, on the stand-in for a GPU, against the CPU's plain path: k_compare.
  * With an argument (elements, rows, products, attention, head, again) that part alone; WHET_ALL: more sizes
- * (long_cuda.sh). */
+ * (long_cuda.sh). (run.sh: long) */
 #include "tests/cuda_help.h"
 
 static void say(void *self, const CompareResult *r) {

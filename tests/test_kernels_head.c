@@ -1,7 +1,7 @@
 /* test_kernels_head.c: log-probabilities, entropies and their gradient against naive doubles, at vocabularies and
  * widths that fill no block, over all ids and over a kept set of each row; entropy's gradient also by finite
  * differences (double variant). FMA paths give plain C's bits, a row's bits depend neither on its batch nor on
- * threads, and dW's not on where the rows are cut. */
+ * threads, and dW's not on where the rows are cut. (run.sh: long) */
 #include "tests/kernels_help.h"
 
 typedef struct {

@@ -1,6 +1,7 @@
 /* test_kernels_int8.c: products with matrices of int8: within the bound of sums in double over the same whole numbers,
  * on every path, in both types, at ragged sizes; the same bits on all paths of one arithmetic, with any number of
- * threads, and for a row alone as in any batch. And what becomes of rows of zeros, of tiny numbers and of NaN. */
+ * threads, and for a row alone as in any batch. And what becomes of rows of zeros, of tiny numbers and of NaN.
+ * (run.sh: long) */
 #include "tests/kernels_help.h"
 
 typedef struct {

@@ -1,7 +1,7 @@
 /* test_kernels_matmul.c: the products, their packing and their gradients against naive sums in double, at ragged
  * sizes and in both types. Every path of fp32 FMA gives plain C's bits, tiles those of their plain C; BF16 dot and
  * tiles stay within the same bound. A row's bits do not depend on its batch, on threads, nor a gradient's on where
- * the rows are cut (at multiples of 32). */
+ * the rows are cut (at multiples of 32). (run.sh: long) */
 #include "tests/kernels_help.h"
 
 #include <sys/wait.h>

@@ -2,7 +2,7 @@
  * and ten steps of AdamW on the tiny models, for grpo, dr_grpo and dapo with clipping, k3 KL, masks and
  * truncation. The numbers are tests/goldens/learn-goldens.json.gz, made by make_learn_goldens.py beside it. In
  * bfloat16 the same ten steps stay within a stated distance of the float32 ones. Not here: exactness of bits
- * (test_rl_learn.c). */
+ * (test_rl_learn.c). (run.sh: long) */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,6 +1,6 @@
 /* test_rl_learn.c: the learner: gradients against finite differences (double variant), invariance of every bit of
  * the gradient under micro-batches, threads and recomputation, frozen rows. Goldens from PyTorch:
- * test_rl_golden.c. */
+ * test_rl_golden.c. (run.sh: long) */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -2,7 +2,7 @@
  * k_workspace_bytes is a bound on what the ops take for themselves; beyond a limit each part fails with one line
  * and leaves nothing behind; a sequence of 4,096 tokens trains, recomputed, where it would not fit otherwise. With
  * WHET_MODEL (a GGUF, or the one in build/model/) the same for a real model; with WHET_LONG also 4,096 tokens of
- * it. */
+ * it. (run.sh: long) */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -188,10 +188,11 @@ static void the_summary_shows_what_was_learnt(void **state) {
 
 /* ---- metrics.jsonl ------------------------------------------------------------------------------------------ */
 
-static const char metrics_path[] = "/tmp/whet-test-metrics.jsonl";
+static char metrics_path[64];
 
 static int metrics_gone(void **state) {
     (void)state;
+    snprintf(metrics_path, sizeof metrics_path, "/tmp/whet-metrics-%d.jsonl", (int)getpid());
     unlink(metrics_path);
     return 0;
 }

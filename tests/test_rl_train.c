@@ -1,5 +1,6 @@
 /* test_rl_train.c: whole training runs of a tiny model: the same store and the same checkpoint, byte for byte,
  * whatever the threads, slots and micro-batches, and however often the run was stopped or killed and gone on with.
+ * (run.sh: long)
  */
 #include <setjmp.h>
 #include <stdarg.h>

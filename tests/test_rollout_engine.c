@@ -1,6 +1,6 @@
 /* test_rollout_engine.c: the engine: what it stores while it samples equals what the learner's forward computes,
  * bit for bit, on every path; slots, threads and neighbours change nothing; slots stay busy; sampling obeys its
- * settings. */
+ * settings. (run.sh: long) */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

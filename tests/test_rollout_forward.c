@@ -1,6 +1,6 @@
 /* test_rollout_forward.c: the forward pass against transformers: ids and float32 log-probs of texts under the tiny
  * models (and, given WHET_MODEL, under SmolLM2) as tests/goldens/make_logprob_goldens.py stored them; and the
- * same bits however a text is cut into batches. */
+ * same bits however a text is cut into batches. (run.sh: long) */
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
