@@ -65,8 +65,8 @@ def compiled(job):
     """One file for one architecture: the kernels' figures. A warning of nvcc's or ptxas's is an error."""
     nvcc, flags, arch, source = job
     cubin = os.path.join(ROOT, "build/cubins", "%s.sm_%s.cubin" % (os.path.basename(source)[:-3], arch))
-    done = subprocess.run([nvcc, *flags, "-Xptxas", "-v", "-arch=sm_" + arch, "-cubin", "-o", cubin, source], cwd=ROOT,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run([nvcc, *flags, *shlex.split(variable("CUDA_PTX") + "sm_" + arch), "-Xptxas", "-v", "-cubin", "-o", cubin,
+                           source], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise SystemExit("FAILED: %s for sm_%s: %s" % (source, arch, done.stdout[-800:]))
     codes, rows, name = histogram(cubin), {}, None
