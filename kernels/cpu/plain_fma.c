@@ -1,5 +1,5 @@
 /* plain_fma.c: plain.c once more, compiled for processors with FMA, where fmaf() is an instruction and no call: the
- * same bits, many times as fast. The variant with sanitizers compiles both alike. */
+ * same bits, many times as fast. */
 #ifndef WHET_DOUBLE
 #define cpu_plain_ops cpu_plain_fma_ops
 #include "kernels/cpu/plain.c"
