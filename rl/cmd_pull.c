@@ -1,5 +1,4 @@
 /* cmd_pull.c: `whet pull`: fetches a model into the cache. Tested by tests/cmd_pull.sh. */
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +36,6 @@ int cmd_pull(int argc, char **argv) {
         for (int i = 0; i < files.n; i++) names[i] = files.at[i];
         conf.files = names;
     }
-    signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of write, not the end */
     Err err = {0};
     char *path;
     if (!pull(&conf, &path, &err)) die("pull: %s", err.msg);

@@ -1,4 +1,5 @@
 /* main.c: the program's commands, one row each; what a command does is in rl/cmd_<name>.c. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -49,6 +50,7 @@ static int command_run(const char *name, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of write, not the end */
     if (argc < 2) return usage(stderr, 2);
     if (strcmp(argv[1], "--help") && strcmp(argv[1], "help")) return command_run(argv[1], argc - 1, argv + 1);
     if (argc == 2) return usage(stdout, 0);

@@ -146,6 +146,7 @@ static bool step_rescore(Past *past, Rescore *x, long step, Err *err) {
         for (int i = 0; i < groups[g].n_samples; i++)
             rest_keep(x, &row.groups[g].samples[i], &groups[g].samples[i]);
     if (good) advantages_of(x, groups, n, learnt, &row.arena);
+    store_doing(past->store, "storing other scores of step %ld", step);
     good = good && store_begin(past->store, err);
     bool begun = good;
     for (int g = 0; good && g < n; g++) {
@@ -246,6 +247,7 @@ static void report(Rescore *x, const Past *past) {
 
 static bool set_begin(Past *past, Rescore *x, Err *err) {
     json_t *funcs = json_array(), *weights = json_array();
+    store_doing(past->store, "storing other scores");
     for (int i = 0; i < x->now->reward_funcs.n; i++) {
         json_array_append_new(funcs, json_string(x->now->reward_funcs.at[i]));
         json_array_append_new(weights, json_real(x->now->reward_weights.at[i]));
@@ -273,7 +275,6 @@ bool rescore(Past *past, const Recipe *recipe, long examples, FILE *out, Err *er
     if (!objective_of(&x.objective, recipe, err)) return false;
     x.reward = reward_open(recipe->reward_funcs.at, recipe->reward_funcs.n, &judges, err);
     if (!x.reward) return false;
-    store_doing(past->store, "storing other scores");
     bool good = store_step_last(past->store, past->run.id, &last, err) && set_begin(past, &x, err);
     double began = clock_seconds();
     for (long step = 1; good && step <= last; step++) good = step_rescore(past, &x, step, err);

@@ -66,8 +66,11 @@ bool show_run(Past *past, FILE *out, Err *err) {
                past, out, "guards", "  steps % to %, %: %",
                "SELECT min(step), max(step), name, line FROM step_guards WHERE run = ? GROUP BY name ORDER BY 1",
                err) &&
-           rows_print(past, out, "other scores (whet rescore)", "  set %, %: %",
-                      "SELECT id, made_at, rewards FROM score_sets WHERE run = ? ORDER BY id", err);
+           rows_print(
+               past, out, "other scores (whet rescore)", "  set %, %, of % answers: %",
+               "SELECT id, made_at, (SELECT count(*) FROM rescores WHERE set_id = id), rewards FROM score_sets "
+               "WHERE run = ? ORDER BY id",
+               err);
 }
 
 bool show_find(Past *past, int64_t sample, long *step, long *group, long *number, Err *err) {

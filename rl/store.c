@@ -107,6 +107,13 @@ Store *store_open(const char *path, double wait_seconds, Err *err) {
     return NULL;
 }
 
+bool store_idle(const char *path, Err *err) {
+    Store *store = store_new(path, 0);
+    bool idle = folder_lock(store, err);
+    store_close(store);
+    return idle;
+}
+
 /* Opens what is there. A folder that may not be written to has no room for the write-ahead log's index, which even
  * a reader wants: then the file is read as it lies. */
 static bool database_read(Store *store, int flags, Err *err) {

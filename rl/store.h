@@ -24,6 +24,8 @@ typedef struct Store Store;
  * Refuses what is no store of whet's, is damaged, or was made by a newer whet. wait_seconds: how long to bear
  * another program's lock on the database (0: 30 s). */
 Store *store_open(const char *path, double wait_seconds, Err *err);
+/* Whether no whet writes to the folder of this store; false and err where one does. */
+bool store_idle(const char *path, Err *err);
 /* Opens it to be read, also while a run writes to it; nothing is locked, made or changed. */
 Store *store_open_read(const char *path, Err *err);
 /* Opens a store to which something is added that is no part of a run, also while one writes to it. */

@@ -34,13 +34,15 @@ static bool open_folder(Trainer *t, char **folder, Err *err) {
         return err_set(err, "%s: the folder cannot be written; choose another --output_dir", r->output_dir);
     if (r->resume_from_checkpoint) {
         *folder = checkpoint_find(r->output_dir, r->resume_from_checkpoint);
+        if (exists(t->store_path) && !store_idle(t->store_path, err)) return false; /* before anything is pruned */
         if (*folder && !checkpoint_state(*folder, &t->state, err)) return false;
         /* What the last start did not come to. */
         if (strcmp(r->resume_from_checkpoint, "last") == 0)
             checkpoint_prune(r->output_dir, r->save_total_limit, t->state.best_step);
         return true;
     }
-    if (exists(t->store_path) && r->overwrite_output_dir) return run_remove(r->output_dir, err);
+    if (exists(t->store_path) && r->overwrite_output_dir)
+        return store_idle(t->store_path, err) && run_remove(r->output_dir, err);
     if (exists(t->store_path))
         return err_set(err,
                        "%s holds a run already: go on with it (--resume_from_checkpoint last), replace it "

@@ -207,10 +207,8 @@ bool model_export_gguf(const ModelFile *file, const Tokenizer *tok, const char *
     plan.n = conf_tensors(conf, &plan.specs);
     plan.types = MEM_ARRAY(int, plan.n);
     for (int i = 0; i < plan.n; i++) plan.types[i] = type_of(&plan.specs[i], wanted);
-    if (ok && (ok = sink_open(&sink, path, err))) {
-        ok = sink_close(&sink, header_write(&plan, &keys, &sink) && tensors_write(&plan, &sink));
-        if (!ok) unlink(path);
-    }
+    ok = ok && sink_open(&sink, path, err) &&
+         sink_close(&sink, header_write(&plan, &keys, &sink) && tensors_write(&plan, &sink));
     for (int i = 0; i < plan.n_factors; i++) free(plan.factors[i].values);
     free(plan.specs), free(plan.types);
     buf_free(&keys.pairs);

@@ -26,12 +26,14 @@ void file_unmap(Mapped *map);
 bool file_exists(const char *path);
 /* Reads a JSON file whose top is an object; duplicate keys are refused. NULL and err otherwise. */
 json_t *json_file(const char *path, Err *err);
-/* A file that is being written from front to back. sink_close syncs it to the disk when `ok`, and says whether all
- * went well. */
+/* A file that is being written from front to back, as PATH.part: what PATH held stays until sink_close has synced
+ * the new one to the disk, for it may be the very file that is read. sink_close says whether all went well; if
+ * not, or if not `ok`, there is no new file. What is no regular file (/dev/stdout) is written as it is. */
 typedef struct {
     int fd;
     const char *path;
-    uint64_t n; /* bytes so far */
+    char *final, *part; /* NULL: written as it is */
+    uint64_t n;         /* bytes so far */
     Err *err;
 } Sink;
 bool sink_open(Sink *sink, const char *path, Err *err);

@@ -92,8 +92,17 @@ json_t *json_file(const char *path, Err *err) {
 }
 
 bool sink_open(Sink *sink, const char *path, Err *err) {
-    *sink = (Sink){open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666), path, 0, err};
-    return sink->fd >= 0 || err_set(err, "%s: can't be written (%s)", path, strerror(errno));
+    struct stat info;
+    *sink = (Sink){.path = path, .err = err, .final = realpath(path, NULL)}; /* behind its links */
+    if (!sink->final || stat(sink->final, &info) != 0 || S_ISREG(info.st_mode)) {
+        if (!sink->final) sink->final = mem_text(path);
+        if (asprintf(&sink->part, "%s.part", sink->final) < 0) die("out of memory");
+    }
+    sink->fd = open(sink->part ? sink->part : path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (sink->fd >= 0) return true;
+    err_set(err, "%s: can't be written (%s)", path, strerror(errno));
+    free(sink->final), free(sink->part);
+    return false;
 }
 
 bool sink_add(Sink *sink, const void *bytes, size_t n) {
@@ -111,10 +120,14 @@ bool sink_add(Sink *sink, const void *bytes, size_t n) {
 }
 
 bool sink_close(Sink *sink, bool ok) {
-    if (ok && fsync(sink->fd) != 0)
+    if (ok && sink->part && fsync(sink->fd) != 0)
         ok = err_set(sink->err, "%s: syncing failed (%s): make room and run again", sink->path, strerror(errno));
     if (close(sink->fd) != 0 && ok)
         ok = err_set(sink->err, "%s: closing failed (%s): make room and run again", sink->path, strerror(errno));
+    if (sink->part && ok && rename(sink->part, sink->final) != 0)
+        ok = err_set(sink->err, "%s: can't be put in its place (%s)", sink->path, strerror(errno));
+    if (sink->part && !ok) unlink(sink->part);
+    free(sink->final), free(sink->part);
     return ok;
 }
 

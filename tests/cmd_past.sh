@@ -149,6 +149,13 @@ cp -r "$work/run" "$work/old" && sqlite3 "$work/old/run.db" 'PRAGMA user_version
 ends 1 "a store of another version" 'older whet' replay old
 ends 0 "help" 'usage: whet replay RUN' "$whet" help replay
 
+# A run that another whet writes to (which holds this lock) is neither replaced nor gone on with.
+for flag in "--overwrite_output_dir" "--resume_from_checkpoint last"; do
+    (flock 9 && train run $flag) 9<"$work/run" && bad "$flag beside another whet" || ok
+    grep -q 'another whet is writing to' "$work/err" && [ "$sum" = "$(sha256sum "$work/run/run.db")" ] &&
+        [ -d "$work/run/checkpoint-3" ] && ok || bad "$flag beside another whet: not said, or something is lost"
+done
+
 # ---- show ----
 show() { "$whet" show "$work/run" "$@"; }
 ends 0 "show a run" '^ *step 6 reward ' show

@@ -107,5 +107,21 @@ pass --slots 5 --threads 1 >"$work/two"
 same "evaluations with 64 and 5 slots" "$work/one" "$work/two"
 json "r[0]['n'] == 9 and r[0]['samples'] == 54 and sorted(map(int, r[0]['pass_at'])) == [1, 2, 4, 6]" "pass@k" <"$work/one"
 
+# ---- export: what is there stays until the new one is whole, for it may be the very file that is read ----
+says "export" 'written as gguf f32' "$whet" export --model $tiny --format gguf --dtype f32 --output "$work/a.gguf"
+cp "$work/a.gguf" "$work/b.gguf" && ln -s b.gguf "$work/link.gguf"
+for name in b link; do
+    says "export onto its model" 'written as gguf f32' "$whet" export --model "$work/b.gguf" --format gguf --dtype f32 --output "$work/$name.gguf"
+    same "export onto its model" "$work/a.gguf" "$work/b.gguf"
+done
+refused "export to a full disk" 'writing failed' bash -c 'ulimit -f 10; exec "$@"' - "$whet" export --model $tiny --format gguf --dtype f16 --output "$work/b.gguf"
+same "export to a full disk" "$work/a.gguf" "$work/b.gguf"
+for name in c d; do # the second onto the first's
+    says "export of a folder" 'written as hf f32' "$whet" export --model "$([ $name = c ] && echo $tiny || echo "$work/c")" --format hf --dtype f32 --output "$work/c"
+    cp "$work/c/model.safetensors" "$work/$name.safetensors"
+done
+same "export onto its folder" "$work/c.safetensors" "$work/d.safetensors"
+[ -L "$work/link.gguf" ] && [ -z "$(find "$work" -name '*.part')" ] && ok || bad "export leaves other files"
+
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
