@@ -89,16 +89,23 @@ static inline void tiles_fetch_start(const Product *g, int row, int end, int pan
         TILE_LOAD(t, p, step)
 
 /* The panels from one on: steps in bytes from one k to the next and between panels. Those of int8 lie in the room, side
- * by side at each k. */
+ * by side at each k; where they are not met again, there is room for two k alone. */
 typedef struct {
     char *p;
     size_t along, across;
+    int mask; /* of k */
 } TilePanels;
 
 static TilePanels tile_panels(const Product *g, int panel, int panels, const TilePlan *plan) {
     const size_t across = g->w_panel * 2;
-    if (!g->scale) return (TilePanels){(char *)(uintptr_t)g->w + (size_t)panel * across, TILE_BYTES, across};
-    return (TilePanels){g->room, plan->once ? 0 : (size_t)panels * TILE_BYTES, TILE_BYTES};
+    if (!g->scale) return (TilePanels){(char *)(uintptr_t)g->w + (size_t)panel * across, TILE_BYTES, across, INT_MAX};
+    return (TilePanels){g->room, (size_t)panels * TILE_BYTES, TILE_BYTES, plan->once ? 1 : INT_MAX};
+}
+
+/* The tiles of panels of int8 at k: one k ahead of the products, which then need not wait for them. */
+ALWAYS void tiles_widen(const int P, const TilePanels *b, int k, const char *from, size_t step) {
+    char *to = b->p + (size_t)(k & b->mask) * b->along;
+    for (int p = 0; p < P; p++) int8_widen(to + (size_t)p * b->across, (const int8_t *)from + (size_t)p * step);
 }
 
 /* R row tiles times P panels; sums takes what does not go to y directly. */
@@ -107,7 +114,7 @@ ALWAYS void tiles_product(const int R, const int P, const Product *g, int row, i
     const TileRows a = tile_rows(g, row);
     const TilePanels b = tile_panels(g, panel, P, plan);
     const size_t wp = b.across, next = g->w_panel * weight_size(g), tile = TILE_BYTES / 2 * weight_size(g);
-    const char *from = (const char *)g->w + (size_t)panel * next, *w = b.p;
+    const char *from = (const char *)g->w + (size_t)panel * next;
     const int blocks = g->pairs / PAIRS_OF_TILE, each = (out->rows + blocks - 1) / blocks;
     const bool direct = tiles_direct(g, panel, P);
     int line = plan->line0;
@@ -125,9 +132,10 @@ ALWAYS void tiles_product(const int R, const int P, const Product *g, int row, i
 #define SUM_ZERO(t, r, p) TILE_ZERO(t)
         EACH_SUM(SUM_ZERO);
     }
-    for (int k = 0; k < blocks; k++, w += b.along, from += tile) {
-        for (int p = 0; p < P && plan->widen; p++)
-            int8_widen(b.p + (size_t)k * b.along + (size_t)p * wp, (const int8_t *)from + (size_t)p * next);
+    if (plan->widen) tiles_widen(P, &b, 0, from, next);
+    for (int k = 0; k < blocks; k++, from += tile) {
+        const char *w = b.p + (size_t)(k & b.mask) * b.along;
+        if (plan->widen && k + 1 < blocks) tiles_widen(P, &b, k + 1, from + tile, next);
         const char *left = a.p + (size_t)k * a.along;
         LOAD_IF(plan->left_far, 4, left, a.row);
         LOAD_IF(plan->panels_far, 6, w, 64);
