@@ -40,7 +40,7 @@ for path in "${@:-plain}"; do
 done
 # A product of one row (--slots 1: each answer is written alone) sums from its end.
 change one-row matmul.h '/ tile_(fma|dot)\(/,/^\}/ s/for \(int k = 0; k < pairs; k\+\+\) \{/for (int i = 0, k = R == 1 ? pairs - 1 : 0; i < pairs; i++, k += R == 1 ? -1 : 1) {/'
-change one-row matmul_tiles.h '/ tiles_product\(/,/^\}/ s/for \(int k = 0; k < blocks; k\+\+, w \+= b.along, from \+= tile\) \{/for (int turn = 0, k = rows == 1 ? blocks - 1 : 0; turn < blocks; turn++, k += rows == 1 ? -1 : 1) { w = b.p + (size_t)k * b.along;/'
+change one-row matmul_tiles.h '/ tiles_product\(/,/^\}/ s/for \(int k = 0; k < blocks; k\+\+([^)]*)\) \{/for (int turn = 0, k = rows == 1 ? blocks - 1 : 0; turn < blocks; turn++, k += rows == 1 ? -1 : 1\1) {/'
 build one-row "${files[*]}"
 for path in "${paths[@]}"; do
     for dtype in float32 bfloat16; do
