@@ -16,7 +16,7 @@ LDLIBS  := -lsqlite3 -lcurl -lcrypto -lz -ljansson -lpcre2-8 -lyaml -lutf8proc -
 
 # Variants of the build, each in a folder of its own: the sanitizers, and every real number as a double.
 ifeq ($(VARIANT),asan)
-CFLAGS  += -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+CFLAGS  += -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 LDFLAGS += -fsanitize=address,undefined
 endif
 ifeq ($(VARIANT),double)
@@ -56,6 +56,9 @@ $(CUDA_IS):
 
 SOURCES := $(foreach room,$(ROOMS),$(wildcard $(room)/*.c $(room)/*/*.c))
 SOURCES := $(filter-out $(if $(filter 1,$(CUDA)),kernels/cuda/none.c,$(filter-out %/none.c,$(wildcard kernels/cuda/*.c))),$(SOURCES))
+ifeq ($(VARIANT),double) # of the upper rooms what test_rl_learn needs
+SOURCES := $(filter kernels/% rollout/% $(patsubst %,rl/%.c,backward batch learn loss loss_marks),$(SOURCES))
+endif
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
 LIBS    := $(foreach room,$(ROOMS),$(BUILD)/lib$(room).a)
 TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
