@@ -298,7 +298,8 @@ static void bench_open(Bench *b, int argc, char **argv) {
     long longest = o->prompt + o->answer > 513 ? o->prompt + o->answer : 513;
     if (longest > conf.max_positions)
         die("bench: the model has %d positions, %ld are asked", conf.max_positions, longest);
-    PolicyConf policy = {.type = b->model.type, .int8 = b->model.int8, .train = true, .max_positions = (int)longest};
+    PolicyConf policy = {
+        .type = b->model.type, .int8 = b->model.int8, .train = true, .max_positions = (int)longest};
     if (o->random)
         b->model.policy = policy_random(b->model.dev, &conf, &policy, 1, &err);
     else

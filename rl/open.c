@@ -60,7 +60,8 @@ bool model_int8(const OpenConf *conf, const Dev *dev, bool *int8, Err *err) {
     if (weights && !*int8 && strcmp(weights, "exact") != 0)
         return err_set(err, "sampling_weights %s is not known; use exact or int8", weights);
     return !*int8 || k_has_int8(dev) ||
-           err_set(err, "sampling_weights int8 is for the CPU, and this is %s: say device cpu, or leave it at exact",
+           err_set(err,
+                   "sampling_weights int8 is for the CPU, and this is %s: say device cpu, or leave it at exact",
                    dev_path(dev));
 }
 
@@ -111,7 +112,8 @@ bool model_open(Model *model, const OpenConf *conf, Err *err) {
     if (!type_read(conf->dtype, &model->type, err)) return false;
     DevConf dev = {.device = conf->device, .path = conf->cpu_path, .threads = (int)conf->threads};
     model->dev = dev_open(&dev, err);
-    if (model->dev && model_int8(conf, model->dev, &model->int8, err)) model->file = model_file_named(conf->model, err);
+    if (model->dev && model_int8(conf, model->dev, &model->int8, err))
+        model->file = model_file_named(conf->model, err);
     if (model->file) model->tok = tokenizer_open(model->file, err);
     if (model->tok) {
         int64_t left = dev_left(model->dev), there = left < 0 ? memory_free() : left;

@@ -122,10 +122,12 @@ const RecipeKey recipe_keys[] = {
     NUMBER(min_p, GRPO, "0", 0, 1,
            "sample from tokens with at least this share of the likeliest one's probability"),
     LIST(stop_strings, KEY_TEXTS, NULL, NULL, "texts that end an answer, besides the model's end token"),
-    TEXT(sampling_weights, NULL, "exact", "exact|int8",
-         "int8: answers to learn from are sampled with a copy of the weights of one byte each, sooner where few are "
-         "sampled at once (on the CPU); how far its log-probs are from the learner's is measured, and corrected by "
-         "vllm_importance_sampling_*"),
+    TEXT(
+        sampling_weights, NULL, "exact", "exact|int8",
+        "int8: answers to learn from are sampled with a copy of the weights of one byte each, sooner where few "
+        "are "
+        "sampled at once (on the CPU); how far its log-probs are from the learner's is measured, and corrected by "
+        "vllm_importance_sampling_*"),
 
     HEADING("Rewards"),
     LIST(reward_funcs, KEY_TEXTS, SCRIPT, "math",
@@ -207,10 +209,11 @@ const RecipeKey recipe_keys[] = {
     NUMBER(entropy_coef_delta, GRPO, "0.005", 0, 1e6, "by so much an update,"),
     NUMBER(entropy_coef_min, GRPO, "0", 0, 1e6, "not below this"),
     NUMBER(entropy_coef_max, GRPO, "1", 0, 1e6, "and not above this"),
-    SWITCH(vllm_importance_sampling_correction, GRPO, "true",
-           "weigh the policy loss of samples that another policy or instruction set drew (stored ones, and with "
-           "sampling_weights int8: else whet's own are the learner's bit for bit) with the ratio of both; false: the "
-           "loss's ratio begins at theirs"),
+    SWITCH(
+        vllm_importance_sampling_correction, GRPO, "true",
+        "weigh the policy loss of samples that another policy or instruction set drew (stored ones, and with "
+        "sampling_weights int8: else whet's own are the learner's bit for bit) with the ratio of both; false: the "
+        "loss's ratio begins at theirs"),
     TEXT(vllm_importance_sampling_mode, GRPO, "sequence_mask",
          "token_truncate|token_mask|sequence_truncate|sequence_mask",
          "one ratio per token or for the sequence; beyond the bounds it is cut off, or the token or sequence is"),

@@ -59,14 +59,15 @@ static bool schema_check(Store *store, Err *err) {
     }
     if (version != STORE_VERSION) return store_damaged(store, err, "store version %lld", (long long)version);
     /* Stores that are older than this table have nothing to say in it. */
-    if (!store_ask_number(store, err, &tables, "SELECT count(*) FROM sqlite_schema WHERE name = 'learner_logprobs'",
-                          ""))
+    if (!store_ask_number(store, err, &tables,
+                          "SELECT count(*) FROM sqlite_schema WHERE name = 'learner_logprobs'", ""))
         return false;
     if (tables) return true;
-    const char *make = store->lock >= 0 ? "CREATE TABLE learner_logprobs (sample_id INTEGER PRIMARY KEY REFERENCES "
-                                          "samples, logprobs BLOB NOT NULL)"
-                                        : "CREATE TEMP TABLE learner_logprobs (sample_id INTEGER PRIMARY KEY, "
-                                          "logprobs BLOB)";
+    const char *make = store->lock >= 0
+                           ? "CREATE TABLE learner_logprobs (sample_id INTEGER PRIMARY KEY REFERENCES "
+                             "samples, logprobs BLOB NOT NULL)"
+                           : "CREATE TEMP TABLE learner_logprobs (sample_id INTEGER PRIMARY KEY, "
+                             "logprobs BLOB)";
     return sqlite3_exec(store->db, make, NULL, NULL, NULL) == SQLITE_OK || store_fail(store, err);
 }
 

@@ -64,7 +64,8 @@ typedef struct {
     ScoreClass class;
     RewardScore *scores; /* [parts of the step]; NaN where unjudged */
     double advantage;    /* with which this step consumed it; NaN: it did not */
-    /* [n - n_prompt] log-probs under the weights that learn, before its first update; NULL: those that it was drawn with */
+    /* [n - n_prompt] log-probs under the weights that learn, before its first update; NULL: those that it was
+     * drawn with */
     const real *old_logp;
 } StoreSample;
 

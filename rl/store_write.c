@@ -55,8 +55,8 @@ static bool sample_put(Store *store, const StoreGroup *group, StoreSample *s, Bu
     s->id = sqlite3_last_insert_rowid(store->db);
     size_t own = (size_t)(sample->n - sample->n_prompt);
     if (good && s->old_logp)
-        good = store_put(store, err, "INSERT INTO learner_logprobs (sample_id, logprobs) VALUES (?, ?)", "lw", s->id,
-                         (const void *)s->old_logp, own);
+        good = store_put(store, err, "INSERT INTO learner_logprobs (sample_id, logprobs) VALUES (?, ?)", "lw",
+                         s->id, (const void *)s->old_logp, own);
     return good;
 }
 

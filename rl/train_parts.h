@@ -98,7 +98,8 @@ bool round_kl(Trainer *trainer, Err *err); /* kl_in_reward, once, when they have
 bool round_kl_sums(Trainer *trainer, double *sums, Err *err);
 /* Of the groups that are learnt from; also sets what is known of every group's rewards. */
 void round_advantages(Trainer *trainer, AdvantageReport *report);
-/* Where the round is foreign: its weight and old_logp, under the present weights; or as `stored` with the samples. */
+/* Where the round is foreign: its weight and old_logp, under the present weights; or as `stored` with the samples.
+ */
 bool round_correct(Trainer *trainer, bool stored, Err *err);
 double round_mean_kl(const Trainer *trainer); /* what round_kl took away, per token and for a weight of 1 */
 

@@ -1,7 +1,7 @@
-/* test_kernels_int8.c: products with matrices of int8: within the bound of sums in double over the same whole numbers,
- * on every path, in both types, at ragged sizes; the same bits on all paths of one arithmetic, with any number of
- * threads, and for a row alone as in any batch. And what becomes of rows of zeros, of tiny numbers and of NaN.
- * (run.sh: long) */
+/* test_kernels_int8.c: products with matrices of int8: within the bound of sums in double over the same whole
+ * numbers, on every path, in both types, at ragged sizes; the same bits on all paths of one arithmetic, with any
+ * number of threads, and for a row alone as in any batch. And what becomes of rows of zeros, of tiny numbers and
+ * of NaN. (run.sh: long) */
 #include "tests/kernels_help.h"
 
 typedef struct {
@@ -73,10 +73,12 @@ static void check_all(const Case *c, const real *y) {
                 double p = q * (double)c->x[r * c->k + i] * (double)scale;
                 sum += p, size += fabs(p);
             }
-            const double onto = (double)stored((real)residual, c->out), want[] = {sum, sum + bias + residual, sum + onto};
+            const double onto = (double)stored((real)residual, c->out),
+                         want[] = {sum, sum + bias + residual, sum + onto};
             const real got[] = {y[r * c->n + j], full[r * c->n + j], inplace[r * c->n + j]};
             for (int v = 0; v < 3; v++) {
-                double bound = 2 * c->k * rounding * size + 3 * rounding * (fabs(sum) + fabs(bias) + fabs(residual));
+                double bound =
+                    2 * c->k * rounding * size + 3 * rounding * (fabs(sum) + fabs(bias) + fabs(residual));
                 if (c->out == K_BF16) bound += 0x1p-8 * (fabs(want[v]) + bound);
                 if (!(fabs((double)got[v] - want[v]) <= bound))
                     fail_msg("%d x %d x %d [%d, %d] %d: %.9g, wanted %.9g within %.2g", c->m, c->n, c->k, r, j, v,

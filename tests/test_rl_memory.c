@@ -234,12 +234,13 @@ static void engine_share(const char *path, DType type, bool int8) {
     EngineConf engine_conf = {.slots = 40, .max_tokens = 100};
     Policy *policy = policy_random(dev, conf, &samples, 1, &err);
     size_t before = dev_bytes(dev);
-    size_t bound = engine_bytes(dev, conf, type, &engine_conf) +
-                   workspace_bytes(dev, conf, engine_rows(dev, &engine_conf));
+    size_t bound =
+        engine_bytes(dev, conf, type, &engine_conf) + workspace_bytes(dev, conf, engine_rows(dev, &engine_conf));
     Engine *engine = engine_open(policy, NULL, &engine_conf, &err);
     int prompt[70] = {0};
     for (int i = 0; i < 3; i++) {
-        Request request = {.prompt = prompt, .n_prompt = 70, .group = 20, .temperature = 1, .top_p = 1, .max_new = 20};
+        Request request = {
+            .prompt = prompt, .n_prompt = 70, .group = 20, .temperature = 1, .top_p = 1, .max_new = 20};
         assert_true(engine_submit(engine, &request, &err));
     }
     while (!engine_idle(engine)) engine_step(engine);
@@ -406,8 +407,8 @@ static void test_real(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exact), cmocka_unit_test(test_workspaces), cmocka_unit_test(test_engine), cmocka_unit_test(test_limit),
-        cmocka_unit_test(test_long),  cmocka_unit_test(test_real),
+        cmocka_unit_test(test_exact), cmocka_unit_test(test_workspaces), cmocka_unit_test(test_engine),
+        cmocka_unit_test(test_limit), cmocka_unit_test(test_long),       cmocka_unit_test(test_real),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -323,7 +323,8 @@ static char *eval_texts(const char *name) {
     sqlite3_stmt *row;
     snprintf(path, sizeof path, "%s/%s/run.db", root, name);
     assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
-    const char *sql = "SELECT group_concat(text) FROM (SELECT text FROM eval_answers WHERE step = 0 ORDER BY position)";
+    const char *sql =
+        "SELECT group_concat(text) FROM (SELECT text FROM eval_answers WHERE step = 0 ORDER BY position)";
     assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &row, NULL), SQLITE_OK);
     assert_int_equal(sqlite3_step(row), SQLITE_ROW);
     char *text = mem_text((const char *)sqlite3_column_text(row, 0));
@@ -396,8 +397,9 @@ static void test_no_difference(void **state) {
     same_run("cut-one", "cut-two");
 }
 
-/* With weights of int8 the sampler's log-probabilities are others: measured, corrected, and with the learner's in the
- * store. The run is the same whatever the machine, and gone on with in the middle of a round or from before it. */
+/* With weights of int8 the sampler's log-probabilities are others: measured, corrected, and with the learner's in
+ * the store. The run is the same whatever the machine, and gone on with in the middle of a round or from before
+ * it. */
 static void test_int8(void **state) {
     (void)state;
     bool finished = false;
@@ -441,7 +443,8 @@ static void test_int8_elsewhere(void **state) {
         {"int8-raw", {"--no_vllm_importance_sampling_correction", NULL}},
         {"int8-vespo", {"--loss_type", "vespo", NULL}},
         {"int8-adapters", {"--use_peft", "--lora_target_modules", "all-linear", NULL}},
-        {"int8-cut", {"--dtype", "float32", "--top_k", "30", "--vllm_importance_sampling_mode", "token_truncate", NULL}}};
+        {"int8-cut",
+         {"--dtype", "float32", "--top_k", "30", "--vllm_importance_sampling_mode", "token_truncate", NULL}}};
     for (int i = 0; i < 4; i++) {
         Run run = runs[i];
         int n = 0;

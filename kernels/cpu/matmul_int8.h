@@ -1,5 +1,6 @@
-/* matmul_int8.h: matrices of int8 (k_mats_new_int8): packing them, their scales, and their way into tiles. Included by
- * matmul.h. The inner loops are the same: FMA and BF16 dot widen sixteen numbers on the load, tiles a tile. */
+/* matmul_int8.h: matrices of int8 (k_mats_new_int8): packing them, their scales, and their way into tiles.
+ * Included by matmul.h. The inner loops are the same: FMA and BF16 dot widen sixteen numbers on the load, tiles a
+ * tile. */
 
 static inline size_t weight_size(const Product *g) { return g->scale ? 1 : dtype_size(g->w_type); }
 
