@@ -44,7 +44,7 @@ typedef struct {
     void (*matmul_dw)(Dev *dev, Ten dw, Ten dy, Ten x, bool fresh);
     void (*bias_back)(Dev *dev, Ten db, Ten dy);
     void (*glu)(Dev *dev, Ten h, Ten gu, GluKind kind);
-    void (*glu_back)(Dev *dev, Ten dgu, Ten dh, Ten gu, GluKind kind);
+    void (*glu_back)(Dev *dev, Ten dgu, Ten h, Ten dh, Ten gu, GluKind kind);
     void (*gather)(Dev *dev, Ten y, Ten x, const int *index);
     void (*scatter)(Dev *dev, Ten x, Ten y, const int *index);
     void (*logprob)(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, const int *target, Ten kept,

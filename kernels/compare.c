@@ -142,13 +142,14 @@ static void compare_elements(Compare *c, int rows, int cols, int pad, DType type
     for (int kind = GLU_SILU; kind <= GLU_GELU; kind++) {
         Two gu = two_new(c, rows, 2 * cols, pad, type, FILL_RANDOM, 2),
             dh = two_new(c, rows, cols, pad, K_REAL, FILL_RANDOM, 1);
-        Two h = two_new(c, rows, cols, pad, type, FILL_NAN, 1),
+        Two h = two_new(c, rows, cols, pad, type, FILL_NAN, 1), again = two_new(c, rows, cols, pad, type, FILL_NAN, 1),
             dgu = two_new(c, rows, 2 * cols, pad, type, FILL_NAN, 1);
         BOTH {
             k_glu(c->dev[i], h.at[i], gu.at[i], (GluKind)kind);
-            k_glu_back(c->dev[i], dgu.at[i], dh.at[i], gu.at[i], (GluKind)kind);
+            k_glu_back(c->dev[i], dgu.at[i], again.at[i], dh.at[i], gu.at[i], (GluKind)kind);
         }
         two_check(c, "glu", shape, &h, 0), two_check(c, "glu_back", shape, &dgu, 0);
+        two_check(c, "glu_back, h", shape, &again, 0);
         two_free(c, &gu), two_free(c, &dh);
     }
 }

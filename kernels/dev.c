@@ -529,10 +529,11 @@ void k_glu(Dev *dev, Ten h, Ten gu, GluKind kind) {
     RUN(glu, h, h, gu, kind);
 }
 
-void k_glu_back(Dev *dev, Ten dgu, Ten dh, Ten gu, GluKind kind) {
+void k_glu_back(Dev *dev, Ten dgu, Ten h, Ten dh, Ten gu, GluKind kind) {
+    if (ten_is(h)) SHAPE(h, dh.rows, dh.cols);
     SHAPE(gu, dh.rows, 2 * dh.cols);
     SHAPE(dgu, dh.rows, 2 * dh.cols);
-    RUN(glu_back, dgu, dgu, dh, gu, kind);
+    RUN(glu_back, dgu, dgu, h, dh, gu, kind);
 }
 
 static void check_index(const int *index, int n, int limit) {

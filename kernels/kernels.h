@@ -241,7 +241,8 @@ typedef enum {
     GLU_GELU  /* a(g) = 2 sqrt(2 / pi) (g + 0.044715 g^3): GELU in its tanh form (Hendrycks and Gimpel 2016) */
 } GluKind;
 void k_glu(Dev *dev, Ten h, Ten gu, GluKind kind);
-void k_glu_back(Dev *dev, Ten dgu, Ten dh, Ten gu, GluKind kind); /* dgu overwritten */
+/* dgu is overwritten; h, or TEN_NONE, becomes what k_glu gave. */
+void k_glu_back(Dev *dev, Ten dgu, Ten h, Ten dh, Ten gu, GluKind kind);
 
 void k_gather(Dev *dev, Ten y, Ten x, const int *index);  /* y[i] = x[index[i]]; an index of -1 gives zeros */
 void k_scatter(Dev *dev, Ten x, Ten y, const int *index); /* x[index[i]] += y[i], in order of i; -1: skipped */

@@ -71,47 +71,46 @@ static void back_parts(Policy *policy, const int *param, int parts, Ten grads, T
     }
 }
 
-/* Gradients of a product's weights and biases, given dy of its output and its input x. */
-static void back_weights(Policy *policy, const Linear *linear, Ten grads, Ten dy, Ten x, bool fresh) {
-    Dev *dev = policy->dev;
-    const Param *items = policy->params.items;
-    back_parts(policy, linear->weight, linear->parts, grads, dy, x, fresh);
-    for (int i = 0, row = 0; i < linear->parts; i++) {
-        int rows = items[linear->weight[i]].rows;
-        Ten db = grad_of(policy, linear->bias_of[i], grads);
-        if (ten_is(db)) k_bias_back(dev, db, ten_cols(dy, row, rows));
-        row += rows;
-    }
+/* dlow = s dy B, of what adapters add, s (x A^T) B^T. */
+static Ten dlow_of(const BackWork *back, const Linear *linear, int rows) {
+    return ten_cols(ten_rows(back->dlow, 0, rows), 0, linear->low_a.n);
 }
 
-/* Of what adapters add, s (x A^T) B^T: dB = dy^T low with low = s x A^T made anew; dlow = s dy B; dA = dlow^T x;
- * dx
- * += dlow A. */
-static void back_low(Policy *policy, const Linear *linear, Ten grads, Ten dx, Ten dy, Ten x, Work *work,
-                     BackWork *back) {
+/* forward_linear's: the gradient of the input, in dx (overwritten), given dy of the output; of adapters dx += dlow A. */
+static void back_input(Policy *policy, const Linear *linear, Ten dx, Ten dy, BackWork *back) {
     Dev *dev = policy->dev;
-    Ten low = forward_low(policy, x, linear, work);
-    Ten dsum = ten_cols(ten_rows(back->dlow_sum, 0, x.rows), 0, low.cols),
-        dlow = ten_cols(ten_rows(back->dlow, 0, x.rows), 0, low.cols);
-    for (int i = 0, row = 0, col = 0; i < linear->parts; i++) {
-        int rows = policy->params.items[linear->weight[i]].rows, r = policy->conf.lora.r;
-        Ten db = grad_of(policy, linear->b[i], grads);
-        if (ten_is(db)) k_matmul_dw(dev, db, ten_cols(dy, row, rows), ten_cols(low, col, r), back->fresh);
-        if (linear->b[i] >= 0) col += r;
-        row += rows;
-    }
+    k_matmul_dx(dev, dx, dy, &linear->mat, TEN_NONE);
+    if (!linear->low_a.n) return;
+    Ten dlow = dlow_of(back, linear, dy.rows), dsum = ten_cols(ten_rows(back->dlow_sum, 0, dy.rows), 0, dlow.cols);
     k_matmul_dx(dev, dsum, dy, &linear->low_b, TEN_NONE);
     k_scale(dev, dlow, dsum, (real)lora_scale(&policy->conf.lora));
-    back_parts(policy, linear->a, linear->parts, grads, dlow, x, back->fresh);
     k_matmul_dx(dev, dx, dlow, &linear->low_a, dx);
 }
 
-/* forward_linear's: gradients of weights, biases, adapters and, in dx (overwritten), of the input. */
-static void back_linear(Policy *policy, const Linear *linear, Ten grads, Ten dx, Ten dy, Ten x, Work *work,
-                        BackWork *back) {
-    back_weights(policy, linear, grads, dy, x, back->fresh);
-    k_matmul_dx(policy->dev, dx, dy, &linear->mat, TEN_NONE);
-    if (linear->low_a.n) back_low(policy, linear, grads, dx, dy, x, work, back);
+/* The gradients of adapters: dB = dy^T low with low = s x A^T made anew; dA = dlow^T x. */
+static void back_low(Policy *policy, const Linear *linear, Ten grads, Ten dy, Ten x, Work *work, BackWork *back) {
+    Ten low = forward_low(policy, x, linear, work);
+    for (int i = 0, row = 0, col = 0; i < linear->parts; i++) {
+        int rows = policy->params.items[linear->weight[i]].rows, r = policy->conf.lora.r;
+        Ten db = grad_of(policy, linear->b[i], grads);
+        if (ten_is(db)) k_matmul_dw(policy->dev, db, ten_cols(dy, row, rows), ten_cols(low, col, r), back->fresh);
+        if (linear->b[i] >= 0) col += r;
+        row += rows;
+    }
+    back_parts(policy, linear->a, linear->parts, grads, dlow_of(back, linear, x.rows), x, back->fresh);
+}
+
+/* forward_linear's, after back_input with the same dy: the gradients of weights, biases and adapters, given the input. */
+static void back_weights(Policy *policy, const Linear *linear, Ten grads, Ten dy, Ten x, Work *work, BackWork *back) {
+    const Param *items = policy->params.items;
+    back_parts(policy, linear->weight, linear->parts, grads, dy, x, back->fresh);
+    for (int i = 0, row = 0; i < linear->parts; i++) {
+        int rows = items[linear->weight[i]].rows;
+        Ten db = grad_of(policy, linear->bias_of[i], grads);
+        if (ten_is(db)) k_bias_back(policy->dev, db, ten_cols(dy, row, rows));
+        row += rows;
+    }
+    if (linear->low_a.n) back_low(policy, linear, grads, dy, x, work, back);
 }
 
 /* ---- one layer ---- */
@@ -139,13 +138,13 @@ static void back_mlp(Policy *policy, int layer, Ten grads, int m, const LayerTap
     Ten act = ten_rows(work->act, 0, m), normed = ten_rows(work->normed, 0, m);
     Ten dx_low = ten_rows(back->dx_low, 0, m), dact = ten_rows(back->dact, 0, m);
     Ten dgate_up = ten_rows(back->dgate_up, 0, m), dnormed = ten_rows(back->dnormed, 0, m);
-    GluKind glu = policy->conf.layers[layer].glu;
-    k_glu(dev, act, gate_up, glu);
-    k_rmsnorm(dev, normed, TEN_NONE, mid, w->norm2.gain, TEN_NONE, (real)policy->conf.norm_eps);
     back_post(policy, &w->post2, grads, dx_low, dx, kept->ffn, kept->rstd_ffn, dnormed);
-    back_linear(policy, &w->down, grads, dact, dx_low, act, work, back);
-    k_glu_back(dev, dgate_up, dact, gate_up, glu);
-    back_linear(policy, &w->gate_up, grads, dnormed, dgate_up, normed, work, back);
+    back_input(policy, &w->down, dact, dx_low, back);
+    k_glu_back(dev, dgate_up, act, dact, gate_up, policy->conf.layers[layer].glu);
+    back_weights(policy, &w->down, grads, dx_low, act, work, back);
+    back_input(policy, &w->gate_up, dnormed, dgate_up, back);
+    k_rmsnorm(dev, normed, TEN_NONE, mid, w->norm2.gain, TEN_NONE, (real)policy->conf.norm_eps);
+    back_weights(policy, &w->gate_up, grads, dgate_up, normed, work, back);
     k_rmsnorm_back(dev, dx, grad_of(policy, w->norm2.param, grads), dnormed, mid, rstd, w->norm2.gain);
 }
 
@@ -181,16 +180,18 @@ static void back_attention(Policy *policy, int layer, Ten grads, const Rows *row
     Ten dnormed = ten_rows(back->dnormed, 0, m);
     Ten dturned = kind->qk_norm ? ten_rows(back->dturned, 0, m) : dqkv;
     bool turns = kind->rope >= 0;
-    k_rmsnorm(dev, normed, TEN_NONE, x, w->norm1.gain, TEN_NONE, (real)c->norm_eps);
     back_post(policy, &w->post1, grads, dx_low, dx, kept->attn, kept->rstd_attn, dnormed);
-    back_linear(policy, &w->out, grads, dout, dx_low, o, work, back);
+    back_input(policy, &w->out, dout, dx_low, back);
+    back_weights(policy, &w->out, grads, dx_low, o, work, back);
     k_attend_back(dev, dq, dkv, dout, o, ten_rows(kept->lse, 0, m), ten_rows(kept->q, 0, m), kv, layer, rows,
                   (real)(1.0 / sqrt(c->attn_scalar)), (real)c->attn_cap, kind->window);
     k_qkv_back(dev, dturned, dq, dkv, layer, rows, turns ? policy->cos[kind->rope] : TEN_NONE,
                turns ? policy->sin[kind->rope] : TEN_NONE);
     if (kind->qk_norm)
         back_heads(policy, w, grads, dqkv, dturned, kept, dout, ten_cols(dq, 0, c->n_kv_heads * c->head_dim));
-    back_linear(policy, &w->qkv, grads, dnormed, dqkv, normed, work, back);
+    back_input(policy, &w->qkv, dnormed, dqkv, back);
+    k_rmsnorm(dev, normed, TEN_NONE, x, w->norm1.gain, TEN_NONE, (real)c->norm_eps);
+    back_weights(policy, &w->qkv, grads, dqkv, normed, work, back);
     k_rmsnorm_back(dev, dx, grad_of(policy, w->norm1.param, grads), dnormed, x, rstd, w->norm1.gain);
 }
 

@@ -250,7 +250,13 @@ static void run_glu(Dev *dev, const void *self, Buf *out) {
     Ten dh = ten_make(dev, n->m, d, n->type, n->dy + n->first * d),
         dgu = ten_make(dev, n->m, 2 * d, n->type, NULL);
     k_glu(dev, h, gu, n->glu);
-    k_glu_back(dev, dgu, dh, gu, n->glu);
+    Ten again = ten_make(dev, n->m, d, n->type, NULL), dgu_alone = ten_make(dev, n->m, 2 * d, n->type, NULL);
+    k_glu_back(dev, dgu, again, dh, gu, n->glu);
+    k_glu_back(dev, dgu_alone, TEN_NONE, dh, gu, n->glu);
+    size_t bytes = (size_t)(n->m * d) * dtype_size(n->type);
+    assert_memory_equal(again.p, h.p, bytes);
+    assert_memory_equal(dgu_alone.p, dgu.p, 2 * bytes);
+    k_free(dev, &again), k_free(dev, &dgu_alone);
     ten_take(dev, h, out);
     ten_take(dev, dgu, out);
     k_free(dev, &gu), k_free(dev, &dh);

@@ -59,7 +59,7 @@ static void rows_of_a_layer(void) {
     k_rmsnorm(dev, y, rstd, x, w, TEN_NONE, 1e-5f);
     k_rmsnorm_back(dev, dx, dw, dx, x, rstd, w);
     k_glu(dev, h, gu, GLU_SILU);
-    k_glu_back(dev, dgu, dh, gu, GLU_SILU);
+    k_glu_back(dev, dgu, h, dh, gu, GLU_SILU);
     k_matmul_dw(dev, big, h, y, true);
     Ten m = k_new(dev, F, D, K_REAL, &err), v = k_new(dev, F, D, K_REAL, &err);
     AdamStep step = {1e-3f, 0.9f, 0.99f, 1e-8f, 0, 0.1f, 0.01f, 1};

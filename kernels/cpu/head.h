@@ -55,22 +55,6 @@ static int head_width(const Mat *w, int block) {
     return left < HEAD_BLOCK ? left : HEAD_BLOCK;
 }
 
-static real head_sum_z(const real *z, int n, real max) {
-    Vec sum = v_set(0), top = v_set(max);
-    for (int i = 0; i < n; i += 16) {
-        Vec v = row_get((Row){(real *)z, NULL}, i, n);
-        if (n - i < 16) { /* lanes past the end hold 0: their product with z is 0 */
-            real one[16];
-            v_store(one, v_exp(v_sub(v, top)));
-            for (int j = n - i; j < 16; j++) one[j] = 0;
-            sum = v_fma(v_load(one), v, sum);
-        } else {
-            sum = v_fma(v_exp(v_sub(v, top)), v, sum);
-        }
-    }
-    return v_sum(sum);
-}
-
 static void logprob_part(void *self, int item, int thread) {
     HeadJob *job = self;
     int block = item / job->row_blocks, row0 = item % job->row_blocks * HEAD_ROWS;
@@ -80,8 +64,7 @@ static void logprob_part(void *self, int item, int thread) {
     for (int r = 0; r < rows; r++) {
         const real *at = z + r * HEAD_BLOCK;
         HeadPart *part = &job->parts[(size_t)(row0 + r) * (size_t)job->blocks + (size_t)block];
-        part->lse = lse_block(at, n);
-        if (ten_is(job->entropy)) part->sum_z = head_sum_z(at, n, part->lse.max);
+        part->lse = ten_is(job->entropy) ? lse_block(at, n, &part->sum_z) : lse_block(at, n, NULL);
         int target = job->target[row0 + r] - block * HEAD_BLOCK;
         if (target >= 0 && target < n) row_at(job->logp, 0).f[row0 + r] = at[target];
     }
@@ -155,6 +138,7 @@ static void op_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const
                             real cap, bool fresh) {
     int t = x.rows;
     if (fresh && t == 0 && ten_is(dw)) cpu_zero(dev, dw);
+    if (t == 0) return;
     /* Scratch 0 and 1 serve the products below; x's left operand must outlive them. */
     HeadJob job = head_job(dev, x, w, target, kept, inv_temp, cap);
     size_t x_bytes = (size_t)t * job.x.stride * LEFT_SIZE(w->type);

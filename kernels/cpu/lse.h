@@ -21,12 +21,18 @@ static inline Vec lse_lanes(const real *z, int i, int n) {
     return v_load(all);
 }
 
-static inline Lse lse_block(const real *z, int n) {
+/* sum_z, or NULL: the sum of exp(z - max) z. */
+static inline Lse lse_block(const real *z, int n, real *sum_z) {
     Vec top = v_set(LSE_LOW);
     for (int i = 0; i < n; i += 16) top = v_max(lse_lanes(z, i, n), top);
     real max = v_top(top);
-    Vec sum = v_set(0), shift = v_set(max);
-    for (int i = 0; i < n; i += 16) sum = v_add(sum, v_exp(v_sub(lse_lanes(z, i, n), shift)));
+    Vec sum = v_set(0), with_z = v_set(0), shift = v_set(max);
+    for (int i = 0; i < n; i += 16) {
+        Vec lanes = lse_lanes(z, i, n), e = v_exp(v_sub(lanes, shift));
+        sum = v_add(sum, e);
+        if (sum_z) with_z = v_fma(e, lanes, with_z);
+    }
+    if (sum_z) *sum_z = v_sum(with_z);
     return (Lse){max, v_sum(sum)};
 }
 

@@ -494,15 +494,18 @@ static void op_matmul_dx(Dev *dev, Ten dx, Ten dy, const Mat *w, Ten residual) {
     product(dev, &g);
 }
 
-/* Rows are summed in stretches of this many, a multiple of 32, whose part of x stays in the second cache. Tiles take
- * them in shorter ones, so that 32 rows of the left operand stay in the first. Between stretches the chains lie in dw,
- * between the shorter ones in a buffer. */
-enum { SUM_ROWS = 1024 };
+/* Rows are summed in equal stretches of about this many, whose part of x stays in the second cache. Tiles take them in
+ * shorter ones, so that 32 rows of the left operand stay in the first. Between stretches the chains lie in dw, between
+ * the shorter ones in a buffer. */
+enum { SUM_ROWS = 1024, SUM_MOST = SUM_ROWS + SUM_ROWS / 2 };
 #ifdef TILES
 enum { SUM_PART = 512 };
 #else
-enum { SUM_PART = SUM_ROWS };
+enum { SUM_PART = SUM_MOST };
 #endif
+
+/* The rows of one of n nearly equal parts, in whole blocks of 32. */
+static int equal_part(int rows, int n) { return ceil_div(ceil_div(rows, n), 32) * 32; }
 
 /* Packs x's rows for products that sum over them. */
 static void *right_of(Dev *dev, Ten x, DType type) {
@@ -519,19 +522,20 @@ enum { DW_ROWS = 64, DW_PANELS = 18 };
 typedef struct {
     Ten dy;
     char *turned;  /* columns of dy as rows: DW_ROWS of them, part after part, then the next */
-    size_t part;   /* bytes of DW_ROWS rows of SUM_PART numbers */
+    int part;      /* rows of dy, a multiple of 32 */
     int parts;     /* of dy's rows */
+    size_t bytes;  /* of DW_ROWS rows of a part */
     Product g;     /* of all rows */
     int row_items; /* item: rows, then panels */
     real *sums;    /* [threads][DW_ROWS][DW_PANELS * 16] */
 } DwJob;
 
 static Ten dw_rows(const DwJob *job, int part) {
-    return ten_rows(job->dy, part * SUM_PART, least(SUM_PART, job->dy.rows - part * SUM_PART));
+    return ten_rows(job->dy, part * job->part, least(job->part, job->dy.rows - part * job->part));
 }
 
 static char *dw_turned(const DwJob *job, int strip, int part) {
-    return job->turned + ((size_t)strip * (size_t)job->parts + (size_t)part) * job->part;
+    return job->turned + ((size_t)strip * (size_t)job->parts + (size_t)part) * job->bytes;
 }
 
 static void dw_turn(void *self, int item, int thread) {
@@ -568,10 +572,11 @@ static void dw_part(void *self, int item, int thread) {
 /* dw[N, K] += dy^T x, or = where it is fresh, with x packed by right_of. */
 static void product_dw(Dev *dev, Ten dw, Ten dy, const void *packed_x, bool fresh) {
     const int pairs = PAIRS(dy.rows), strips = ceil_div(dw.rows, DW_ROWS);
-    DwJob job = {.dy = dy, .parts = ceil_div(dy.rows, SUM_PART), .row_items = strips};
-    job.part = DW_ROWS * (size_t)least(2 * pairs, SUM_PART) * LEFT_SIZE(dy.type);
+    DwJob job = {.dy = dy, .row_items = strips};
+    job.part = equal_part(dy.rows, ceil_div(dy.rows, SUM_PART));
+    job.parts = ceil_div(dy.rows, job.part), job.bytes = DW_ROWS * (size_t)job.part * LEFT_SIZE(dy.type);
     size_t sums = job.parts > 1 ? (size_t)dev->threads * DW_ROWS * DW_PANELS * 16 * sizeof(real) : 0;
-    char *room = dev_scratch(dev, 0, sums + (size_t)strips * (size_t)job.parts * job.part);
+    char *room = dev_scratch(dev, 0, sums + (size_t)strips * (size_t)job.parts * job.bytes);
     job.sums = (real *)(void *)room, job.turned = room + sums;
     job.g = (Product){.w = packed_x,
                       .w_panel = (size_t)pairs * 32,
@@ -588,8 +593,9 @@ static void product_dw(Dev *dev, Ten dw, Ten dy, const void *packed_x, bool fres
 
 static void op_matmul_dw(Dev *dev, Ten dw, Ten dy, Ten x, bool fresh) {
     if (fresh && dy.rows == 0) cpu_zero(dev, dw);
-    for (int r = 0; r < dy.rows; r += SUM_ROWS) {
-        int n = least(dy.rows - r, SUM_ROWS);
+    const int each = equal_part(dy.rows, most(1, (dy.rows + SUM_ROWS / 2 - 1) / SUM_ROWS));
+    for (int r = 0, n; r < dy.rows; r += n) {
+        n = least(dy.rows - r, each);
         product_dw(dev, dw, ten_rows(dy, r, n), right_of(dev, ten_rows(x, r, n), dy.type), fresh && r == 0);
     }
 }

@@ -10,6 +10,7 @@ enum { ITEM_WORK = 16384 }; /* elements of one item: a few microseconds */
 
 static inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 static inline int least(int a, int b) { return a < b ? a : b; }
+static inline int most(int a, int b) { return a > b ? a : b; }
 static inline int rows_of_item(int cols) { return cols >= ITEM_WORK ? 1 : ITEM_WORK / cols; }
 static inline real s_sqrt(real x) {
     return (real)sqrt((double)x);
@@ -292,18 +293,21 @@ static void glu_back_item(void *self, int item, int thread) {
     Vec one = v_set(1);
     for (int r = item * job->per; r < least((item + 1) * job->per, job->dh.rows); r++) {
         Row dh = row_at(job->dh, r), gr = row_at(job->gu, r), ur = row_skip(gr, f);
+        const bool again = ten_is(job->h);
+        Row h = again ? row_at(job->h, r) : dh;
         Row dg = row_at(job->dgu, r), du = row_skip(dg, f);
         for (int i = 0; i < f; i += 16) {
             Vec g = row_get(gr, i, f), d = row_get(dh, i, f), s = v_sigmoid(v_gate(g, job->kind));
-            Vec rise = v_mul(v_mul(g, v_gate_slope(g, job->kind)), v_sub(one, s));
-            row_set(dg, i, f, v_mul(v_mul(d, row_get(ur, i, f)), v_mul(s, v_add(rise, one))));
+            Vec rise = v_mul(v_mul(g, v_gate_slope(g, job->kind)), v_sub(one, s)), u = row_get(ur, i, f);
+            row_set(dg, i, f, v_mul(v_mul(d, u), v_mul(s, v_add(rise, one))));
             row_set(du, i, f, v_mul(d, v_mul(g, s)));
+            if (again) row_set(h, i, f, v_mul(v_mul(g, s), u));
         }
     }
 }
 
-static void op_glu_back(Dev *dev, Ten dgu, Ten dh, Ten gu, GluKind kind) {
-    GluJob job = {.gu = gu, .dgu = dgu, .dh = dh, .kind = kind, .per = rows_of_item(2 * dh.cols)};
+static void op_glu_back(Dev *dev, Ten dgu, Ten h, Ten dh, Ten gu, GluKind kind) {
+    GluJob job = {.h = h, .gu = gu, .dgu = dgu, .dh = dh, .kind = kind, .per = rows_of_item(2 * dh.cols)};
     pool_run(dev->pool, ceil_div(dh.rows, job.per), glu_back_item, &job);
 }
 

@@ -37,7 +37,7 @@ static Lse row_lse(Row logits, int cols, real inv_temp, Lse *masses) {
     for (int from = 0, b = 0; from < cols; from += HEAD_BLOCK, b++) {
         int n = least(HEAD_BLOCK, cols - from);
         scaled_block(z, logits, from, n, inv_temp);
-        Lse one = lse_block(z, n);
+        Lse one = lse_block(z, n, NULL);
         if (masses) masses[b] = one;
         all = lse_merge(all, one);
     }
@@ -148,7 +148,7 @@ static Lse kept_lse(Row logits, int cols, real inv_temp, const int32_t *kept) {
         if (!any) continue; /* merging it would change nothing */
         scaled_block(z, logits, from, n, inv_temp);
         lse_keep(z, from, n, kept);
-        all = lse_merge(all, lse_block(z, n));
+        all = lse_merge(all, lse_block(z, n, NULL));
     }
     return all;
 }

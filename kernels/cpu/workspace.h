@@ -14,14 +14,14 @@ static size_t workspace_attend(int threads, int q, int kv) {
 }
 
 static size_t op_workspace(int threads, int m, int dim, int hidden, int vocab, int q, int kv) {
-    size_t rows = whole_of(m, 32), span = most_of(whole_of(m < SUM_ROWS ? m : SUM_ROWS, 32), 32);
+    size_t rows = whole_of(m, 32), span = most_of(whole_of(m < SUM_MOST ? m : SUM_MOST, 32), 32);
     size_t input = most_of(whole_of(dim, 32), most_of(whole_of(q, 32), whole_of(hidden, 32)));
     size_t widest =
         most_of(most_of(input, HEAD_SPAN), most_of(whole_of(2 * hidden, 32), whole_of(q + 2 * kv, 32)));
     size_t blocks = (size_t)ceil_div(vocab, HEAD_BLOCK), cores = (size_t)threads;
     size_t each[] = {
         /* matmul.h: left_of, product_dw (sums, dy turned); attend.h, optim.h: less */
-        most_of((rows * whole_of((int)widest, DW_ROWS) + cores * DW_ROWS * DW_PANELS * 16) * sizeof(real),
+        most_of(((rows + 96) * whole_of((int)widest, DW_ROWS) + cores * DW_ROWS * DW_PANELS * 16) * sizeof(real),
                 (size_t)SUMSQ_PIECE * sizeof(double)),
         /* matmul.h: right_of, of a layer and of the head; attend_back.h; sample.h */
         most_of(most_of(span * input, rows * whole_of(dim, 32)) * sizeof(real),

@@ -98,7 +98,7 @@ void op_embed_back(Dev *dev, Ten dw, Ten dx, const Rows *rows);
 void op_rmsnorm(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, Ten residual, real eps);
 void op_rmsnorm_back(Dev *dev, Ten dx, Ten dw, Ten dy, Ten x, Ten rstd, Ten w);
 void op_glu(Dev *dev, Ten h, Ten gu, GluKind kind);
-void op_glu_back(Dev *dev, Ten dgu, Ten dh, Ten gu, GluKind kind);
+void op_glu_back(Dev *dev, Ten dgu, Ten h, Ten dh, Ten gu, GluKind kind);
 void op_softcap(Dev *dev, Ten x, real cap);
 void op_gather(Dev *dev, Ten y, Ten x, const int *index);
 void op_scatter(Dev *dev, Ten x, Ten y, const int *index);

@@ -11,7 +11,10 @@ void op_scale(Dev *dev, Ten y, Ten x, real s) { cu_pair(stream(dev), PAIR_SCALE,
 void op_add(Dev *dev, Ten y, Ten x) { cu_pair(stream(dev), PAIR_ADD, y, x, 1); }
 void op_softcap(Dev *dev, Ten x, real cap) { cu_softcap(stream(dev), x, cap); }
 void op_glu(Dev *dev, Ten h, Ten gu, GluKind kind) { cu_glu(stream(dev), h, gu, kind); }
-void op_glu_back(Dev *dev, Ten dgu, Ten dh, Ten gu, GluKind kind) { cu_glu_back(stream(dev), dgu, dh, gu, kind); }
+void op_glu_back(Dev *dev, Ten dgu, Ten h, Ten dh, Ten gu, GluKind kind) {
+    if (ten_is(h)) cu_glu(stream(dev), h, gu, kind);
+    cu_glu_back(stream(dev), dgu, dh, gu, kind);
+}
 
 void op_mat_pack(Dev *dev, Mat *mat, Ten w, int row0) {
     cu_pack(stream(dev), ten_rows(mat_view(mat), row0, w.rows), w);
