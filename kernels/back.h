@@ -20,7 +20,7 @@ typedef struct {
     void (*sync)(Dev *dev);
     bool (*again)(Dev *dev, const Rows *rows, const void *key, size_t n); /* NULL: every call is made */
     void (*again_end)(Dev *dev);
-    int row_unit; /* see dev_row_unit; 0 is 1 */
+    int row_unit;                  /* see dev_row_unit; 0 is 1 */
     int64_t (*mem_left)(Dev *dev); /* bytes that the device has free; -1: the host's memory is the device's */
     size_t (*mat_elements)(int n, int k); /* of each packed copy */
     bool one_copy;                        /* k_matmul_dx reads the forward's copy: there is no other */

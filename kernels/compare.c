@@ -142,7 +142,8 @@ static void compare_elements(Compare *c, int rows, int cols, int pad, DType type
     for (int kind = GLU_SILU; kind <= GLU_GELU; kind++) {
         Two gu = two_new(c, rows, 2 * cols, pad, type, FILL_RANDOM, 2),
             dh = two_new(c, rows, cols, pad, K_REAL, FILL_RANDOM, 1);
-        Two h = two_new(c, rows, cols, pad, type, FILL_NAN, 1), again = two_new(c, rows, cols, pad, type, FILL_NAN, 1),
+        Two h = two_new(c, rows, cols, pad, type, FILL_NAN, 1),
+            again = two_new(c, rows, cols, pad, type, FILL_NAN, 1),
             dgu = two_new(c, rows, 2 * cols, pad, type, FILL_NAN, 1);
         BOTH {
             k_glu(c->dev[i], h.at[i], gu.at[i], (GluKind)kind);

@@ -76,7 +76,8 @@ static Ten dlow_of(const BackWork *back, const Linear *linear, int rows) {
     return ten_cols(ten_rows(back->dlow, 0, rows), 0, linear->low_a.n);
 }
 
-/* forward_linear's: the gradient of the input, in dx (overwritten), given dy of the output; of adapters dx += dlow A. */
+/* forward_linear's: the gradient of the input, in dx (overwritten), given dy of the output; of adapters dx += dlow
+ * A. */
 static void back_input(Policy *policy, const Linear *linear, Ten dx, Ten dy, BackWork *back) {
     Dev *dev = policy->dev;
     k_matmul_dx(dev, dx, dy, &linear->mat, TEN_NONE);
@@ -100,8 +101,10 @@ static void back_low(Policy *policy, const Linear *linear, Ten grads, Ten dy, Te
     back_parts(policy, linear->a, linear->parts, grads, dlow_of(back, linear, x.rows), x, back->fresh);
 }
 
-/* forward_linear's, after back_input with the same dy: the gradients of weights, biases and adapters, given the input. */
-static void back_weights(Policy *policy, const Linear *linear, Ten grads, Ten dy, Ten x, Work *work, BackWork *back) {
+/* forward_linear's, after back_input with the same dy: the gradients of weights, biases and adapters, given the
+ * input. */
+static void back_weights(Policy *policy, const Linear *linear, Ten grads, Ten dy, Ten x, Work *work,
+                         BackWork *back) {
     const Param *items = policy->params.items;
     back_parts(policy, linear->weight, linear->parts, grads, dy, x, back->fresh);
     for (int i = 0, row = 0; i < linear->parts; i++) {

@@ -24,8 +24,8 @@ bool back_work_open(BackWork *back, Policy *policy, int max_rows, Err *err);
 void back_work_close(BackWork *back, Policy *policy);
 
 /* dstream[M, dim] K_REAL comes in as the gradient of what forward() returned, and is used up. Adds to `grads` (the
- * layout of the policy's masters; see BackWork.fresh) and to the pages of dkv; the embedding's share goes to `dembed` [vocab, dim],
- * which may be its place in grads, or TEN_NONE. */
+ * layout of the policy's masters; see BackWork.fresh) and to the pages of dkv; the embedding's share goes to
+ * `dembed` [vocab, dim], which may be its place in grads, or TEN_NONE. */
 void backward(Policy *policy, Ten grads, Ten dembed, const Rows *rows, Kv *kv, Kv *dkv, const Tape *tape,
               Work *work, BackWork *back, Ten dstream);
 

@@ -420,7 +420,8 @@ static void count_and_mark(Update *u, int n, Arena *arena) {
 static void begin_gradients(Learner *l) {
     const Params *params = &l->policy->params;
     for (int i = 0; i < params->n; i++)
-        if (params->items[i].trained && (params->items[i].is_vector || (i == l->policy->p_embed && !l->policy->conf.tied)))
+        if (params->items[i].trained &&
+            (params->items[i].is_vector || (i == l->policy->p_embed && !l->policy->conf.tied)))
             k_zero(l->policy->dev, params_view(params, i, l->grads));
     if (has_dembed(l)) k_zero(l->policy->dev, l->dembed);
     l->back.fresh = true;

@@ -257,11 +257,11 @@ static void dw_cut(const Case *c, Dev *dev) {
     k_free(dev, &x), k_free(dev, &dy);
 }
 
-/* Fresh gradients are those that go on from zeros, whatever was there, and also of no rows, of several stretches of
- * rows and where they are large enough to be stored past the caches; after them the chain goes on. */
+/* Fresh gradients are those that go on from zeros, whatever was there, and also of no rows, of several stretches
+ * of rows and where they are large enough to be stored past the caches; after them the chain goes on. */
 static void dw_fresh(Dev *dev, int m, int n, int k, DType type, int at) {
     real *xs = reals_random(1, (size_t)(m * k), 1, type), *dys = reals_random(2, (size_t)(m * n), 1, type);
-    real *nans = MEM_ARRAY(real, n *k);
+    real *nans = MEM_ARRAY(real, n * k);
     for (int i = 0; i < n * k; i++) nans[i] = NAN;
     Ten x = ten_make(dev, m, k, type, xs), dy = ten_make(dev, m, n, type, dys);
     Ten fresh = ten_make(dev, n, k, K_REAL, nans), parts = ten_make(dev, n, k, K_REAL, nans);

@@ -14,7 +14,6 @@ enum { HEAD_DIM_MAX = 256 };
 #define UNMASKED ((real)1e30)
 #define MASKED ((real)-1e30)
 
-
 /* Block b of a layer of a page: the keys of head b, or the values of head b - heads. */
 static inline Row kv_block(const Kv *kv, int layer, int page, int b) {
     size_t block = (size_t)kv->head_dim * KV_PAGE;

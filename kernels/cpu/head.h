@@ -134,8 +134,8 @@ static void logprob_back_part(void *self, int item, int thread) {
 }
 
 static void op_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, Ten kept,
-                            const real *coef, const real *ent_coef, Ten lse, Ten entropy, real inv_temp,
-                            real cap, bool fresh) {
+                            const real *coef, const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap,
+                            bool fresh) {
     int t = x.rows;
     if (fresh && t == 0 && ten_is(dw)) cpu_zero(dev, dw);
     if (t == 0) return;

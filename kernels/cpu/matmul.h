@@ -27,7 +27,7 @@ typedef struct {
     DType w_type;
     const real *scale; /* [n filled up] of int8: the panels are bytes, w_type is what they become; or NULL */
     char *room;        /* with TILES: where panels of int8 become bf16; set by product for each thread */
-    int m, n, pairs; /* n outputs; pairs of K, a multiple of 16 */
+    int m, n, pairs;   /* n outputs; pairs of K, a multiple of 16 */
     Ten y;
     Ten start;        /* K_REAL: where the sums begin, may be y; TEN_NONE: at zero */
     bool by_rows;     /* the panels go by for each few rows, since the sums are to be visited in the order of y */
@@ -494,9 +494,9 @@ static void op_matmul_dx(Dev *dev, Ten dx, Ten dy, const Mat *w, Ten residual) {
     product(dev, &g);
 }
 
-/* Rows are summed in equal stretches of about this many, whose part of x stays in the second cache. Tiles take them in
- * shorter ones, so that 32 rows of the left operand stay in the first. Between stretches the chains lie in dw, between
- * the shorter ones in a buffer. */
+/* Rows are summed in equal stretches of about this many, whose part of x stays in the second cache. Tiles take
+ * them in shorter ones, so that 32 rows of the left operand stay in the first. Between stretches the chains lie in
+ * dw, between the shorter ones in a buffer. */
 enum { SUM_ROWS = 1024, SUM_MOST = SUM_ROWS + SUM_ROWS / 2 };
 #ifdef TILES
 enum { SUM_PART = 512 };

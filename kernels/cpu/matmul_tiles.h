@@ -41,11 +41,11 @@ static TileRows tile_rows(const Product *g, int row) {
 typedef struct {
     bool left_far, panels_far;
     bool widen, once; /* int8: these panels become bf16 in this step; and are not met again after it */
-    const char *next; /* what comes next, as many pieces as panels, next_step bytes apart, and which of their lines are
-                         to be fetched meanwhile */
+    const char *next; /* what comes next, as many pieces as panels, next_step bytes apart, and which of their lines
+                         are to be fetched meanwhile */
     size_t next_step;
     int line0, line1;
-    int rows_end;           /* rows from here on have no next step */
+    int rows_end; /* rows from here on have no next step */
 } TilePlan;
 
 /* Sums on their way out: what a step leaves here, the next one stores between its products. */
@@ -64,7 +64,8 @@ static inline void tiles_store(const Product *g, TilesOut *out, int rows) {
 
 /* Sums of whole vectors of floats are loaded from y and stored there as they lie. */
 static inline bool tiles_direct(const Product *g, int panel, int panels) {
-    return g->y.type == K_REAL && !g->far && !g->bias && !g->scale && !ten_is(g->residual) && (panel + panels) * 16 <= g->n;
+    return g->y.type == K_REAL && !g->far && !g->bias && !g->scale && !ten_is(g->residual) &&
+           (panel + panels) * 16 <= g->n;
 }
 
 /* The start values of the next step's rows: the k-th of `blocks` parts of their lines. */
@@ -88,8 +89,8 @@ static inline void tiles_fetch_start(const Product *g, int row, int end, int pan
     else                                                                                                          \
         TILE_LOAD(t, p, step)
 
-/* The panels from one on: steps in bytes from one k to the next and between panels. Those of int8 lie in the room, side
- * by side at each k; where they are not met again, there is room for two k alone. */
+/* The panels from one on: steps in bytes from one k to the next and between panels. Those of int8 lie in the room,
+ * side by side at each k; where they are not met again, there is room for two k alone. */
 typedef struct {
     char *p;
     size_t along, across;
@@ -98,7 +99,8 @@ typedef struct {
 
 static TilePanels tile_panels(const Product *g, int panel, int panels, const TilePlan *plan) {
     const size_t across = g->w_panel * 2;
-    if (!g->scale) return (TilePanels){(char *)(uintptr_t)g->w + (size_t)panel * across, TILE_BYTES, across, INT_MAX};
+    if (!g->scale)
+        return (TilePanels){(char *)(uintptr_t)g->w + (size_t)panel * across, TILE_BYTES, across, INT_MAX};
     return (TilePanels){g->room, (size_t)panels * TILE_BYTES, TILE_BYTES, plan->once ? 1 : INT_MAX};
 }
 
@@ -176,7 +178,7 @@ TILES_FOR(tiles_2x1, 2, 1)
 TILES_FOR(tiles_1x4, 1, 4)
 TILES_FOR(tiles_1x1, 1, 1)
 
-enum { FETCH_PASSES = 4 }; /* with more of them memory is not what is waited for */
+enum { FETCH_PASSES = 4 };                /* with more of them memory is not what is waited for */
 enum { FEW_ROWS = 64, MANY_PANELS = 48 }; /* of an item by rows */
 /* Rows of a block, and bytes of its left operand, which is to stay in the second cache. */
 enum { LEAST_ROWS = 64, LEFT_BYTES = 800 << 10 };
