@@ -31,8 +31,9 @@ typedef struct {
     Options o;
     Model model;
     json_t *result;
-    double flops, bytes; /* the machine's limits, a second */
-    double weights;      /* parameters that every token is multiplied with */
+    double flops, bytes;  /* the machine's limits, a second */
+    double weights;       /* parameters that every token is multiplied with */
+    double read, sampled; /* bytes of these, as the learner and as the sampler read them */
     Rng rng;
 } Bench;
 
@@ -42,11 +43,12 @@ static void say(Bench *b, const char *name, double value, const char *unit) {
 }
 
 /* A speed in tokens a second, and the share of the limit that bounds it: the products' or that of reading the
- * weights once a step. */
-static void say_speed(Bench *b, const char *name, double speed, double flops_per_token, double tokens_per_pass) {
+ * weights' bytes once a step. */
+static void say_speed(Bench *b, const char *name, double speed, double flops_per_token, double bytes,
+                      double tokens_per_pass) {
     char share[64];
-    double bound = b->flops / flops_per_token, size = (double)dtype_size(b->model.type);
-    double read = b->bytes / (b->weights * size) * tokens_per_pass;
+    double bound = b->flops / flops_per_token;
+    double read = b->bytes / bytes * tokens_per_pass;
     if (read < bound) bound = read;
     snprintf(share, sizeof share, "%s_share", name);
     json_object_set_new(b->result, name, json_real(speed));
@@ -130,7 +132,7 @@ static void bench_sampling(Bench *b) {
         best = fmax(best, (double)s.prompt_tokens / s.prompt_seconds);
     }
     engine_close(engine);
-    say_speed(b, "prompt_512", best, forward_flops, 512);
+    say_speed(b, "prompt_512", best, forward_flops, b->sampled, 512);
     say_ops(b);
     static const int sizes[] = {1, 8, 64};
     for (int k = 0; k < 3; k++) {
@@ -144,7 +146,7 @@ static void bench_sampling(Bench *b) {
         }
         engine_close(engine);
         snprintf(name, sizeof name, "decode_%d", sizes[k]);
-        say_speed(b, name, best, forward_flops, sizes[k]);
+        say_speed(b, name, best, forward_flops, b->sampled, sizes[k]);
         say_ops(b);
     }
 }
@@ -218,8 +220,8 @@ static void bench_learning(Bench *b) {
         ops_begin(b);
         train = fmin(train, learn_once(learner, &groups, &report) - report.optimizer_seconds);
     }
-    say_speed(b, "forward", tokens / forward, 2 * b->weights, tokens);
-    say_speed(b, "train", tokens / train, 6 * b->weights, tokens);
+    say_speed(b, "forward", tokens / forward, 2 * b->weights, b->read, tokens);
+    say_speed(b, "train", tokens / train, 6 * b->weights, b->read, tokens);
     say_ops(b);
     learner_close(learner);
 }
@@ -306,7 +308,11 @@ static void bench_open(Bench *b, int argc, char **argv) {
         model_load(&b->model, &policy, 0, &err);
     if (!b->model.policy) die("bench: %s", err.msg);
     if (o->random) conf_free(&conf);
+    const Conf *c = &b->model.policy->conf;
+    double size = (double)dtype_size(b->model.type), head = (double)c->vocab * c->dim;
     b->weights = product_weights(b->model.policy);
+    b->read = b->sampled = b->weights * size;
+    if (b->model.int8) b->sampled -= (b->weights - head) * (size - 1); /* all but the head */
 }
 
 int cmd_bench(int argc, char **argv) {
