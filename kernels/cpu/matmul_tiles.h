@@ -185,8 +185,7 @@ enum { LEAST_ROWS = 64, LEFT_BYTES = 800 << 10 };
 enum { NEAR_BYTES = 40 << 10 }; /* of the first cache, for what should stay there */
 
 /* Rows row0 .. row1-1, of which every 32 but perhaps the last are whole, times panels panel0 .. panel1-1: panels
- * outside, so that they come from memory once. Sums that go on from y go row by row instead, in the order in which
- * y lies. */
+ * outside, so that they come from memory once. By rows instead, sums are visited in the order in which y lies. */
 static void tiles_sweep(const Product *g, int row0, int row1, int panel0, int panel1) {
     const bool few = row1 - row0 <= 16, by_rows = g->by_rows;
     const int blocks = g->pairs / PAIRS_OF_TILE, passes = (row1 - row0 + TILES_ROWS - 1) / TILES_ROWS;
@@ -229,7 +228,7 @@ static void tiles_block(const Product *g, int row0, int row1, int panel0, int pa
 }
 
 /* Rows and panels of an item. Few rows: one run of panels for each thread, since a run begins without its first
- * panels having been fetched. Sums that go on from y: few rows and all their panels. */
+ * panels having been fetched. By rows: few of them and all their panels. */
 static void tiles_cut(const Product *g, int threads, int *rows, int *step) {
     int panels = PANELS(g->n), blocks = (g->m + BLOCK_ROWS - 1) / BLOCK_ROWS;
     *rows = g->by_rows ? FEW_ROWS : BLOCK_ROWS;
