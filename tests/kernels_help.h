@@ -159,6 +159,25 @@ UNUSED_HERE static void on_all(const Devs *devs, Buf *out, void (*run)(Dev *dev,
 
 UNUSED_HERE static const real *reals_of(const Buf *buf) { return (const real *)(const void *)buf->p; }
 
+/* Runs on all paths, with one thread and with two: what the first of each arithmetic appends is checked, what the others
+ * append must be its bits. Without products of bf16 there is one arithmetic. */
+UNUSED_HERE static void on_each(const Devs *devs, bool bf16, void (*run)(Dev *dev, const void *self, Buf *out),
+                                void (*check)(const void *self, const real *out), const void *self) {
+    Buf first[ARITHMETICS] = {{0}}, one = {0};
+    for (int i = 0; i < devs->n; i++) {
+        buf_clear(&one);
+        run(devs->dev[i], self, &one);
+        Buf *want = &first[bf16 ? arithmetic_of(devs->dev[i]) : 0];
+        if (!want->n) {
+            check(self, reals_of(&one));
+            buf_add(want, one.p, one.n);
+        }
+        reals_agree(devs->dev[i], &one, want, 0);
+    }
+    for (int i = 0; i < ARITHMETICS; i++) buf_free(&first[i]);
+    buf_free(&one);
+}
+
 #define NEAR(got, want, tolerance)                                                                                \
     do {                                                                                                          \
         double got_ = (double)(got), want_ = (double)(want);                                                      \

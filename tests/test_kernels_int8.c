@@ -41,7 +41,8 @@ static Packed pack(Dev *dev, const Case *c) {
 }
 
 /* y with and without bias and residual, and onto the residual. */
-static void run_all(Dev *dev, const Case *c, Buf *out) {
+static void run_all(Dev *dev, const void *self, Buf *out) {
+    const Case *c = self;
     Packed p = pack(dev, c);
     Ten x = ten_make(dev, c->m, c->k, c->type, c->x), bias = ten_make(dev, 1, c->n, K_REAL, c->bias);
     Ten residual = ten_make(dev, c->m, c->n, K_REAL, c->residual);
@@ -57,7 +58,8 @@ static void run_all(Dev *dev, const Case *c, Buf *out) {
 
 /* ---- what they should give ---- */
 
-static void check_all(const Case *c, const real *y) {
+static void check_all(const void *self, const real *y) {
+    const Case *c = self;
     const real *full = y + c->m * c->n, *inplace = full + c->m * c->n;
     const double rounding = sizeof(real) == 4 ? 0x1p-24 : 0x1p-53;
     for (int j = 0; j < c->n; j++) {
@@ -89,19 +91,7 @@ static void check_all(const Case *c, const real *y) {
 }
 
 static void case_run(const Devs *devs, const Case *c) {
-    Buf first[ARITHMETICS] = {{0}}, one = {0};
-    for (int i = 0; i < devs->n; i++) {
-        buf_clear(&one);
-        run_all(devs->dev[i], c, &one);
-        Buf *want = &first[c->type == K_BF16 ? arithmetic_of(devs->dev[i]) : 0];
-        if (!want->n) {
-            check_all(c, reals_of(&one));
-            buf_add(want, one.p, one.n);
-        }
-        reals_agree(devs->dev[i], &one, want, 0);
-    }
-    for (int i = 0; i < ARITHMETICS; i++) buf_free(&first[i]);
-    buf_free(&one);
+    on_each(devs, c->type == K_BF16, run_all, check_all, c);
 }
 
 static void products(void **state) {

@@ -91,7 +91,8 @@ static Dot dot_of(const real *a, size_t a_step, const real *b, size_t b_step, in
     return dot;
 }
 
-static void check_all(const Case *c, const real *got) {
+static void check_all(const void *self, const real *got) {
+    const Case *c = self;
     const real *y = got, *full = y + c->m * c->n, *inplace = full + c->m * c->n, *dx = inplace + c->m * c->n,
                *more = dx + c->m * c->k, *dw = more + c->m * c->k, *db = dw + c->n * c->k;
     for (int r = 0; r < c->m; r++)
@@ -127,22 +128,7 @@ static void check_all(const Case *c, const real *got) {
 /* On every path: right, and on those of fp32 FMA the same bits as plain C with one thread. BF16 dot and tiles have
  * bits of their own for bf16 operands, the same with any number of threads, and for tiles in plain C too. */
 static void case_run(const Devs *devs, const Case *c) {
-    Buf first[ARITHMETICS] = {{0}}, one = {0};
-    for (int i = 0; i < devs->n; i++) {
-        buf_clear(&one);
-        run_all(devs->dev[i], c, &one);
-        Buf *want = &first[c->type == K_BF16 ? arithmetic_of(devs->dev[i]) : 0];
-        if (!want->n) {
-            check_all(c, reals_of(&one));
-            buf_add(want, one.p, one.n);
-        }
-        assert_int_equal(one.n, want->n);
-        if (memcmp(one.p, want->p, one.n) != 0)
-            fail_msg("%d x %d x %d, type %d: other bits on %s with %d threads", c->m, c->n, c->k, (int)c->type,
-                     dev_path(devs->dev[i]), dev_threads(devs->dev[i]));
-    }
-    for (int i = 0; i < ARITHMETICS; i++) buf_free(&first[i]);
-    buf_free(&one);
+    on_each(devs, c->type == K_BF16, run_all, check_all, c);
 }
 
 /* ---- tests ---- */
