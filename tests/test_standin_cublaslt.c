@@ -5,6 +5,7 @@
 
 #include <cublasLt.h>
 #include <dlfcn.h>
+#include <math.h>
 
 #define FUNCTIONS(F)                                                                                              \
     F(Create)                                                                                                     \
@@ -147,8 +148,11 @@ static cublasStatus_t multiply_any(Problem *p, int *algorithm) {
     return multiply(p, out, algorithm);
 }
 
+/* In bf16 the sum is rounded before C is added and again after, as by the real library: some results are farther off
+ * than one rounding. */
 static void test_products(void **state) {
     (void)state;
+    int far = 0;
     for (int form = 0; form < 32; form++) {
         Problem p = problem(24, 9, 40);
         int algorithm;
@@ -161,15 +165,18 @@ static void test_products(void **state) {
         assert_int_equal(multiply_any(&p, &algorithm), CUBLAS_STATUS_SUCCESS);
         for (int i = 0; i < p.m; i++)
             for (int j = 0; j < p.n; j++) {
-                double want = p.beta * value(3, i, j);
+                double sum = 0, c = p.beta * value(3, i, j);
                 for (int k = 0; k < p.k; k++)
-                    want += p.alpha * (double)(p.a == CUBLAS_OP_T ? value(1, k, i) : value(1, i, k)) *
+                    sum += p.alpha * (double)(p.a == CUBLAS_OP_T ? value(1, k, i) : value(1, i, k)) *
                             (p.b == CUBLAS_OP_T ? value(2, j, k) : value(2, k, j));
-                double bound = p.out == CUDA_R_32F ? 1e-5 : 0.004 * (want < 0 ? -want : want) + 1e-5;
-                double wrong = out[j * p.m + i] - want;
-                if (wrong > bound || wrong < -bound) fail_msg("form %d: %g, not %g", form, out[j * p.m + i], want);
+                double once = p.out == CUDA_R_32F ? 1e-5 : 0.004 * fabs(sum + c) + 1e-5;
+                double twice = p.out != CUDA_R_32F && c != 0 ? once + 0.004 * fabs(sum) : once;
+                double wrong = fabs(out[j * p.m + i] - (sum + c));
+                if (wrong > twice) fail_msg("form %d: %g, not %g", form, out[j * p.m + i], sum + c);
+                far += wrong > once;
             }
     }
+    assert_true(far > 0);
 }
 
 /* Suggestions differ in bits, their order changes with the rows; one gives a row other bits among many rows. */

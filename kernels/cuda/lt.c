@@ -347,7 +347,8 @@ static void product_rows(Dev *dev, const Operands *o, int k) {
     }
 }
 
-/* The sum in fp32, then bias and residual, rounded once: where the library would round in between, or cannot. */
+/* The sum in fp32, then bias and residual, rounded once: where the library would round in between (also before it
+ * adds C), or cannot. */
 static void product_finished(Dev *dev, const Operands *o, int k, Ten bias) {
     for (int row = 0; row < o->y.rows; row += HEAD_ROWS) {
         int n = o->y.rows - row < HEAD_ROWS ? o->y.rows - row : HEAD_ROWS;
@@ -360,7 +361,7 @@ static void product_finished(Dev *dev, const Operands *o, int k, Ten bias) {
 
 /* The route depends on types alone: never on the number of rows. */
 static void product_any(Dev *dev, const Operands *o, int k, Ten bias) {
-    bool finish = o->y.type == K_BF16 && (ten_is(bias) || o->w.type == K_REAL);
+    bool finish = o->y.type == K_BF16 && (ten_is(bias) || ten_is(o->c) || o->w.type == K_REAL);
     if (ten_is(o->c) && o->c.type != o->y.type) finish = true;
     if (finish) {
         product_finished(dev, o, k, bias);

@@ -5,7 +5,7 @@
  * What real algorithms differ in, these differ in as well: the order of their sums over k. The heuristic's
  * suggestions (none for an odd number below 24 of outputs: some shapes have to have none) come in an order that changes with the sizes, the rows (n) among them; one of them sums few rows
  * otherwise than many, one splits k, one is refused when it is to run and leaves an error with the runtime. So a program that asks anew for each number of rows gets other bits for the
- * same row. */
+ * same row. In bf16 the sum is rounded before C is added, and again after, as cuBLASLt 13.1 does on an H200. */
 #include <cublasLt.h>
 #include <math.h>
 #include <stdlib.h>
@@ -356,6 +356,7 @@ static void product_run(void *payload) {
         void *d = standin_device((char *)p->D + c * (uint64_t)s->y.ld * width, s->m * width, "a product's D", 0);
         for (uint64_t i = 0; i < s->m; i++) {
             float v = p->alpha * out[i];
+            if (C && s->y.type == CUDA_R_16BF) v = f32_of((uint32_t)bf16_round(v) << 16); /* as seen on an H200 */
             if (C) v += p->beta * number(C, s->c.type, c * (uint64_t)s->c.ld + i);
             if (s->y.type == CUDA_R_32F)
                 ((float *)d)[i] = v;
