@@ -56,6 +56,7 @@ typedef struct {
     void (*sample)(Dev *dev, Drawn *drawn, Ten kept, Ten logits, const Draw *draws, int vocab_used);
     void (*adamw)(Dev *dev, Ten w, Ten m, Ten v, Ten grad, const AdamStep *step);
     double (*sumsq)(Dev *dev, Ten t);
+    uint64_t (*hash)(Dev *dev, const Ten *parts, int n);
     void (*add)(Dev *dev, Ten y, Ten x);
     double (*roof_flops)(Dev *dev);
     double (*roof_bytes)(Dev *dev);

@@ -227,6 +227,22 @@ static void compare_optimizer(Compare *c, int rows, int cols) {
     two_free(c, &g);
 }
 
+/* Streams of parts that end anywhere in XXH3's stripes and blocks; some lie side by side. */
+static void compare_hash(Compare *c, int first, int second, int third) {
+    char shape[64];
+    shape_text(shape, "%d + %d + %d numbers", first, second, third);
+    Two x = two_new(c, 1, first + second + 16, 0, K_REAL, FILL_RANDOM, 1);
+    Two y = two_new(c, 1, third, 0, K_REAL, FILL_RANDOM, 1);
+    uint64_t hash[2];
+    BOTH {
+        Ten parts[] = {ten_cols(x.at[i], 0, first), ten_cols(x.at[i], first, second), y.at[i],
+                       ten_cols(x.at[i], 16, second)};
+        hash[i] = k_hash(c->dev[i], parts, 4);
+    }
+    compare_true(c, "hash", shape, hash[0] == hash[1]);
+    two_free(c, &x), two_free(c, &y);
+}
+
 /* ---- products ---- */
 
 typedef struct {
@@ -348,6 +364,8 @@ int k_compare(Dev *dev, Dev *cpu, const char *part, bool all, void (*say)(void *
     if (!part || strcmp(part, "elements") == 0) {
         compare_sizes(&c, all, true);
         compare_optimizer(&c, 3, 4099);
+        if (all) compare_hash(&c, 1 << 22, 5000, 3); /* more than hash.c takes at once */
+        for (int i = 0; i < 6; i++) compare_hash(&c, (int[]){1, 40, 256, 511, 800, 65537}[i], 215 + i * 300, 1 + i * i * 85);
     }
     if (!part || strcmp(part, "rows") == 0) compare_sizes(&c, all, false);
     if (!part || strcmp(part, "products") == 0) compare_products(&c, all);

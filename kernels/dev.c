@@ -633,3 +633,8 @@ void k_add(Dev *dev, Ten y, Ten x) {
     TYPE(x, K_REAL);
     RUN(add, y, y, x);
 }
+
+uint64_t k_hash(Dev *dev, const Ten *parts, int n) {
+    for (int i = 0; i < n; i++) DENSE(parts[i]);
+    return dev->ops->hash(dev, parts, n);
+}

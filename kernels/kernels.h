@@ -300,6 +300,8 @@ typedef struct {
 void k_adamw(Dev *dev, Ten w, Ten m, Ten v, Ten grad, const AdamStep *step);
 double k_sumsq(Dev *dev, Ten t);    /* sum of squares in fixed chunks of 4096 elements, merged in order */
 void k_add(Dev *dev, Ten y, Ten x); /* y += x, K_REAL */
+/* XXH3 (64 bits) of the bytes of n dense tensors, one after the other. */
+uint64_t k_hash(Dev *dev, const Ten *parts, int n);
 
 /* ---- a device against the CPU ----
  * For tests, and for users whose GPU nobody has seen: every op with random numbers at sizes that fit no tile, with

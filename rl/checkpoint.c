@@ -11,60 +11,32 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "rl/reference.h"
 
 /* ---- hashes ---- */
 
-typedef struct {
-    XXH3_state_t *state;
-    real *host; /* a piece at a time, which stays in the processor's cache */
-    size_t room;
-} Hash;
-
-static Hash hash_begin(void) {
-    Hash hash = {.state = XXH3_createState()};
-    if (!hash.state) die("out of memory");
-    XXH3_64bits_reset(hash.state);
-    return hash;
-}
-
-static void hash_add(Hash *hash, Dev *dev, Ten t) {
-    enum { PIECE = 1 << 16 };
-    int step = t.cols < PIECE ? PIECE / (t.cols > 0 ? t.cols : 1) : 1;
-    for (int row = 0; row < t.rows; row += step) {
-        int rows = row + step < t.rows ? step : t.rows - row;
-        size_t n = (size_t)rows * (size_t)t.cols;
-        if (n > hash->room) hash->host = mem_grow(hash->host, hash->room = n, sizeof *hash->host);
-        k_get(dev, hash->host, ten_rows(t, row, rows));
-        XXH3_64bits_update(hash->state, hash->host, n * sizeof *hash->host);
-    }
-}
-
-static uint64_t hash_end(Hash *hash) {
-    uint64_t value = XXH3_64bits_digest(hash->state);
-    XXH3_freeState(hash->state);
-    free(hash->host);
+/* Of what is trained, in the order of Params, in one buffer after the other. */
+static uint64_t hash_of(const Policy *policy, const Ten *buffers, int n_buffers) {
+    const Params *params = &policy->params;
+    Ten *parts = MEM_ARRAY(Ten, n_buffers * params->n + 1);
+    int n = 0;
+    for (int k = 0; k < n_buffers; k++)
+        for (int i = 0; i < params->n; i++)
+            if (params->items[i].trained) parts[n++] = params_view(params, i, buffers[k]);
+    uint64_t value = k_hash(policy->dev, parts, n);
+    free(parts);
     return value;
 }
 
 uint64_t weights_hash(const Policy *policy) {
-    Hash hash = hash_begin();
-    for (int i = 0; i < policy->params.n; i++)
-        if (policy->params.items[i].trained) hash_add(&hash, policy->dev, policy_master(policy, i));
-    return hash_end(&hash);
+    return hash_of(policy, &policy->master, 1);
 }
 
 uint64_t moments_hash(const Policy *policy, Learner *learner) {
-    Hash hash = hash_begin();
     Ten moment[2];
     learner_moments(learner, &moment[0], &moment[1]);
-    for (int k = 0; k < 2; k++)
-        for (int i = 0; i < policy->params.n; i++)
-            if (policy->params.items[i].trained)
-                hash_add(&hash, policy->dev, params_view(&policy->params, i, moment[k]));
-    return hash_end(&hash);
+    return hash_of(policy, moment, 2);
 }
 
 /* ---- moments ---- */

@@ -2,6 +2,8 @@
  * references in double, on all paths and with one and two threads bit for bit, at ragged sizes. */
 #include "tests/kernels_help.h"
 
+#include <xxhash.h>
+
 static const int sizes[] = {1, 15, 16, 17, 31, 32, 33, 576};
 enum { N_SIZES = sizeof sizes / sizeof *sizes };
 #define FOR_SIZES(d) for (int i_ = 0, d; i_ < N_SIZES && (d = sizes[i_], true); i_++)
@@ -312,6 +314,33 @@ static void run_adamw(Dev *dev, const void *self, Buf *out) {
     k_free(dev, &grad), k_free(dev, &m), k_free(dev, &v);
 }
 
+/* The library's hash of the parts as one stretch of memory. */
+static void run_hash(Dev *dev, const void *self, Buf *out) {
+    const real *x = self;
+    Buf all = {0};
+    Ten t = ten_make(dev, 3, 1000, K_REAL, x), low = ten_make(dev, 1, 77, K_BF16, x);
+    Ten parts[] = {ten_rows(t, 1, 2), low, ten_rows(t, 0, 1), ten_rows(t, 1, 1)};
+    for (int i = 0; i < 4; i++) {
+        size_t bytes = (size_t)parts[i].rows * (size_t)parts[i].cols * dtype_size(parts[i].type);
+        char *host = mem_alloc(bytes, 1);
+        k_get(dev, host, parts[i]);
+        buf_add(&all, host, bytes);
+        free(host);
+    }
+    uint64_t hash = k_hash(dev, parts, 4);
+    assert_true(hash == XXH3_64bits(all.p, all.n));
+    assert_true(k_hash(dev, parts, 0) == XXH3_64bits("", 0));
+    buf_add(out, &hash, sizeof hash);
+    buf_free(&all), k_free(dev, &t), k_free(dev, &low);
+}
+
+static void hash_is_the_library_s(void **state) {
+    Buf out = {0};
+    real *x = reals_random(17, 3000, 1, K_BF16);
+    on_all(*state, &out, run_hash, x, 0);
+    free(x), buf_free(&out);
+}
+
 static void adamw_and_sumsq(void **state) {
     Buf out = {0};
     const int wide[] = {1, 17, 4097, 20001};
@@ -563,7 +592,7 @@ int main(void) {
         cmocka_unit_test(embed_and_back),
         cmocka_unit_test(rmsnorm_and_back),
         cmocka_unit_test(glu_and_back),
-        cmocka_unit_test(adamw_and_sumsq),
+        cmocka_unit_test(adamw_and_sumsq), cmocka_unit_test(hash_is_the_library_s),
         cmocka_unit_test(sample_draws_the_right_token),
         cmocka_unit_test(sample_greedy_and_edges),
         cmocka_unit_test(sample_frequencies),

@@ -23,5 +23,5 @@
         .matmul_dw = op_matmul_dw, .bias_back = op_bias_back, .glu = op_glu, .glu_back = op_glu_back,             \
         .gather = op_gather, .scatter = op_scatter, .logprob = op_logprob, .logprob_back = op_logprob_back,       \
         .softcap = op_softcap, .sample = op_sample, .adamw = op_adamw, .sumsq = op_sumsq, .add = op_add,          \
-        .roof_flops = op_roof_flops, .roof_bytes = op_roof_bytes, .workspace = op_workspace,                      \
+        .hash = cpu_hash, .roof_flops = op_roof_flops, .roof_bytes = op_roof_bytes, .workspace = op_workspace,                      \
     }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <xxhash.h>
 #ifdef __x86_64__
 #include <cpuid.h>
 #include <emmintrin.h>
@@ -65,6 +66,17 @@ void cpu_get(Dev *dev, void *host, Ten src) {
     (void)dev;
     size_t bytes = (size_t)src.cols * dtype_size(src.type);
     for (int r = 0; r < src.rows; r++) memcpy((char *)host + (size_t)r * bytes, row_bytes(src, r), bytes);
+}
+
+uint64_t cpu_hash(Dev *dev, const Ten *parts, int n) {
+    (void)dev;
+    XXH3_state_t *state = XXH3_createState();
+    if (!state) die("out of memory");
+    XXH3_64bits_reset(state);
+    for (int i = 0; i < n; i++) XXH3_64bits_update(state, parts[i].p, ten_bytes(parts[i]));
+    uint64_t value = XXH3_64bits_digest(state);
+    XXH3_freeState(state);
+    return value;
 }
 
 typedef struct {

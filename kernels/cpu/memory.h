@@ -10,6 +10,7 @@ Ten cpu_new(Dev *dev, int rows, int cols, DType type);
 void cpu_free(Dev *dev, Ten t);
 void cpu_put(Dev *dev, Ten dst, const void *host);
 void cpu_get(Dev *dev, void *host, Ten src);
+uint64_t cpu_hash(Dev *dev, const Ten *parts, int n);
 void cpu_zero(Dev *dev, Ten t);
 void cpu_sync(Dev *dev);
 size_t cpu_mat_elements(int n, int k);

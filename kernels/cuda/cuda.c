@@ -269,6 +269,7 @@ static void cuda_end(struct Cuda *cuda) {
         cuda_must(cudaFree(kept->device), "close");
         free(kept->host);
     }
+    cuda_must(cudaFreeHost(cuda->sums), "close");
     graphs_close(cuda->graphs);
     if (cuda->lt) lt_close(cuda->lt);
     if (cuda->stream) cuda_must(cudaStreamDestroy(cuda->stream), "close");
@@ -320,6 +321,7 @@ static const Ops cuda_ops = {
     .sample = op_sample,
     .adamw = op_adamw,
     .sumsq = op_sumsq,
+    .hash = op_hash,
     .add = op_add,
     .roof_flops = lt_flops,
     .roof_bytes = roof_bytes,

@@ -1,5 +1,5 @@
 /* host.h: private to kernels/cuda: what its host side shares. cuda.c: device, memory, uploads; graph.c: steps that
- * come again; lt.c: products by cuBLASLt; ops.c, ops_attend.c, ops_head.c: the ops, which call the launchers of launch.h. */
+ * come again; lt.c: products by cuBLASLt; hash.c: k_hash; ops.c, ops_attend.c, ops_head.c: the ops, which call the launchers of launch.h. */
 #ifndef WHET_CUDA_HOST_H
 #define WHET_CUDA_HOST_H
 
@@ -25,6 +25,7 @@ struct Cuda {
         size_t bytes, room;
     } rows, tiles; /* a batch's Rows as one block of ints; the first tile of each span */
     struct Graphs *graphs;
+    void *sums; /* hash.c's, pinned; NULL before */
 };
 
 /* Ends the program with one line where a call fails: what runs later cannot be right. */
@@ -104,6 +105,7 @@ void op_gather(Dev *dev, Ten y, Ten x, const int *index);
 void op_scatter(Dev *dev, Ten x, Ten y, const int *index);
 void op_adamw(Dev *dev, Ten w, Ten m, Ten v, Ten grad, const AdamStep *step);
 double op_sumsq(Dev *dev, Ten t);
+uint64_t op_hash(Dev *dev, const Ten *parts, int n); /* hash.c */
 /* ops_attend.c */
 void op_kv_copy(Dev *dev, Kv *kv, const KvShare *shares, int n);
 void op_qkv(Dev *dev, Ten q, Kv *kv, int layer, Ten qkv, const Rows *rows, Ten cos, Ten sin);

@@ -57,6 +57,10 @@ void cu_adamw(cudaStream_t s, Ten w, Ten m, Ten v, Ten grad, AdamRates rates);
 enum { SUMSQ_CHUNK = 4096 };
 void cu_sumsq(cudaStream_t s, double *sums, const float *x, size_t n); /* one sum of squares a chunk */
 
+/* Of each of n blocks of 1,024 bytes from x on (4 bytes aligned) what XXH3's stripes add to its eight lanes: see hash.c. */
+enum { HASH_BLOCKS = 1 << 14 }; /* the most at once */
+void cu_hash(cudaStream_t s, uint64_t *sums, const void *x, size_t n, const void *secret);
+
 /* ---- attend.cu ---- */
 
 void cu_qkv(cudaStream_t s, Ten q, DevKv kv, Ten qkv, DevRows rows, Ten cos, Ten sin);

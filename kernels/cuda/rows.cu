@@ -310,6 +310,33 @@ extern "C" void cu_sumsq(cudaStream_t s, double *sums, const float *x, size_t n)
     launched("sumsq");
 }
 
+/* ---- XXH3, the part that blocks have on their own: see hash.c ---- */
+
+/* A thread has one of a block's eight lanes, in all of its sixteen stripes. */
+static __global__ void __launch_bounds__(THREADS)
+    hash_kernel(uint64_t *sums, const uint32_t *x, size_t n, const uint64_t *secret) {
+    const size_t at = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    const int lane = threadIdx.x % 8;
+    uint64_t mixed = 0, plain = 0;
+    if (at < n * 8) {
+        const uint32_t *from = x + at / 8 * 256 + lane * 2;
+#pragma unroll
+        for (int stripe = 0; stripe < 16; stripe++) {
+            uint64_t value = from[stripe * 16] | (uint64_t)from[stripe * 16 + 1] << 32;
+            uint64_t key = value ^ secret[stripe + lane];
+            plain += value;
+            mixed += (key & 0xffffffffu) * (key >> 32);
+        }
+    }
+    plain = __shfl_xor_sync(ALL_LANES, plain, 1);
+    if (at < n * 8) sums[at] = mixed + plain;
+}
+
+extern "C" void cu_hash(cudaStream_t s, uint64_t *sums, const void *x, size_t n, const void *secret) {
+    hash_kernel<<<blocks_of(n * 8, THREADS), THREADS, 0, s>>>(sums, (const uint32_t *)x, n, (const uint64_t *)secret);
+    launched("hash");
+}
+
 /* ---- a pass over memory, for the roof ---- */
 
 static __global__ void __launch_bounds__(THREADS) read_kernel(float *out, const float4 *x, size_t n) {
