@@ -1,9 +1,10 @@
-/* hash.c: k_hash: XXH3 (64 bits, no seed) of device memory, as xxHash's doc/xxhash_spec.md describes it for large inputs.
+/* hash.c: k_hash: XXH3 (64 bits, no seed) of device memory, as xxHash's doc/xxhash_spec.md describes it for large
+ * inputs.
  *
- * A stream goes in blocks of 1,024 bytes, sixteen stripes of eight 64-bit lanes. What a block's stripes add to the lanes
- * does not depend on what was before it: the device sums that for all blocks at once. What ties one block to the next, a
- * scramble of the lanes, is done here, and reads a sixteenth of the bytes. The last block, which is never empty, ends
- * otherwise: it waits in `bytes`. */
+ * A stream goes in blocks of 1,024 bytes, sixteen stripes of eight 64-bit lanes. What a block's stripes add to the
+ * lanes does not depend on what was before it: the device sums that for all blocks at once. What ties one block to
+ * the next, a scramble of the lanes, is done here, and reads a sixteenth of the bytes. The last block, which is
+ * never empty, ends otherwise: it waits in `bytes`. */
 #include "kernels/cuda/host.h"
 
 #include <string.h>
@@ -53,7 +54,8 @@ static void blocks_add(Stream *s, const char *from, size_t blocks) {
     struct Cuda *cuda = s->dev->cuda;
     const size_t bytes = blocks * LANES * sizeof(uint64_t);
     uint64_t *there = dev_scratch(s->dev, WS_LT, LT_WORKSPACE);
-    if (!cuda->sums) cuda_must(cudaMallocHost(&cuda->sums, HASH_BLOCKS * LANES * sizeof(uint64_t)), "pinned memory");
+    if (!cuda->sums)
+        cuda_must(cudaMallocHost(&cuda->sums, HASH_BLOCKS * LANES * sizeof(uint64_t)), "pinned memory");
     cu_hash(cuda->stream, there, from, blocks, s->secret_there);
     cuda_must(cudaMemcpyAsync(cuda->sums, there, bytes, cudaMemcpyDeviceToHost, cuda->stream), "hash");
     s->dev->ops->sync(s->dev);
