@@ -84,9 +84,6 @@ static void row_fill(Row to, int n, const real *from) {
 static void row_copy(real *to, Row from, int n) {
     for (int i = 0; i < n; i += 16) row_set((Row){to, NULL}, i, n, row_get(from, i, n));
 }
-static void row_clear(Row to, int n) {
-    for (int i = 0; i < n; i += 16) row_set(to, i, n, v_set(0));
-}
 
 /* out = the head x, its first 2 cos.cols features rotated by the angles of row pos; sign -1 turns back. Sin and
  * cos of the row are shared by the two halves: y1 = x1 c - x2 s, y2 = x2 c + x1 s. */

@@ -1,8 +1,8 @@
 /* rows.h: the ops that work on rows one by one: copies, embedding, RMSNorm, gated units, gather and scatter.
  *
- * Threads share rows where a row is the unit of work, columns where rows are summed (embed_back, scatter, the gain
- * of rmsnorm_back): every sum over rows is one chain in ascending order. Included by body.h; no products, no
- * attention. Tested by tests/test_kernels_rows.c. */
+ * Threads share rows where a row is the unit of work, columns where rows are summed (embed_back, scatter): every sum
+ * over rows is one chain in ascending order, for the gain of rmsnorm_back one over the sums of 32 rows each. Included by
+ * body.h; no products, no attention. Tested by tests/test_kernels_rows.c. */
 #include <limits.h>
 #include <math.h>
 
@@ -81,9 +81,14 @@ static void op_add(Dev *dev, Ten y, Ten x) {
 
 /* ---- rows by index ---- */
 
+static void row_clear(Row to, int n) {
+    for (int i = 0; i < n; i += 16) row_set(to, i, n, v_set(0));
+}
+
 typedef struct {
     Ten to, from;
-    const int *index; /* gather: source row of each output row; scatter: output row of each source row; -1: none */
+    const int *index; /* gather: source row of each output row; scatter: output row of each source row (NULL: the first);
+                         -1: none */
     const int *page;  /* scatter: rows with page -1 are skipped; may be NULL */
     int per;
 } IndexJob;
@@ -104,15 +109,16 @@ static void op_gather(Dev *dev, Ten y, Ten x, const int *index) {
     pool_run(dev->pool, ceil_div(y.rows, job.per), gather_item, &job);
 }
 
-enum { SCATTER_COLS = 64 };
+enum { SCATTER_COLS = 64, GAIN_ROWS = 32 };
 
 static void scatter_item(void *self, int item, int thread) {
     (void)thread;
     const IndexJob *job = self;
     int from = item * SCATTER_COLS, end = least(from + SCATTER_COLS, job->to.cols);
     for (int r = 0; r < job->from.rows; r++) {
-        if (job->index[r] < 0 || (job->page && job->page[r] < 0)) continue;
-        Row to = row_at(job->to, job->index[r]), add = row_at(job->from, r);
+        int index = job->index ? job->index[r] : 0;
+        if (index < 0 || (job->page && job->page[r] < 0)) continue;
+        Row to = row_at(job->to, index), add = row_at(job->from, r);
         for (int i = from; i < end; i += 16) row_set(to, i, end, v_add(row_get(to, i, end), row_get(add, i, end)));
     }
 }
@@ -159,7 +165,8 @@ static void op_embed(Dev *dev, Ten x, const Mat *w, const Rows *rows) {
 typedef struct {
     Ten y, rstd, x, w, residual, dx, dw, dy;
     real eps;
-    int per, row_items;
+    int per;
+    Ten gains; /* backward, with dw: [items, E] each item's sum */
 } NormJob;
 
 static void rmsnorm_row(const NormJob *job, int r) {
@@ -170,6 +177,7 @@ static void rmsnorm_row(const NormJob *job, int r) {
         Vec sum = v_set(0);
         for (int i = 0; i < d; i += 16) {
             Vec a = row_get(x, i, d);
+            row_ahead(x, i);
             sum = v_fma(a, a, sum);
         }
         real rstd = 1 / s_sqrt(v_sum(sum) / (real)d + job->eps);
@@ -194,16 +202,20 @@ static void op_rmsnorm(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, Ten residual, re
     pool_run(dev->pool, ceil_div(x.rows, job.per), rmsnorm_item, &job);
 }
 
-/* With n = x rstd: dx += rstd (w dy - n mean(w dy n)). */
-static void rmsnorm_back_row(const NormJob *job, int r) {
+/* With n = x rstd: dx += rstd (w dy - n mean(w dy n)), gain += dy n (where there is one). */
+static void rmsnorm_back_row(const NormJob *job, int r, Row gain) {
     int d = job->w.cols;
     Row w = row_at(job->w, 0);
     for (int at = 0; at < job->x.cols; at += d) {
         Row x = row_skip(row_at(job->x, r), at), dy = row_skip(row_at(job->dy, r), at),
             dx = row_skip(row_at(job->dx, r), at);
         Vec sum = v_set(0), scale = v_set(row_at(job->rstd, r).f[at / d]);
-        for (int i = 0; i < d; i += 16)
-            sum = v_fma(v_mul(row_get(w, i, d), row_get(dy, i, d)), v_mul(row_get(x, i, d), scale), sum);
+        for (int i = 0; i < d; i += 16) {
+            Vec n = v_mul(row_get(x, i, d), scale), g = row_get(dy, i, d);
+            row_ahead(x, i), row_ahead(dy, i), row_ahead(dx, i);
+            sum = v_fma(v_mul(row_get(w, i, d), g), n, sum);
+            if (gain.f) row_set(gain, i, d, v_fma(g, n, row_get(gain, i, d)));
+        }
         Vec mean = v_set(-(v_sum(sum) / (real)d));
         for (int i = 0; i < d; i += 16) {
             Vec g = v_fma(v_mul(row_get(x, i, d), scale), mean, v_mul(row_get(w, i, d), row_get(dy, i, d)));
@@ -212,39 +224,22 @@ static void rmsnorm_back_row(const NormJob *job, int r) {
     }
 }
 
-/* dw, some columns of it. */
-static void rmsnorm_back_gain(const NormJob *job, int from, int end) {
-    Row dw = row_at(job->dw, 0);
-    Vec sum[SCATTER_COLS / 16];
-    for (int j = 0; from + j * 16 < end; j++) sum[j] = row_get(dw, from + j * 16, end);
-    for (int r = 0; r < job->x.rows; r++) {
-        const real *rstd = row_at(job->rstd, r).f;
-        for (int at = 0; at < job->x.cols; at += job->w.cols) {
-            Row x = row_skip(row_at(job->x, r), at), dy = row_skip(row_at(job->dy, r), at);
-            Vec scale = v_set(rstd[at / job->w.cols]);
-            for (int i = from, j = 0; i < end; i += 16, j++)
-                sum[j] = v_fma(row_get(dy, i, end), v_mul(row_get(x, i, end), scale), sum[j]);
-        }
-    }
-    for (int j = 0; from + j * 16 < end; j++) row_set(dw, from + j * 16, end, sum[j]);
-}
-
 static void rmsnorm_back_item(void *self, int item, int thread) {
     (void)thread;
     const NormJob *job = self;
-    if (item < job->row_items) {
-        for (int r = item * job->per; r < least((item + 1) * job->per, job->x.rows); r++) rmsnorm_back_row(job, r);
-        return;
-    }
-    int from = (item - job->row_items) * SCATTER_COLS;
-    rmsnorm_back_gain(job, from, least(from + SCATTER_COLS, job->w.cols));
+    Row gain = {NULL, NULL};
+    if (ten_is(job->dw)) row_clear(gain = row_at(job->gains, item), job->gains.cols);
+    for (int r = item * job->per; r < least((item + 1) * job->per, job->x.rows); r++) rmsnorm_back_row(job, r, gain);
 }
 
 static void op_rmsnorm_back(Dev *dev, Ten dx, Ten dw, Ten dy, Ten x, Ten rstd, Ten w) {
-    NormJob job = {.rstd = rstd, .x = x, .w = w, .dx = dx, .dw = dw, .dy = dy, .per = rows_of_item(2 * x.cols)};
-    job.row_items = ceil_div(x.rows, job.per);
-    int col_items = ten_is(dw) ? ceil_div(w.cols, SCATTER_COLS) : 0;
-    pool_run(dev->pool, job.row_items + col_items, rmsnorm_back_item, &job);
+    NormJob job = {.rstd = rstd, .x = x, .w = w, .dx = dx, .dw = dw, .dy = dy, .per = GAIN_ROWS};
+    int items = ceil_div(x.rows, job.per), wide = ceil_div(w.cols, 16) * 16;
+    if (ten_is(dw))
+        job.gains = (Ten){dev_scratch(dev, 0, (size_t)items * (size_t)wide * sizeof(real)), items, w.cols, wide, K_REAL};
+    pool_run(dev->pool, items, rmsnorm_back_item, &job);
+    IndexJob sums = {dw, job.gains, NULL, NULL, 0};
+    pool_run(dev->pool, ten_is(dw) ? ceil_div(w.cols, SCATTER_COLS) : 0, scatter_item, &sums);
 }
 
 /* ---- gated units ---- */
@@ -275,6 +270,7 @@ static void glu_item(void *self, int item, int thread) {
         Row h = row_at(job->h, r), gr = row_at(job->gu, r), u = row_skip(gr, f);
         for (int i = 0; i < f; i += 16) {
             Vec g = row_get(gr, i, f);
+            row_ahead(gr, i), row_ahead(u, i);
             row_set(h, i, f, v_mul(v_mul(g, v_sigmoid(v_gate(g, job->kind))), row_get(u, i, f)));
         }
     }
@@ -298,6 +294,7 @@ static void glu_back_item(void *self, int item, int thread) {
         Row dg = row_at(job->dgu, r), du = row_skip(dg, f);
         for (int i = 0; i < f; i += 16) {
             Vec g = row_get(gr, i, f), d = row_get(dh, i, f), s = v_sigmoid(v_gate(g, job->kind));
+            row_ahead(gr, i), row_ahead(ur, i), row_ahead(dh, i);
             Vec rise = v_mul(v_mul(g, v_gate_slope(g, job->kind)), v_sub(one, s)), u = row_get(ur, i, f);
             row_set(dg, i, f, v_mul(v_mul(d, u), v_mul(s, v_add(rise, one))));
             row_set(du, i, f, v_mul(d, v_mul(g, s)));
