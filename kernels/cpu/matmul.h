@@ -266,6 +266,12 @@ static void product_tile(const Product *g, int row, int rows, int panel, int pan
 }
 
 enum { BLOCK_ROWS = 256, ITEM_PANELS = 24 };
+typedef struct {
+    const Product *g;
+    int rows, blocks, step, panels; /* rows of a block; blocks; panels of an item; all panels */
+    bool down;                      /* an item's neighbour has the same rows, not the same panels */
+    size_t room;                    /* bytes of a thread's */
+} ProductJob;
 
 #ifdef TILES
 #include "kernels/cpu/matmul_tiles.h"
@@ -273,12 +279,6 @@ enum { BLOCK_ROWS = 256, ITEM_PANELS = 24 };
 
 /* ---- blocking and threads ----
  * An item is a block of rows times a few panels: the panels stay in the cache while the rows go by. */
-
-typedef struct {
-    const Product *g;
-    int rows, blocks, step, panels; /* rows of a block; blocks; panels of an item; all panels */
-    size_t room;                    /* bytes of a thread's */
-} ProductJob;
 
 /* Rows row0 .. row1-1 times panels panel0 .. panel1-1, on the calling thread. */
 static void product_block(const Product *g, int row0, int row1, int panel0, int panel1) {
@@ -311,8 +311,10 @@ static void product_part(void *self, int item, int thread) {
     const ProductJob *job = self;
     Product mine = *job->g, *g = &mine;
     g->room += (size_t)thread * job->room;
-    int row0 = item % job->blocks * job->rows, row1 = row0 + job->rows < g->m ? row0 + job->rows : g->m;
-    int panel0 = item / job->blocks * job->step;
+    const int groups = ceil_div(job->panels, job->step);
+    int row0 = (job->down ? item / groups : item % job->blocks) * job->rows;
+    int row1 = row0 + job->rows < g->m ? row0 + job->rows : g->m;
+    int panel0 = (job->down ? item % groups : item / job->blocks) * job->step;
     int panel1 = panel0 + job->step < job->panels ? panel0 + job->step : job->panels;
     product_block(g, row0, row1, panel0, panel1);
     if (g->far) far_end();
@@ -328,24 +330,26 @@ static bool product_far(const Product *g) {
     return aligned && plain && !g->bias && !ten_is(g->start) && (size_t)g->m * (size_t)g->n * size >= FAR_BYTES;
 }
 
+static void product_cut(const Product *g, int threads, ProductJob *job) {
+    int blocks = ceil_div(g->m, BLOCK_ROWS), step = g->m == 1 ? STREAM_PANELS * 4 : ITEM_PANELS;
+    while (step > TILE_PANELS && blocks * ceil_div(job->panels, step) < 4 * threads) step = (step + 1) / 2;
+    if (step >= TILE_PANELS) step = step / TILE_PANELS * TILE_PANELS;
+    job->rows = BLOCK_ROWS, job->step = threads == 1 && g->m == 1 ? job->panels : step;
+}
+
 static void product(Dev *dev, const Product *asked) {
     Product mine = *asked, *g = &mine;
     g->far = product_far(g);
-    int panels = PANELS(g->n), blocks = (g->m + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    int step = g->m == 1 ? STREAM_PANELS * 4 : ITEM_PANELS;
-    while (step > TILE_PANELS && blocks * ((panels + step - 1) / step) < 4 * dev->threads) step = (step + 1) / 2;
-    if (step >= TILE_PANELS) step = step / TILE_PANELS * TILE_PANELS;
-    if (dev->threads == 1 && g->m == 1) step = panels;
-    int rows = BLOCK_ROWS;
+    ProductJob job = {.g = g, .panels = PANELS(g->n)};
+    product_cut(g, dev->threads, &job);
 #ifdef TILES
-    if (g->w_type == K_BF16) tiles_cut(g, dev->threads, &rows, &step);
-    blocks = (g->m + rows - 1) / rows;
+    if (g->w_type == K_BF16) tiles_cut(g, dev->threads, &job);
 #endif
-    ProductJob job = {g, rows, blocks, step, panels, 0};
+    job.blocks = ceil_div(g->m, job.rows);
 #ifdef TILES
     if (g->scale) job.room = int8_room(g->pairs), g->room = dev_scratch(dev, 4, (size_t)dev->threads * job.room);
 #endif
-    pool_run(dev->pool, blocks * ((panels + step - 1) / step), product_part, &job);
+    pool_run(dev->pool, job.blocks * ceil_div(job.panels, job.step), product_part, &job);
 }
 
 /* ---- operands ---- */

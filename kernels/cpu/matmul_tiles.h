@@ -76,6 +76,17 @@ static inline void tiles_fetch_start(const Product *g, int row, int end, int pan
         for (int i = 0; i < panels; i++) __builtin_prefetch(row_at(g->start, r).f + (panel + i) * 16, 0, 2);
 }
 
+/* What is to be added to this step's rows when the next one stores them: likewise. */
+static inline void tiles_fetch_residual(const Product *g, int row, int rows, int panel, int panels, int k,
+                                        int blocks) {
+    const size_t size = dtype_size(g->residual.type), width = (size_t)panels * 16 * size;
+    const char *p = (const char *)g->residual.p + (size_t)panel * 16 * size;
+    int each = (rows + blocks - 1) / blocks, r1 = least(row + (k + 1) * each, row + rows);
+    for (int r = row + k * each; r < r1; r++)
+        for (size_t at = 0; at < width; at += 64)
+            __builtin_prefetch(p + (size_t)r * (size_t)g->residual.stride * size + at, 0, 2);
+}
+
 #define EACH_SUM(DO)                                                                                              \
     DO(0, 0, 0);                                                                                                  \
     if (P > 1) DO(1, 0, 1);                                                                                       \
@@ -118,7 +129,7 @@ ALWAYS void tiles_product(const int R, const int P, const Product *g, int row, i
     const size_t wp = b.across, next = g->w_panel * weight_size(g), tile = TILE_BYTES / 2 * weight_size(g);
     const char *from = (const char *)g->w + (size_t)panel * next;
     const int blocks = g->pairs / PAIRS_OF_TILE, each = (out->rows + blocks - 1) / blocks;
-    const bool direct = tiles_direct(g, panel, P);
+    const bool direct = tiles_direct(g, panel, P), add = ten_is(g->residual);
     int line = plan->line0;
     const int per = (plan->line1 - line + blocks - 1) / blocks;
     const size_t step = direct ? (size_t)g->y.stride : (size_t)P * 16;
@@ -159,6 +170,7 @@ ALWAYS void tiles_product(const int R, const int P, const Product *g, int row, i
         }
         tiles_store(g, out, each);
         if (ten_is(g->start)) tiles_fetch_start(g, row + rows, plan->rows_end, panel, P, k, blocks);
+        if (add) tiles_fetch_residual(g, row, rows, panel, P, k, blocks);
         for (int i = 0; i < per && line < plan->line1; i++, line++)
             for (int p = 0; p < P; p++)
                 __builtin_prefetch(plan->next + (size_t)p * plan->next_step + (size_t)line * 64, 0, 2);
@@ -178,8 +190,8 @@ TILES_FOR(tiles_2x1, 2, 1)
 TILES_FOR(tiles_1x4, 1, 4)
 TILES_FOR(tiles_1x1, 1, 1)
 
-enum { FETCH_PASSES = 4 };                /* with more of them memory is not what is waited for */
-enum { FEW_ROWS = 64, MANY_PANELS = 48 }; /* of an item by rows */
+enum { FETCH_PASSES = 4 }; /* with more of them panels that go to the first cache need no fetching */
+enum { FEW_ROWS = 64, MANY_PANELS = 48 }; /* of an item by rows; panels of one with rows of its own, too */
 /* Rows of a block, and bytes of its left operand, which is to stay in the second cache. */
 enum { LEAST_ROWS = 64, LEFT_BYTES = 800 << 10 };
 enum { NEAR_BYTES = 40 << 10 }; /* of the first cache, for what should stay there */
@@ -202,7 +214,8 @@ static void tiles_sweep(const Product *g, int row0, int row1, int panel0, int pa
         int i = by_rows ? n / steps : n % passes, at = by_rows ? n % steps : n / passes;
         int p = panel0 + (at * wide < whole ? at * wide : whole + at - whole / wide);
         int r = row0 + i * TILES_ROWS, rows = row1 - r < TILES_ROWS ? row1 - r : TILES_ROWS;
-        bool one = p - panel0 >= whole, fetch = !by_rows && passes <= FETCH_PASSES && p + wide < panel1;
+        bool one = p - panel0 >= whole;
+        bool fetch = !by_rows && (!panels_near || passes <= FETCH_PASSES) && p + wide < panel1;
         plan.widen = g->scale && i == 0, plan.once = passes == 1;
         plan.line0 = i * lines / passes, plan.line1 = fetch ? (i + 1) * lines / passes : plan.line0;
         plan.next_step = g->w_panel * weight_size(g);
@@ -228,14 +241,24 @@ static void tiles_block(const Product *g, int row0, int row1, int panel0, int pa
 }
 
 /* Rows and panels of an item. Few rows: one run of panels for each thread, since a run begins without its first
- * panels having been fetched. By rows: few of them and all their panels. */
-static void tiles_cut(const Product *g, int threads, int *rows, int *step) {
-    int panels = PANELS(g->n), blocks = (g->m + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    *rows = g->by_rows ? FEW_ROWS : BLOCK_ROWS;
-    *step = g->by_rows ? MANY_PANELS : blocks == 1 ? (panels + threads - 1) / threads : ITEM_PANELS;
-    while (!g->by_rows && *rows > LEAST_ROWS && (size_t)*rows * (size_t)g->pairs * 4 > LEFT_BYTES) *rows /= 2;
-    while (!g->by_rows && blocks > 1 && *step > FEW_ROWS_PANELS &&
-           blocks * ((panels + *step - 1) / *step) < 4 * threads)
-        *step /= 2;
-    *step = (*step + FEW_ROWS_PANELS - 1) / FEW_ROWS_PANELS * FEW_ROWS_PANELS;
+ * panels having been fetched. By rows: few of them and all their panels. Many rows: `down`, the items of a thread
+ * have its own rows, which the ops before and after leave in and find in its caches, and panels go by. */
+static void tiles_cut(const Product *g, int threads, ProductJob *job) {
+    const int blocks = ceil_div(g->m, BLOCK_ROWS);
+    const size_t row = (size_t)g->pairs * 4;
+    job->down = !g->by_rows && g->m / threads >= BLOCK_ROWS;
+    if (g->by_rows) {
+        job->rows = FEW_ROWS, job->step = MANY_PANELS;
+    } else if (job->down) {
+        int parts = threads;
+        while ((size_t)parts * LEFT_BYTES < (size_t)g->m * row) parts += threads;
+        job->rows = ceil_div(ceil_div(g->m, parts), TILES_ROWS) * TILES_ROWS, job->step = MANY_PANELS;
+    } else {
+        job->rows = BLOCK_ROWS, job->step = blocks == 1 ? ceil_div(job->panels, threads) : ITEM_PANELS;
+        while (job->rows > LEAST_ROWS && (size_t)job->rows * row > LEFT_BYTES) job->rows /= 2;
+        while (blocks > 1 && job->step > FEW_ROWS_PANELS &&
+               blocks * ceil_div(job->panels, job->step) < 4 * threads)
+            job->step /= 2;
+    }
+    job->step = ceil_div(job->step, FEW_ROWS_PANELS) * FEW_ROWS_PANELS;
 }
