@@ -101,17 +101,6 @@ extern "C" void cu_shares(cudaStream_t s, DevKv kv, size_t step, int layers, con
     launched("shares");
 }
 
-static __global__ void __launch_bounds__(THREADS) clear_padding_kernel(Ten x, const int *page) {
-    if (page[blockIdx.x] >= 0) return;
-    for (int col = threadIdx.x; col < x.cols; col += THREADS) set1(x, blockIdx.x, col, 0);
-}
-
-extern "C" void cu_clear_padding(cudaStream_t s, Ten x, const int *page) {
-    if (x.rows == 0) return;
-    clear_padding_kernel<<<(unsigned)x.rows, THREADS, 0, s>>>(x, page);
-    launched("padding");
-}
-
 /* ---- attention, bf16 ---- */
 
 /* The running maximum, the sum and what they scale, for the two rows that a thread holds of a warp's sixteen. */
@@ -178,6 +167,11 @@ __device__ __forceinline__ void tile_end(const Running<DIM> &r, const Attend &a,
 
 template <int DIM> static __global__ void __launch_bounds__(WARPS_MOST * 32) attend_kernel(Attend a) {
     extern __shared__ __align__(16) bf16 room[];
+    if ((int)blockIdx.x == a.items) {
+        clear_padding(a, a.o);
+        if (a.lse.p) clear_padding(a, a.lse);
+        return;
+    }
     int chain0;
     const int s = span_of(a, blockIdx.x, &chain0), g = blockIdx.y, warp = threadIdx.x / 32;
     const KvSpan span = a.rows.spans[s];
@@ -233,6 +227,11 @@ enum { HEAD_MOST = 256 };
 
 static __global__ void __launch_bounds__(THREADS, 4) attend_plain_kernel(Attend a) {
     __shared__ float room[WARPS_MOST][HEAD_MOST];
+    if ((int)blockIdx.x == a.items) {
+        clear_padding(a, a.o);
+        if (a.lse.p) clear_padding(a, a.lse);
+        return;
+    }
     int chain0;
     const int s = span_of(a, blockIdx.x, &chain0), g = blockIdx.y, warp = threadIdx.x / 32;
     const int lane = threadIdx.x % 32, dim = a.kv.dim;
@@ -282,13 +281,13 @@ extern "C" int cu_attend_chains(DType type, int dim, int most) {
 template <int DIM> static void attend_launch(cudaStream_t s, const Attend &a) {
     size_t bytes = (size_t)(a.chains + 4 * KV_PAGE) * Tile<DIM>::STEP * sizeof(bf16);
     cudaFuncSetAttribute(attend_kernel<DIM>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
-    attend_kernel<DIM><<<dim3((unsigned)a.items, (unsigned)a.kv.heads), a.chains * 2, bytes, s>>>(a);
+    attend_kernel<DIM><<<attend_grid(a), a.chains * 2, bytes, s>>>(a);
 }
 
 extern "C" void cu_attend(cudaStream_t s, Attend a) {
-    if (a.items == 0) return;
+    if (a.items + a.padding == 0) return;
     if (a.kv.type != K_BF16)
-        attend_plain_kernel<<<dim3((unsigned)a.items, (unsigned)a.kv.heads), THREADS, 0, s>>>(a);
+        attend_plain_kernel<<<attend_grid(a), THREADS, 0, s>>>(a);
     else if (a.kv.wide <= 64)
         attend_launch<64>(s, a);
     else if (a.kv.wide <= 128)

@@ -73,11 +73,14 @@ __device__ __forceinline__ void product_cols(float (&acc)[TILES][4], const uint3
     }
 }
 
-/* One head's keys or values of a page into 32 rows of a tile, columns past `wide` as 0; needs a ptx_wait. */
+/* One head's keys or values of a page, or some of its slots, into rows of a tile, columns past `wide` as 0; needs a
+ * ptx_wait. */
 template <int DIM>
-__device__ __forceinline__ void page_load(Tile<DIM> to, const DevKv &kv, int page, int g, int value) {
+__device__ __forceinline__ void page_load(Tile<DIM> to, const DevKv &kv, int page, int g, int value, int slot0 = 0,
+                                          int slots = KV_PAGE) {
     const bf16 *from = (const bf16 *)kv.p + (((size_t)page * kv.heads + g) * 2 + value) * KV_PAGE * kv.wide;
-    for (int i = threadIdx.x; i < KV_PAGE * (DIM / 8); i += blockDim.x) {
+    from += slot0 * kv.wide;
+    for (int i = threadIdx.x; i < slots * (DIM / 8); i += blockDim.x) {
         int row = i / (DIM / 8), col = i % (DIM / 8) * 8;
         bool there = col < kv.wide;
         ptx_copy16(to.at(row, col), there ? from + row * kv.wide + col : from, there ? 16 : 0);
@@ -104,6 +107,18 @@ __device__ __forceinline__ void chains_load(Tile<DIM> to, const Ten &x, int row0
     }
 }
 
+/* The block past the tiles, of a batch with padding rows, clears these in x. All threads of whole warps come. */
+__device__ __forceinline__ void clear_padding(const Attend &a, const Ten &x) {
+    const int lane = threadIdx.x % 32, warps = blockDim.x / 32 * gridDim.y;
+    for (int row0 = (blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32) * 32; row0 < x.rows; row0 += warps * 32) {
+        const int page = row0 + lane < x.rows ? a.rows.page[row0 + lane] : 0;
+        for (int i = 0; i < 32; i++) {
+            if (__shfl_sync(ALL_LANES, page, i) >= 0) continue;
+            for (int col = lane; col < x.cols; col += 32) set1(x, row0 + i, col, 0);
+        }
+    }
+}
+
 /* The span of tile `item`, which has item0[span] <= item < item0[span + 1]; and the first chain of the tile. */
 __device__ __forceinline__ int span_of(const Attend &a, int item, int *chain0) {
     int low = 0, high = a.rows.n_spans;
@@ -117,6 +132,10 @@ __device__ __forceinline__ int span_of(const Attend &a, int item, int *chain0) {
     }
     *chain0 = (item - (a.tiles ? low * a.tiles : a.item0[low])) * a.chains;
     return low;
+}
+
+static inline dim3 attend_grid(const Attend &a) {
+    return dim3((unsigned)(a.items + a.padding), (unsigned)a.kv.heads);
 }
 
 __device__ __forceinline__ bool seen(int key, int pos, int window) {

@@ -50,6 +50,10 @@ __device__ __forceinline__ void score_back(float &s, float &dp, const Attend &a,
 template <int DIM> static __global__ void __launch_bounds__(THREADS, 2) dq_kernel(AttendBack b) {
     extern __shared__ __align__(16) bf16 room[];
     const Attend &a = b.a;
+    if ((int)blockIdx.x == a.items) {
+        clear_padding(a, b.dq);
+        return;
+    }
     int chain0;
     const int s = span_of(a, blockIdx.x, &chain0), g = blockIdx.y, warp = threadIdx.x / 32;
     const int lane = threadIdx.x % 32, heads = a.q.cols / a.kv.dim;
@@ -123,21 +127,16 @@ template <int DIM> static __global__ void __launch_bounds__(THREADS, 2) dq_kerne
 }
 
 /* ---- bf16: dk, dv ----
- * A block has one page and key-value head. Its four warps share the page's 32 keys in halves and the features in
- * halves; the scores of sixteen keys and sixteen chains are made by both warps that want them. */
+ * A block has sixteen keys of a page and a key-value head, and goes through chains in stages. Of a stage each warp makes
+ * the scores of sixteen chains; these lie in shared memory then, and each warp takes all of them to a quarter of the
+ * features. */
+
+enum { KEYS = 16, WARPS = THREADS / 32 };
 
 template <int DIM> struct Stage {
-    static constexpr int CHAINS = DIM > 128 ? 16 : 32; /* shared memory */
+    static constexpr int CHAINS = DIM > 128 ? 32 : 64; /* shared memory */
     Tile<DIM> q, dout;
-    float *lse, *delta;
-    int *pos; /* -1: no chain */
 };
-
-template <int DIM> __device__ __forceinline__ Stage<DIM> stage_at(bf16 *room, float *numbers, int i) {
-    constexpr int n = Stage<DIM>::CHAINS, size = n * Tile<DIM>::STEP;
-    float *f = numbers + i * 3 * n;
-    return {{room + 2 * i * size}, {room + (2 * i + 1) * size}, f, f + n, (int *)(f + 2 * n)};
-}
 
 template <int DIM>
 __device__ __forceinline__ void stage_load(const Stage<DIM> &stage, const AttendBack &b, const KvSpan &span,
@@ -146,105 +145,138 @@ __device__ __forceinline__ void stage_load(const Stage<DIM> &stage, const Attend
     const int chains = span.n * b.a.group;
     chains_load(stage.q, b.a.q, span.row0, chain0, n, chains, b.a.group, g, b.a.kv.dim);
     chains_load(stage.dout, b.dout, span.row0, chain0, n, chains, b.a.group, g, b.a.kv.dim);
-    for (int i = threadIdx.x; i < n; i += THREADS) {
-        int c = chain0 + i, row = span.row0 + c / b.a.group, head = g * b.a.group + c % b.a.group;
-        bool there = c < chains;
-        stage.lse[i] = there ? get1(b.a.lse, row, head) : 0;
-        stage.delta[i] = there ? b.delta[(size_t)row * (b.a.q.cols / b.a.kv.dim) + head] : 0;
-        stage.pos[i] = there ? span.pos0 + c / b.a.group : -1;
-    }
 }
 
-/* A stage's chains against the warp's sixteen keys. */
+/* Probabilities and the gradients of q k of the block's keys, from key0 on, and the warp's chains, of which chain0 is the
+ * stage's first in its span; rounded, keys down, chains across. */
 template <int DIM>
-__device__ __forceinline__ void stage_add(float (&dk)[DIM / 16][4], float (&dv)[DIM / 16][4],
-                                          const Stage<DIM> &stage, Tile<DIM> keys, Tile<DIM> values,
-                                          const Attend &a, int key0) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = warp % 2 * 16, col = warp / 2 * (DIM / 2);
+__device__ __forceinline__ void stage_scores(Tile<Stage<DIM>::CHAINS> p_out, Tile<Stage<DIM>::CHAINS> ds_out,
+                                             const Stage<DIM> &stage, Tile<DIM> keys, Tile<DIM> values,
+                                             const AttendBack &b, const KvSpan &span, int chain0, int g, int key0) {
+    const Attend &a = b.a;
+    const int lane = threadIdx.x % 32, mine = threadIdx.x / 32 * 16, heads = a.q.cols / a.kv.dim;
+    if (mine >= Stage<DIM>::CHAINS) return; /* the whole warp */
+    float p[2][4], ds[2][4], lse[2][2], delta[2][2];
+    int pos[2][2];
 #pragma unroll
-    for (int c = 0; c < Stage<DIM>::CHAINS; c += 16) {
-        float p[2][4], ds[2][4];
-        uint32_t left[4];
-        product_rows(p, keys, row, stage.q, c);
-        product_rows(ds, values, row, stage.dout, c);
+    for (int j = 0; j < 2; j++)
 #pragma unroll
-        for (int j = 0; j < 2; j++)
+        for (int i = 0; i < 2; i++) {
+            const int c = chain0 + mine + j * 8 + lane % 4 * 2 + i, row = span.row0 + c / a.group;
+            const bool there = c < span.n * a.group;
+            pos[j][i] = there ? span.pos0 + c / a.group : -1; /* sees nothing */
+            lse[j][i] = there ? get1(a.lse, row, g * a.group + c % a.group) : 0;
+            delta[j][i] = there ? b.delta[(size_t)row * heads + g * a.group + c % a.group] : 0;
+        }
+    product_rows(p, keys, 0, stage.q, mine);
+    product_rows(ds, values, 0, stage.dout, mine);
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                int chain = c + j * 8 + lane % 4 * 2 + i % 2, key = key0 + row + lane / 4 + i / 2 * 8;
-                bool visible = seen(key, stage.pos[chain], a.window);
-                score_back(p[j][i], ds[j][i], a, stage.lse[chain], stage.delta[chain], visible);
-            }
-        left_of_result(left, p, 0);
-        product_cols(dv, left, stage.dout, c, col);
-        left_of_result(left, ds, 0);
-        product_cols(dk, left, stage.q, c, col);
-    }
+    for (int j = 0; j < 2; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const bool visible = seen(key0 + lane / 4 + i / 2 * 8, pos[j][i % 2], a.window);
+            score_back(p[j][i], ds[j][i], a, lse[j][i % 2], delta[j][i % 2], visible);
+        }
+#pragma unroll
+    for (int j = 0; j < 2; j++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int key = lane / 4 + 8 * half, chain = mine + j * 8 + lane % 4 * 2;
+            *(uint32_t *)p_out.at(key, chain) = pair(p[j][2 * half], p[j][2 * half + 1]);
+            *(uint32_t *)ds_out.at(key, chain) = pair(ds[j][2 * half], ds[j][2 * half + 1]);
+        }
 }
 
-/* The page's gradients, of keys (value 0) or values, in the places where a warp's products leave them:
- * body(number, slot, feature). */
-template <int DIM, typename Body> __device__ __forceinline__ void for_page(float (&acc)[DIM / 16][4], Body body) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+/* The block's gradients, of keys or values, in the places where a warp's products leave them: body(two numbers side by
+ * side, key of the block, feature of the first). */
+template <int DIM, typename Body> __device__ __forceinline__ void each_pair(float (&acc)[DIM / 32][4], Body body) {
+    const int lane = threadIdx.x % 32, col = threadIdx.x / 32 * (DIM / WARPS);
 #pragma unroll
-    for (int j = 0; j < DIM / 16; j++)
+    for (int j = 0; j < DIM / 32; j++)
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-            body(acc[j][i], warp % 2 * 16 + lane / 4 + i / 2 * 8,
-                 warp / 2 * (DIM / 2) + j * 8 + lane % 4 * 2 + i % 2);
+        for (int i = 0; i < 4; i += 2)
+            body(acc[j][i], acc[j][i + 1], lane / 4 + i / 2 * 8, col + j * 8 + lane % 4 * 2);
 }
 
 template <int DIM>
-__device__ __forceinline__ void add_copied(float (&acc)[DIM / 16][4], const float *from, int n, int wide) {
-    for_page<DIM>(acc, [&](float &x, int slot, int d) {
-        if (slot < n && d < wide) x += from[slot * wide + d];
+__device__ __forceinline__ void add_copied(float (&acc)[DIM / 32][4], const float *from, int n, int wide) {
+    each_pair<DIM>(acc, [&](float &x, float &y, int key, int d) {
+        if (key >= n || d >= wide) return;
+        float2 more = *(const float2 *)(from + key * wide + d);
+        x += more.x, y += more.y;
     });
 }
 
-template <int DIM> static __global__ void __launch_bounds__(THREADS, 2) dkv_kernel(AttendBack b, int page0) {
-    extern __shared__ __align__(16) bf16 room[];
-    constexpr int n = Stage<DIM>::CHAINS;
+/* What the block's keys get of a span, to which its page is block `block`. */
+template <int DIM>
+__device__ __forceinline__ void add_span(float (&dk)[DIM / 32][4], float (&dv)[DIM / 32][4], bf16 *stages, Tile<DIM> keys,
+                                         Tile<DIM> values, const AttendBack &b, const KvSpan &span, int key0, int g) {
+    constexpr int n = Stage<DIM>::CHAINS, size = n * Tile<DIM>::STEP;
     const Attend &a = b.a;
-    const int item = page0 + blockIdx.x, g = blockIdx.y, page = b.pages[item], wide = a.kv.wide;
-    const Tile<DIM> keys = {room}, values = {room + KV_PAGE * Tile<DIM>::STEP};
-    bf16 *stages = room + 2 * KV_PAGE * Tile<DIM>::STEP;
-    float *numbers = (float *)(stages + 4 * n * Tile<DIM>::STEP);
-    const size_t block_size = (size_t)KV_PAGE * wide;
-    float *grad = (float *)b.dkv.p + ((size_t)page * b.dkv.heads + g) * 2 * block_size;
-    float dk[DIM / 16][4], dv[DIM / 16][4];
-    for_page<DIM>(dk, [&](float &x, int slot, int d) { x = d < wide ? grad[slot * wide + d] : 0; });
-    for_page<DIM>(dv, [&](float &x, int slot, int d) { x = d < wide ? grad[block_size + slot * wide + d] : 0; });
-    page_load(keys, a.kv, page, g, 0);
-    page_load(values, a.kv, page, g, 1);
-    for (int e = b.first[item]; e < b.first[item + 1]; e++) {
+    const Tile<n> p = {stages + 4 * size}, ds = {p.p + KEYS * Tile<n>::STEP};
+    const int rows = a.window ? min(span.n, key0 + KEYS - 1 + a.window - span.pos0) : span.n;
+    const int first = max(0, key0 - span.pos0) * a.group / n, last = (rows * a.group + n - 1) / n - 1;
+    const int col = threadIdx.x / 32 * (DIM / WARPS);
+    auto stage_at = [&](int i) {
+        bf16 *at = stages + (i - first) % 2 * 2 * size;
+        return Stage<DIM>{{at}, {at + size}};
+    };
+    if (first <= last) stage_load(stage_at(first), b, span, first * n, g);
+    ptx_commit();
+    for (int i = first; i <= last; i++) {
+        const Stage<DIM> stage = stage_at(i);
+        ptx_wait<0>();
+        __syncthreads(); /* the stage is there; the other's room is refilled next */
+        if (i < last) stage_load(stage_at(i + 1), b, span, (i + 1) * n, g);
+        ptx_commit();
+        stage_scores(p, ds, stage, keys, values, b, span, i * n, g, key0);
+        __syncthreads(); /* the scores are there */
+#pragma unroll
+        for (int c = 0; c < n; c += 16) {
+            uint32_t left[4];
+            left_of(left, p, 0, c);
+            product_cols(dv, left, stage.dout, c, col);
+            left_of(left, ds, 0, c);
+            product_cols(dk, left, stage.q, c, col);
+        }
+    }
+    __syncthreads(); /* the next span refills the rooms */
+}
+
+template <int DIM> static __global__ void __launch_bounds__(THREADS, DIM > 128 ? 2 : 4) dkv_kernel(AttendBack b, int page0) {
+    extern __shared__ __align__(16) bf16 room[];
+    const Attend &a = b.a;
+    const int item = page0 + blockIdx.x, g = blockIdx.y, slot0 = blockIdx.z * KEYS, page = b.pages[item], wide = a.kv.wide;
+    const Tile<DIM> keys = {room}, values = {room + KEYS * Tile<DIM>::STEP};
+    bf16 *stages = room + 2 * KEYS * Tile<DIM>::STEP;
+    const size_t values_at = (size_t)KV_PAGE * wide;
+    auto gradients = [&](int of) {
+        return (float *)b.dkv.p + ((size_t)of * b.dkv.heads + g) * 2 * values_at + (size_t)slot0 * wide;
+    };
+    float *grad = gradients(page), dk[DIM / 32][4], dv[DIM / 32][4];
+#pragma unroll
+    for (int j = 0; j < DIM / 32; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) dk[j][i] = dv[j][i] = 0;
+    add_copied<DIM>(dk, grad, KEYS, wide), add_copied<DIM>(dv, grad + values_at, KEYS, wide);
+    page_load(keys, a.kv, page, g, 0, slot0, KEYS);
+    page_load(values, a.kv, page, g, 1, slot0, KEYS);
+    for (int e = b.first[item], end = b.first[item + 1]; e < end; e++) {
         const BackEvent event = b.events[e];
         if (event.span < 0) {
-            const float *from = (const float *)b.dkv.p + ((size_t)event.block * b.dkv.heads + g) * 2 * block_size;
-            add_copied<DIM>(dk, from, event.n, wide);
-            add_copied<DIM>(dv, from + block_size, event.n, wide);
-            continue;
-        }
-        const KvSpan span = a.rows.spans[event.span];
-        const int key0 = event.block * KV_PAGE, first_row = max(0, key0 - span.pos0);
-        const int rows = a.window ? min(span.n, key0 + KV_PAGE - 1 + a.window - span.pos0) : span.n;
-        const int first = first_row * a.group / n, last = (rows * a.group + n - 1) / n - 1;
-        for (int i = first - 1; i <= last; i++) {
-            if (i < last) stage_load(stage_at<DIM>(stages, numbers, (i + 1 - first) % 2), b, span, (i + 1) * n, g);
-            ptx_commit();
-            if (i < first) continue;
-            ptx_wait<1>();
-            __syncthreads();
-            stage_add<DIM>(dk, dv, stage_at<DIM>(stages, numbers, (i - first) % 2), keys, values, a, key0);
-            __syncthreads(); /* the stage's room is refilled next */
+            const float *from = gradients(event.block);
+            add_copied<DIM>(dk, from, event.n - slot0, wide), add_copied<DIM>(dv, from + values_at, event.n - slot0, wide);
+        } else {
+            add_span(dk, dv, stages, keys, values, b, a.rows.spans[event.span], event.block * KV_PAGE + slot0, g);
         }
     }
     ptx_wait<0>(); /* of a page that no chain sees */
-    for_page<DIM>(dk, [&](float &x, int slot, int d) {
-        if (d < wide) grad[slot * wide + d] = x;
-    });
-    for_page<DIM>(dv, [&](float &x, int slot, int d) {
-        if (d < wide) grad[block_size + slot * wide + d] = x;
-    });
+    auto put = [&](float *to, float (&acc)[DIM / 32][4]) {
+        each_pair<DIM>(acc, [&](float x, float y, int key, int d) {
+            if (d < wide) *(float2 *)(to + key * wide + d) = make_float2(x, y);
+        });
+    };
+    put(grad, dk), put(grad + values_at, dv);
 }
 
 /* ---- float32 ---- */
@@ -254,6 +286,10 @@ enum { HEAD_MOST = 256 };
 static __global__ void __launch_bounds__(THREADS, 4) dq_plain_kernel(AttendBack b) {
     __shared__ float room[THREADS / 32][2 * HEAD_MOST];
     const Attend &a = b.a;
+    if ((int)blockIdx.x == a.items) {
+        clear_padding(a, b.dq);
+        return;
+    }
     int chain0;
     const int s = span_of(a, blockIdx.x, &chain0), g = blockIdx.y, warp = threadIdx.x / 32;
     const int lane = threadIdx.x % 32, dim = a.kv.dim, heads = a.q.cols / dim;
@@ -346,13 +382,13 @@ static __global__ void __launch_bounds__(THREADS, 4) dkv_plain_kernel(AttendBack
 template <int DIM> static void dq_launch(cudaStream_t s, const AttendBack &b) {
     size_t bytes = (size_t)(2 * b.a.chains + 4 * KV_PAGE) * Tile<DIM>::STEP * sizeof(bf16);
     cudaFuncSetAttribute(dq_kernel<DIM>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
-    dq_kernel<DIM><<<dim3((unsigned)b.a.items, (unsigned)b.a.kv.heads), b.a.chains * 2, bytes, s>>>(b);
+    dq_kernel<DIM><<<attend_grid(b.a), b.a.chains * 2, bytes, s>>>(b);
 }
 
 extern "C" void cu_attend_dq(cudaStream_t s, AttendBack b) {
-    if (b.a.items == 0) return;
+    if (b.a.items + b.a.padding == 0) return;
     if (b.a.kv.type != K_BF16)
-        dq_plain_kernel<<<dim3((unsigned)b.a.items, (unsigned)b.a.kv.heads), THREADS, 0, s>>>(b);
+        dq_plain_kernel<<<attend_grid(b.a), THREADS, 0, s>>>(b);
     else if (b.a.kv.wide <= 64)
         dq_launch<64>(s, b);
     else if (b.a.kv.wide <= 128)
@@ -364,9 +400,9 @@ extern "C" void cu_attend_dq(cudaStream_t s, AttendBack b) {
 
 template <int DIM> static void dkv_launch(cudaStream_t s, const AttendBack &b, int page0, int pages) {
     constexpr int n = Stage<DIM>::CHAINS;
-    size_t bytes = (size_t)(2 * KV_PAGE + 4 * n) * Tile<DIM>::STEP * sizeof(bf16) + 2 * 3 * n * sizeof(float);
+    size_t bytes = ((2 * KEYS + 4 * n) * Tile<DIM>::STEP + 2 * KEYS * Tile<n>::STEP) * sizeof(bf16);
     cudaFuncSetAttribute(dkv_kernel<DIM>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
-    dkv_kernel<DIM><<<dim3((unsigned)pages, (unsigned)b.a.kv.heads), THREADS, bytes, s>>>(b, page0);
+    dkv_kernel<DIM><<<dim3((unsigned)pages, (unsigned)b.a.kv.heads, KV_PAGE / KEYS), THREADS, bytes, s>>>(b, page0);
 }
 
 extern "C" void cu_attend_dkv(cudaStream_t s, AttendBack b, int page0, int n_pages) {

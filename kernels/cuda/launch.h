@@ -67,7 +67,6 @@ void cu_qkv(cudaStream_t s, Ten q, DevKv kv, Ten qkv, DevRows rows, Ten cos, Ten
 void cu_qkv_back(cudaStream_t s, Ten dqkv, Ten dq, DevKv dkv, DevRows rows, Ten cos, Ten sin);
 /* layers of kv, `step` elements apart, from kv.p on */
 void cu_shares(cudaStream_t s, DevKv kv, size_t step, int layers, const KvShare *shares, int n);
-void cu_clear_padding(cudaStream_t s, Ten x, const int *page); /* rows with page -1 become 0 */
 
 typedef struct {
     Ten q, o, lse;
@@ -76,6 +75,7 @@ typedef struct {
     const int *item0;  /* [n_spans + 1] the first tile of each span; not used where all have as many */
     int tiles;         /* of each span, where all have as many; or 0 */
     int items, chains; /* tiles in all; chains (a query head of a row) of a tile */
+    int padding;       /* 1: there are rows with page -1, whose outputs become 0; or 0 */
     int group;         /* query heads of a key-value head */
     int window;
     float scale, cap;
@@ -106,8 +106,8 @@ void cu_attend_dkv(cudaStream_t s, AttendBack b, int page0, int n_pages);
 
 /* ---- gemm.cu ---- */
 
-/* dw[N, K] += dy^T x, one chain over rows. bf16: rows of both 16 bytes aligned. */
-void cu_dw(cudaStream_t s, Ten dw, Ten dy, Ten x);
+/* dw[N, K] += dy^T x (fresh: = dy^T x), one chain over rows. bf16: rows of both 16 bytes aligned. */
+void cu_dw(cudaStream_t s, Ten dw, Ten dy, Ten x, int fresh);
 /* y[M, N] = x[M, K] w[N, K]^T, or (back) x[M, K] w[K, N], plus c (or none; may be y), of any types; slow. */
 void cu_product(cudaStream_t s, Ten y, Ten x, Ten w, Ten c, int back);
 

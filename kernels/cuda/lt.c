@@ -395,18 +395,18 @@ void product_back(Dev *dev, Ten dx, Ten dy, const Mat *w, int row0, int n, Ten r
 /* The kernel reads 16 bytes at once. */
 void product_dw(Dev *dev, Ten dw, Ten dy, Ten x, bool fresh) {
     cudaStream_t s = dev->cuda->stream;
-    if (fresh) dev->ops->zero(dev, dw);
     if (dy.type != K_BF16 || (aligned(dy) && aligned(x))) {
-        cu_dw(s, dw, dy, x);
+        cu_dw(s, dw, dy, x, fresh);
         return;
     }
+    if (fresh && dy.rows == 0) dev->ops->zero(dev, dw);
     for (int row = 0; row < dy.rows; row += PRODUCT_ROWS) { /* the chain goes on */
         int n = dy.rows - row < PRODUCT_ROWS ? dy.rows - row : PRODUCT_ROWS;
         Ten a = scratch_ten(dev, WS_LEFT, n, MAT_ALIGN(dy.cols), dy.type);
         Ten b = scratch_ten(dev, WS_OUT, n, MAT_ALIGN(x.cols), x.type);
         cu_pack(s, a, ten_rows(dy, row, n));
         cu_pack(s, b, ten_rows(x, row, n));
-        cu_dw(s, dw, ten_cols(a, 0, dy.cols), ten_cols(b, 0, x.cols));
+        cu_dw(s, dw, ten_cols(a, 0, dy.cols), ten_cols(b, 0, x.cols), fresh && row == 0);
     }
 }
 

@@ -46,6 +46,7 @@ static Attend attend_of(Dev *dev, Ten q, const Kv *kv, int layer, const Rows *ro
         if (rows->spans[i].n * a.group > most) most = rows->spans[i].n * a.group;
     a.chains = cu_attend_chains(kv->type, a.kv.wide, most);
     a.rows = rows_on(dev, rows);
+    a.padding = has_padding(rows);
     if (rows_decode(rows)) { /* an empty span has tiles as well: the launch depends on the number of spans alone */
         a.tiles = (a.group + a.chains - 1) / a.chains;
         a.items = rows->n_spans * a.tiles;
@@ -64,10 +65,6 @@ void op_attend(Dev *dev, Ten o, Ten lse, Ten q, const Kv *kv, int layer, const R
                int window) {
     Attend a = attend_of(dev, q, kv, layer, rows, scale, cap, window);
     a.o = o, a.lse = lse;
-    if (has_padding(rows)) {
-        cu_clear_padding(dev->cuda->stream, o, a.rows.page);
-        if (ten_is(lse)) cu_clear_padding(dev->cuda->stream, lse, a.rows.page);
-    }
     cu_attend(dev->cuda->stream, a);
 }
 
@@ -158,7 +155,6 @@ void op_attend_back(Dev *dev, Ten dq, Kv *dkv, Ten dout, Ten o, Ten lse, Ten q, 
     b.delta = delta;
     b.dkv = layer_of(dkv, layer);
     cu_attend_delta(dev->cuda->stream, delta, b.dout, dout, o, kv->head_dim);
-    if (has_padding(rows)) cu_clear_padding(dev->cuda->stream, dq, b.a.rows.page);
     cu_attend_dq(dev->cuda->stream, b);
     Plan plan = plan_of(kv, rows, window);
     plan_run(dev, &plan, &b);

@@ -47,7 +47,7 @@ void op_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *t
                      const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap, bool fresh) {
     cudaStream_t s = dev->cuda->stream;
     int t = x.rows;
-    if (fresh && ten_is(dw)) dev->ops->zero(dev, dw);
+    if (fresh && ten_is(dw) && t == 0) dev->ops->zero(dev, dw);
     size_t numbers = (size_t)t * sizeof *coef;
     Head h = {x, w, inv_temp, cap, upload(dev, target, (size_t)t * sizeof *target), kept};
     const float *c = upload(dev, coef, numbers), *e = ent_coef ? upload(dev, ent_coef, numbers) : NULL;
@@ -62,7 +62,7 @@ void op_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *t
                        e ? (const float *)entropy.p + row : NULL);
             Ten rows = ten_rows(dx, row, n);
             product_back(dev, rows, full, w, col, wide, col ? rows : TEN_NONE);
-            if (ten_is(dw)) product_dw(dev, ten_rows(dw, col, wide), dz, ten_rows(x, row, n), false);
+            if (ten_is(dw)) product_dw(dev, ten_rows(dw, col, wide), dz, ten_rows(x, row, n), fresh && row == 0);
         }
     }
 }

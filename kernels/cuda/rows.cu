@@ -186,15 +186,25 @@ extern "C" void cu_rmsnorm_back(cudaStream_t s, Ten dx, Ten dy, Ten x, Ten rstd,
 
 /* ---- sums over rows ---- */
 
+enum { AHEAD = 8 }; /* loads that wait for memory together */
+
 static __global__ void __launch_bounds__(THREADS) sum_part_kernel(float *part, int e, Ten dy, Ten x, Ten rstd) {
-    int col = blockIdx.x * THREADS + threadIdx.x, row0 = blockIdx.y * SUM_ROWS;
+    const int col = blockIdx.x * THREADS + threadIdx.x, row0 = blockIdx.y * SUM_ROWS, runs = dy.cols / e;
+    const int n = min(SUM_ROWS, dy.rows - row0) * runs;
     if (col >= e) return;
     float sum = 0;
-    for (int row = row0; row < min(row0 + SUM_ROWS, dy.rows); row++)
-        for (int run = 0; run * e < dy.cols; run++) {
-            float d = get1(dy, row, run * e + col);
-            sum = x.p ? fmaf(d, get1(x, row, run * e + col) * get1(rstd, row, run), sum) : sum + d;
+    for (int first = 0; first < n; first += AHEAD) {
+        float d[AHEAD], normed[AHEAD];
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            const int at = min(first + i, n - 1), row = row0 + at / runs, run = at % runs;
+            d[i] = get1(dy, row, run * e + col);
+            normed[i] = x.p ? get1(x, row, run * e + col) * get1(rstd, row, run) : 0;
         }
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++)
+            if (first + i < n) sum = x.p ? fmaf(d[i], normed[i], sum) : sum + d[i];
+    }
     part[(size_t)blockIdx.y * e + col] = sum;
 }
 
@@ -202,7 +212,14 @@ static __global__ void __launch_bounds__(THREADS) sum_chain_kernel(Ten dw, const
     int col = blockIdx.x * THREADS + threadIdx.x;
     if (col >= dw.cols) return;
     float sum = get1(dw, 0, col);
-    for (int b = 0; b < blocks; b++) sum += part[(size_t)b * dw.cols + col];
+    for (int first = 0; first < blocks; first += AHEAD) {
+        float next[AHEAD];
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) next[i] = part[(size_t)min(first + i, blocks - 1) * dw.cols + col];
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++)
+            if (first + i < blocks) sum += next[i];
+    }
     set1(dw, 0, col, sum);
 }
 
