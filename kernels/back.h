@@ -72,6 +72,7 @@ struct Dev {
     int threads;       /* cpu; 1 on others */
     bool trap_nan;
     bool no_again; /* see dev_again */
+    bool apart;    /* see dev_stat_apart */
     size_t bytes, peak, limit;
     Ten scratch[8]; /* a back's workspaces, grown on demand and freed at close: see dev_scratch */
     struct OpStat *stats;

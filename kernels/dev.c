@@ -73,6 +73,7 @@ const char *dev_stat(const Dev *dev, int i, long *calls, double *seconds) {
     return dev->stats[i].name;
 }
 
+void dev_stat_apart(Dev *dev, bool on) { dev->apart = on; }
 void dev_stat_reset(Dev *dev) { memset(dev->stats, 0, STATS_MAX * sizeof *dev->stats); }
 
 double dev_roof_flops(Dev *dev) { return dev->ops->roof_flops(dev); }
@@ -165,6 +166,7 @@ static struct OpStat *stat_of(Dev *dev, const char *name) {
         static const char name_[] = #op;                                                                          \
         double began_ = clock_seconds();                                                                          \
         dev->ops->op(dev, __VA_ARGS__);                                                                           \
+        if (dev->apart) dev->ops->sync(dev);                                                                      \
         struct OpStat *stat_ = stat_of(dev, name_);                                                               \
         stat_->calls++, stat_->seconds += clock_seconds() - began_;                                               \
         if (dev->trap_nan) look_for_nan(dev, name_, #out, out);                                                   \
@@ -206,7 +208,7 @@ void k_sync(Dev *dev) { dev->ops->sync(dev); }
 
 void dev_again(Dev *dev, bool on) { dev->no_again = !on; }
 bool k_again(Dev *dev, const Rows *rows, const void *key, size_t n) {
-    return !dev->ops->again || dev->no_again || dev->trap_nan || dev->ops->again(dev, rows, key, n);
+    return !dev->ops->again || dev->no_again || dev->apart || dev->trap_nan || dev->ops->again(dev, rows, key, n);
 }
 void k_again_end(Dev *dev) {
     if (dev->ops->again_end) dev->ops->again_end(dev);

@@ -57,9 +57,16 @@ static void say_speed(Bench *b, const char *name, double speed, double flops_per
             read <= bound ? "memory" : "products");
 }
 
-/* Where the time of a measurement's last run went: ops_begin before each run. */
-static void ops_begin(Bench *b) { dev_stat_reset(b->model.dev); }
+/* A measurement's runs; with --ops one more, which does not count: op after op, for say_ops. */
+static bool runs(Bench *b, long i) {
+    if (i >= b->o.repeat + b->o.ops) return false;
+    dev_stat_apart(b->model.dev, i >= b->o.repeat);
+    dev_stat_reset(b->model.dev);
+    return true;
+}
+static bool counts(const Bench *b, long i) { return i < b->o.repeat; }
 static void say_ops(Bench *b) {
+    dev_stat_apart(b->model.dev, false);
     long calls;
     double seconds;
     const char *op;
@@ -126,10 +133,9 @@ static Sampled sample_once(Bench *b, Engine *engine, int sequences, int group, i
 static void bench_sampling(Bench *b) {
     double forward_flops = 2 * b->weights, best = 0;
     Engine *engine = open_engine(b, 1, 513);
-    for (long i = 0; i < b->o.repeat; i++) {
-        ops_begin(b);
+    for (long i = 0; runs(b, i); i++) {
         Sampled s = sample_once(b, engine, 1, 1, 512, 1);
-        best = fmax(best, (double)s.prompt_tokens / s.prompt_seconds);
+        if (counts(b, i)) best = fmax(best, (double)s.prompt_tokens / s.prompt_seconds);
     }
     engine_close(engine);
     say_speed(b, "prompt_512", best, forward_flops, b->sampled, 512);
@@ -139,10 +145,9 @@ static void bench_sampling(Bench *b) {
         char name[32];
         best = 0;
         engine = open_engine(b, sizes[k], (int)(b->o.prompt + b->o.answer));
-        for (long i = 0; i < b->o.repeat; i++) {
-            ops_begin(b);
+        for (long i = 0; runs(b, i); i++) {
             Sampled s = sample_once(b, engine, sizes[k], 1, (int)b->o.prompt, (int)b->o.answer);
-            best = fmax(best, (double)s.new_tokens / s.decode_seconds);
+            if (counts(b, i)) best = fmax(best, (double)s.new_tokens / s.decode_seconds);
         }
         engine_close(engine);
         snprintf(name, sizeof name, "decode_%d", sizes[k]);
@@ -212,13 +217,14 @@ static void bench_learning(Bench *b) {
     Learner *learner = open_learner(b, 1, 127, 8);
     Groups groups = make_groups(b, 1, 8, 1, 127); /* 8 sequences of 128 tokens with one and the same first */
     double forward = INFINITY, train = INFINITY, tokens = 8 * 127;
-    for (long i = 0; i < b->o.repeat; i++) {
+    for (long i = 0; runs(b, i); i++) {
         LearnReport report;
         double began = clock_seconds();
         learner_logp(learner, b->model.policy, groups.groups, groups.n);
-        forward = fmin(forward, clock_seconds() - began);
-        ops_begin(b);
-        train = fmin(train, learn_once(learner, &groups, &report) - report.optimizer_seconds);
+        if (counts(b, i)) forward = fmin(forward, clock_seconds() - began);
+        dev_stat_reset(b->model.dev);
+        double seconds = learn_once(learner, &groups, &report) - report.optimizer_seconds;
+        if (counts(b, i)) train = fmin(train, seconds);
     }
     say_speed(b, "forward", tokens / forward, 2 * b->weights, b->read, tokens);
     say_speed(b, "train", tokens / train, 6 * b->weights, b->read, tokens);
@@ -232,12 +238,11 @@ static void bench_step(Bench *b) {
     Engine *engine = open_engine(b, 64, prompt + answer);
     Groups groups = make_groups(b, 8, 8, prompt, answer);
     double best = INFINITY;
-    for (long i = 0; i < b->o.repeat; i++) {
+    for (long i = 0; runs(b, i); i++) {
         LearnReport r;
-        ops_begin(b);
         Sampled s = sample_once(b, engine, 64, 8, prompt, answer);
         double sample = s.prompt_seconds + s.decode_seconds, train = learn_once(learner, &groups, &r);
-        if (sample + train >= best) continue;
+        if (sample + train >= best || !counts(b, i)) continue;
         best = sample + train;
         const struct {
             const char *name;
@@ -282,7 +287,8 @@ static void bench_open(Bench *b, int argc, char **argv) {
          "instead of a model: weights at random in the shape of a config.json"},
         {"json", KEY_SWITCH, &o->json, 0, 0,
          "one flat JSON object on standard output; all else goes to standard error"},
-        {"ops", KEY_SWITCH, &o->ops, 0, 0, "also the time that each op took in the last run of a measurement"},
+        {"ops", KEY_SWITCH, &o->ops, 0, 0,
+         "also the time that each op takes, in one more run of each measurement, op after op"},
         {"repeat", KEY_WHOLE, &o->repeat, 1, 1000, "runs of each measurement"},
         {"prompt_length", KEY_WHOLE, &o->prompt, 1, 100000, "tokens of a prompt, for decode_* and grpo_*"},
         {"sampling_weights", KEY_TEXT, &o->open.sampling_weights, 0, 0,
