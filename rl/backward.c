@@ -12,8 +12,8 @@ static bool any_qk_norm(const Conf *conf) {
 size_t back_work_bytes(const Conf *conf, DType type, int max_rows) {
     size_t q = (size_t)conf->n_heads * (size_t)conf->head_dim,
            kv = (size_t)conf->n_kv_heads * (size_t)conf->head_dim;
-    size_t low = (size_t)conf->dim + 2 * (size_t)conf->hidden + q + 2 * kv;
-    size_t full = (size_t)conf->dim + (size_t)conf->hidden + 2 * q + (any_qk_norm(conf) ? q + 2 * kv : 0);
+    size_t low = (size_t)conf->dim + 3 * (size_t)conf->hidden + q + 2 * kv;
+    size_t full = (size_t)conf->dim + 2 * q + (any_qk_norm(conf) ? q + 2 * kv : 0);
     return (size_t)max_rows * (low * dtype_size(type) + full * sizeof(real) +
                                (size_t)lora_width(conf) * (dtype_size(type) + sizeof(real)));
 }
@@ -25,7 +25,7 @@ bool back_work_open(BackWork *back, Policy *policy, int max_rows, Err *err) {
     *back = (BackWork){.max_rows = max_rows};
     back->dx_low = k_new(dev, max_rows, c->dim, policy->type, err);
     back->dnormed = k_new(dev, max_rows, c->dim, K_REAL, err);
-    back->dact = k_new(dev, max_rows, c->hidden, K_REAL, err);
+    back->dact = k_new(dev, max_rows, c->hidden, policy->type, err);
     back->dgate_up = k_new(dev, max_rows, 2 * c->hidden, policy->type, err);
     back->dout = k_new(dev, max_rows, q, K_REAL, err);
     back->dq = k_new(dev, max_rows, q, K_REAL, err);

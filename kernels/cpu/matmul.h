@@ -390,6 +390,14 @@ static Left left_of(Dev *dev, Ten x, DType type, int pairs) {
     return (Left){job.to, stride, false};
 }
 
+/* Fetches some columns of row r, if there is one, which lies in another page than the rows before. */
+static inline void fetch_across(Ten x, int r, int c0, int c1) {
+    if (r >= x.rows) return;
+    const size_t size = dtype_size(x.type);
+    const char *p = (const char *)x.p + ((size_t)r * (size_t)x.stride + (size_t)c0) * size;
+    for (size_t at = 0; at < (size_t)(c1 - c0) * size; at += 64) __builtin_prefetch(p + at);
+}
+
 /* Pairs of rows r, r + 1 of x's columns c0 .. c0+15, as bf16: sixteen words of the even row's number and the odd
  * row's above it. What lies outside of x is zero. */
 static inline void pairs_at(uint32_t to[16], Ten x, int r, int c0) {
@@ -431,14 +439,9 @@ static void left_turn(const LeftJob *job, void *to, int r0, int c0) {
 /* Columns c0 .. c1-1 of x as rows padded with zeros to `stride` numbers; sixteen of them, with TILES, tile after
  * tile. Returns to. */
 static const void *left_across(const LeftJob *job, void *to, int c0, int c1) {
-    const size_t lines = (size_t)(c1 - c0) * dtype_size(job->x.type),
-                 panel = 16 * job->stride * LEFT_SIZE(job->type);
+    const size_t panel = 16 * job->stride * LEFT_SIZE(job->type);
     for (int r0 = 0; r0 < (int)job->stride; r0 += 32) {
-        for (int r = r0 + 32; r < least(r0 + 64, job->x.rows); r++) { /* the next ones, from as many pages */
-            Row next = row_skip(row_at(job->x, r), c0);
-            const char *p = next.f ? (const char *)next.f : (const char *)next.h;
-            for (size_t at = 0; at < lines; at += 64) __builtin_prefetch(p + at);
-        }
+        for (int r = r0 + 32; r < r0 + 64; r++) fetch_across(job->x, r, c0, c1);
         for (int c = c0; c < c1; c += 16) left_turn(job, (char *)to + (size_t)(c - c0) / 16 * panel, r0, c);
     }
     return to;
@@ -446,13 +449,16 @@ static const void *left_across(const LeftJob *job, void *to, int c0, int c1) {
 
 /* x[M, K] packed as the right operand of a product that sums over M: panels RIGHT_PANELS item .. of columns of x.
  */
-enum { RIGHT_PANELS = 4 };
+enum { RIGHT_PANELS = 4, RIGHT_AHEAD = 32 };
 static void right_panels(void *self, int item, int thread) {
     (void)thread;
     LeftJob *job = self;
-    int panel1 = least((item + 1) * RIGHT_PANELS, PANELS(job->x.cols)), m = job->x.rows;
-    for (int k = 0; k < job->pairs; k++)
-        for (int panel = item * RIGHT_PANELS; panel < panel1; panel++) {
+    int panel0 = item * RIGHT_PANELS, panel1 = least(panel0 + RIGHT_PANELS, PANELS(job->x.cols));
+    int m = job->x.rows, end = least(panel1 * 16, job->x.cols);
+    for (int k = 0; k < job->pairs; k++) {
+        fetch_across(job->x, 2 * k + RIGHT_AHEAD, panel0 * 16, end);
+        fetch_across(job->x, 2 * k + RIGHT_AHEAD + 1, panel0 * 16, end);
+        for (int panel = panel0; panel < panel1; panel++) {
             size_t at = ((size_t)panel * (size_t)job->pairs + (size_t)k) * 32;
             int c0 = panel * 16, wide = least(job->x.cols - c0, 16);
             if (job->type == K_BF16) {
@@ -466,6 +472,7 @@ static void right_panels(void *self, int item, int thread) {
                 for (int i = 0; i < 16; i++) ((real *)job->to)[at + 2 * (size_t)i + (size_t)odd] = one[i];
             }
         }
+    }
 }
 
 /* ---- the ops ---- */
