@@ -120,6 +120,6 @@ void op_logprob(Dev *dev, Ten logp, Ten lse, Ten entropy, Ten x, const Mat *w, c
 void op_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const int *target, Ten kept, const real *coef,
                      const real *ent_coef, Ten lse, Ten entropy, real inv_temp, real cap, bool fresh);
 void op_sample(Dev *dev, Drawn *drawn, Ten kept, Ten logits, const Draw *draws, int vocab_used);
-enum { HEAD_ROWS = 1024 }; /* whose logits of PRODUCT_COLS columns are held at once */
+enum { HEAD_ROWS = 2048 }; /* whose logits of PRODUCT_COLS columns are held at once */
 
 #endif
