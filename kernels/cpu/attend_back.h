@@ -3,13 +3,22 @@
  * Included by body.h after attend.h. Tested by tests/test_kernels_attend.c.
  *
  * With s = scale q k, p = exp(s - lse), dp = dout v, D = dout o: ds = p (dp - D) scale (under a cap s = cap
- * tanh(scale q k / cap), and ds gains the factor 1 - (s / cap)^2); dq = sum ds k; dk += ds q; dv += p dout. An
- * item of work is one group of spans and one key-value head. It goes through spans, chunks of rows and pages in
- * ascending order, so each dk and dv is one chain over rows and, inside a row, query heads. Vectors run over the
- * chains of a chunk (scores, dp, dq) or over features (dk, dv): all five products are plain ones on fp32 scratch.
- */
+ * tanh(scale q k / cap), and ds gains the factor 1 - (s / cap)^2); dq = sum ds k; dk += ds q; dv += p dout. A
+ * group of spans and one key-value head go through spans, chunks of rows and pages in ascending order, so each dk
+ * and dv is one chain over rows and, inside a row, query heads. An item of work is one span of these: it waits for
+ * the span before it, which another thread may have in work, so that three heads keep two threads busy. Vectors
+ * run over the chains of a chunk (scores, dp, dq) or over features (dk, dv): all five products are plain ones on
+ * fp32 scratch. */
+
+#include <sched.h>
+#include <stdatomic.h>
 
 enum { BACK_CHAINS = 96 };
+
+typedef struct {
+    int span, head;
+    int chain, before; /* group and head; its spans before this one */
+} BackItem;
 
 typedef struct {
     Ten dq, dout, o, lse, q;
@@ -24,7 +33,8 @@ typedef struct {
     int wide_c;    /* chains of a chunk, rounded up to whole vectors or, with pairs, to 32 */
     int wide_e;    /* features, likewise */
     bool pairs;    /* attend_back_pairs.h */
-    int *span0;    /* [groups + 1] the first span of each group */
+    BackItem *items;
+    atomic_int *next; /* the next item; [1 + chain] the spans of a group's head that are done */
     real *mask;    /* MASKED, UNMASKED, MASKED, wide_c lanes each */
     real *scratch; /* of all threads */
     size_t scratch_each;
@@ -176,24 +186,36 @@ static void page_grads(const BackJob *job, const Back *b, int page, int g, bool 
 
 static inline int clamp(int x, int low, int high) { return x < low ? low : x > high ? high : x; }
 
-/* p holds q k and ds holds dout v: they become probabilities and the gradients of q k. */
+/* Which of the chains c .. c+15 see a key: bounds for their scores. */
+typedef struct {
+    const real *low, *high;
+} Seen;
+static Seen key_seen(const BackJob *job, int pos, int key) {
+    int wide = job->wide_c, first = clamp((key - pos) * job->group, 0, wide), end = wide;
+    if (job->window) end = clamp((key + job->window - pos) * job->group, 0, wide);
+    return (Seen){job->mask + wide - first, job->mask + 2 * wide - end};
+}
+
+/* q k and dout v of chains c .. c+15 with one key become their probabilities and the gradients of q k. */
+INLINE void chains_softmax(const BackJob *job, const Back *b, Seen seen, int c, Vec *p, Vec *ds) {
+    Vec s = v_mul(*p, v_set(job->scale)), slope = v_set(job->scale);
+    if (job->cap > 0) {
+        s = v_softcap(s, job->cap);
+        slope = v_mul(slope, v_softcap_slope(s, 1 / job->cap));
+    }
+    *p = v_exp(v_sub(v_min(v_min(s, v_load(seen.low + c)), v_load(seen.high + c)), v_load(b->lse + c)));
+    *ds = v_mul(v_mul(*p, v_sub(*ds, v_load(b->d + c))), slope);
+}
+
 static void page_softmax(const BackJob *job, Back *b, int pos, int key0, int keys, int c0, int c1) {
-    int wide = job->wide_c;
-    Vec scale = v_set(job->scale);
     for (int i = 0; i < keys; i++) {
-        int first = clamp((key0 + i - pos) * job->group, 0, wide), end = wide;
-        if (job->window) end = clamp((key0 + i + job->window - pos) * job->group, 0, wide);
-        const real *low = job->mask + wide - first, *high = job->mask + 2 * wide - end;
+        const Seen seen = key_seen(job, pos, key0 + i);
         for (int c = c0; c < c1; c += 16) {
-            real *p = b->p + i * wide + c, *ds = b->ds + i * wide + c;
-            Vec s = v_mul(v_load(p), scale), slope = scale;
-            if (job->cap > 0) {
-                s = v_softcap(s, job->cap);
-                slope = v_mul(scale, v_softcap_slope(s, 1 / job->cap));
-            }
-            s = v_exp(v_sub(v_min(v_min(s, v_load(low + c)), v_load(high + c)), v_load(b->lse + c)));
-            v_store(p, s);
-            v_store(ds, v_mul(v_mul(s, v_sub(v_load(ds), v_load(b->d + c))), slope));
+            real *p = b->p + i * job->wide_c + c, *ds = b->ds + i * job->wide_c + c;
+            Vec vp = v_load(p), vds = v_load(ds);
+            chains_softmax(job, b, seen, c, &vp, &vds);
+            v_store(p, vp);
+            v_store(ds, vds);
         }
     }
 }
@@ -246,9 +268,12 @@ static void back_chunk(const BackJob *job, Back *b, const KvSpan *span, int row,
         size_t before = back_layout(&fp32, NULL, job->wide_e, job->wide_c, job->wide_e);
         back_pairs_layout(&low, (uint16_t *)(b->qt + before), job->wide_c, job->wide_e);
         pairs_begin(job, b, &low, span->row0 + row, n, g);
-        int next = span->row0 + row + n;
-        pairs_fetch(job, next, least(job->chunk, job->dq.rows - next), g);
-        for (int block = first; block <= last; block++) pairs_block(job, b, &low, pos, n, block, table[block], g);
+        for (int block = first, at = span->row0 + row + n; block <= last; block++) {
+            /* the next chunk's rows, shared out among this one's blocks */
+            int end = span->row0 + row + n + job->chunk * (block - first + 1) / (last - first + 1);
+            low.fetch = at, low.fetch_end = at = least(end, job->dq.rows);
+            pairs_block(job, b, &low, pos, n, block, table[block], g);
+        }
         pairs_end(job, b, span->row0 + row, n, g);
         return;
     }
@@ -258,23 +283,40 @@ static void back_chunk(const BackJob *job, Back *b, const KvSpan *span, int row,
     chunk_end(job, b, span->row0 + row, n, g);
 }
 
-static void attend_back_item(void *self, int item, int thread) {
+/* Items are taken in their own order, whatever the pool's: what one waits for is then done or in work. */
+static void attend_back_item(void *self, int any, int thread) {
+    (void)any;
     const BackJob *job = self;
-    int heads = job->kv->heads, g = item % heads;
+    const BackItem *item = &job->items[atomic_fetch_add(job->next, 1)];
+    const KvSpan *span = &job->rows->spans[item->span];
     Back b;
     back_layout(&b, job->scratch + (size_t)thread * job->scratch_each,
                 job->pairs ? job->wide_e : job->kv->head_dim, job->wide_c, job->wide_e);
+    while (atomic_load(&job->next[1 + item->chain]) < item->before) sched_yield();
 #ifdef TILES
     if (job->pairs) tiles_shape(TILES_ROWS);
 #endif
-    for (int i = job->span0[item / heads]; i < job->span0[item / heads + 1]; i++) {
-        const KvSpan *span = &job->rows->spans[i];
-        for (int row = 0; row < span->n; row += job->chunk) back_chunk(job, &b, span, row, g);
-        if (span->share) share_back(job->dkv, job->layer, &job->rows->shares[span->share - 1], g);
-    }
+    for (int row = 0; row < span->n; row += job->chunk) back_chunk(job, &b, span, row, item->head);
+    if (span->share) share_back(job->dkv, job->layer, &job->rows->shares[span->share - 1], item->head);
 #ifdef TILES
     if (job->pairs) TILE_RELEASE();
 #endif
+    atomic_fetch_add(&job->next[1 + item->chain], 1);
+}
+
+/* Every group's first span, head by head, then every group's second one. */
+static void back_items(Dev *dev, BackJob *job) {
+    const Rows *rows = job->rows;
+    const int heads = job->kv->heads, n = rows->n_spans * heads;
+    job->items = dev_scratch(dev, 0, (size_t)n * sizeof *job->items + (size_t)(n + 1) * sizeof *job->next);
+    job->next = (atomic_int *)(job->items + n);
+    for (int i = 0; i <= n; i++) atomic_init(&job->next[i], 0);
+    for (int before = 0, at = 0; at < n; before++)
+        for (int i = 0, first = 0, group = -1; i < rows->n_spans; i++) {
+            if (i == 0 || rows->spans[i].group != rows->spans[i - 1].group) first = i, group++;
+            for (int h = 0; i - first == before && h < heads; h++)
+                job->items[at++] = (BackItem){i, h, group * heads + h, before};
+        }
 }
 
 /* Rows of a chunk: with pairs a power of two, so that 32 rows are whole chunks. */
@@ -299,17 +341,14 @@ static void op_attend_back(Dev *dev, Ten dq, Kv *dkv, Ten dout, Ten o, Ten lse, 
                    .scale = scale,
                    .cap = cap,
                    .window = window};
-    int dim = kv->head_dim, groups = 0;
+    int dim = kv->head_dim;
     job.group = q.cols / (kv->heads * dim);
     job.pairs = PAIRS_OF_PAGES(kv);
     job.chunk = back_rows(job.group, job.pairs);
     int whole = job.pairs ? 32 : 16;
     job.wide_c = ceil_div(job.chunk * job.group, whole) * whole;
     job.wide_e = ceil_div(dim, whole) * whole;
-    job.span0 = dev_scratch(dev, 0, (size_t)(rows->n_spans + 1) * sizeof(int));
-    for (int i = 0; i < rows->n_spans; i++)
-        if (i == 0 || rows->spans[i].group != rows->spans[i - 1].group) job.span0[groups++] = i;
-    job.span0[groups] = rows->n_spans;
+    back_items(dev, &job);
     job.scratch_each = back_scratch(job.pairs ? job.wide_e : dim, job.wide_c, job.wide_e);
     size_t mask = 3 * (size_t)job.wide_c;
     job.mask = dev_scratch(dev, 1, (mask + job.scratch_each * (size_t)dev->threads) * sizeof(real));
@@ -317,5 +356,5 @@ static void op_attend_back(Dev *dev, Ten dq, Kv *dkv, Ten dout, Ten o, Ten lse, 
     for (size_t i = 0; i < mask; i++) job.mask[i] = i / (size_t)job.wide_c == 1 ? UNMASKED : MASKED;
     for (int r = 0; r < dq.rows; r++)
         if (rows->page[r] < 0) row_clear(row_at(dq, r), dq.cols);
-    pool_run(dev->pool, groups * kv->heads, attend_back_item, &job);
+    pool_run(dev->pool, rows->n_spans * kv->heads, attend_back_item, &job);
 }

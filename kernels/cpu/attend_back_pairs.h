@@ -14,6 +14,7 @@ typedef struct {        /* views into a thread's scratch; C = wide_c, E = head_d
     uint16_t *p, *ds;   /* [32][C] */
     uint16_t *ds_pairs; /* [16][C][2]: pairs of keys */
     uint16_t *rows;     /* [16][E] */
+    int fetch, fetch_end; /* rows to fetch while a block is computed */
 } BackPairs;
 
 static size_t back_pairs_layout(BackPairs *b, uint16_t *p, int wide_c, int wide_e) {
@@ -107,7 +108,10 @@ static void pairs_begin(const BackJob *job, Back *b, BackPairs *low, int row0, i
                 if (c + i >= count) continue;
                 Row to = {NULL, low->rows + (size_t)i * E};
                 Row from = row_skip(row_at(grad ? job->dout : job->q, r), h * dim);
-                for (int e = 0; e < dim; e += 16) row_set(to, e, dim, row_get(from, e, dim));
+                if (from.h)
+                    memcpy(to.h, from.h, (size_t)dim * sizeof *to.h);
+                else
+                    row_fill(to, dim, from.f);
                 if (!grad) {
                     b->lse[c + i] = row_at(job->lse, r).f[h];
                     continue;
@@ -136,17 +140,45 @@ static void pairs_end(const BackJob *job, const Back *b, int row0, int n, int g)
         }
 }
 
-/* Fetches what the chunk that begins at row0 will read, while this one is computed. */
-static void pairs_fetch(const BackJob *job, int row0, int n, int g) {
+/* Fetches what row r's chunk will read, and part of a page's gradients, while other things are computed: few lines
+ * at a time, since the processor waits where more than some are on their way. */
+static void row_of_chunk_fetch(const BackJob *job, int r, int g) {
     const int wide = job->group * job->kv->head_dim;
     const Ten from[] = {job->q, job->dout, job->o};
-    for (int r = row0; r < row0 + n; r++)
-        for (int i = 0; i < 3; i++) {
-            size_t size = dtype_size(from[i].type);
-            const char *p =
-                (const char *)from[i].p + ((size_t)r * (size_t)from[i].stride + (size_t)(g * wide)) * size;
-            for (size_t at = 0; at < (size_t)wide * size; at += 64) __builtin_prefetch(p + at, 0, 2);
+    for (int i = 0; i < 3; i++) {
+        size_t size = dtype_size(from[i].type);
+        const char *p = (const char *)from[i].p + ((size_t)r * (size_t)from[i].stride + (size_t)(g * wide)) * size;
+        for (size_t at = 0; at < (size_t)wide * size; at += 64) __builtin_prefetch(p + at, 0, 2);
+    }
+}
+static void grads_fetch(const real *p, int n) {
+    for (int i = 0; i < n; i += 16) __builtin_prefetch(p + i, 1, 2);
+}
+
+/* page_softmax, and its results as the products take them. */
+static void pairs_softmax(const BackJob *job, const Back *b, BackPairs *low, int pos, int key0, int c0, int c1,
+                          int page, int g) {
+    const size_t C = (size_t)job->wide_c;
+    const int heads = job->kv->heads, part = 2 * job->kv->head_dim;
+    const int first = low->fetch, rows = low->fetch_end - first;
+    for (int i = 0; i < KV_PAGE; i += 2) {
+        const Seen seen[] = {key_seen(job, pos, key0 + i), key_seen(job, pos, key0 + i + 1)};
+        for (int r = rows * i / KV_PAGE; r < rows * (i + 2) / KV_PAGE; r++) row_of_chunk_fetch(job, first + r, g);
+        grads_fetch(kv_block(job->dkv, job->layer, page, g).f + i / 2 * part, part);
+        grads_fetch(kv_block(job->dkv, job->layer, page, heads + g).f + i / 2 * part, part);
+        for (int c = c0; c < c1; c += 16) {
+            uint32_t both[16];
+            for (int j = 0; j < 2; j++) {
+                const size_t at = (size_t)(i + j) * C + (size_t)c;
+                Vec p = v_load(b->p + at), ds = v_load(b->ds + at);
+                chains_softmax(job, b, seen[j], c, &p, &ds);
+                v_store_bf16(low->p + at, p);
+                v_store_bf16(low->ds + at, ds);
+            }
+            v_zip_bf16(both, low->ds + (size_t)i * C + c, low->ds + (size_t)(i + 1) * C + c);
+            memcpy(low->ds_pairs + (size_t)i * C + 2 * c, both, sizeof both);
         }
+    }
 }
 
 /* A page's keys and values as rows, and the keys as rows of features. */
@@ -193,23 +225,19 @@ static void pairs_block(const BackJob *job, Back *b, BackPairs *low, int pos, in
     pairs_page(job, low, page, g);
     pairs_product(b->p + c0, C, low->k, E, low->qt + 2 * c0, 2 * C, KV_PAGE, c1 - c0, job->wide_e, true);
     pairs_product(b->ds + c0, C, low->v, E, low->dot + 2 * c0, 2 * C, KV_PAGE, c1 - c0, job->wide_e, true);
-    page_softmax(job, b, pos, key0, KV_PAGE, c0, c1);
-    for (int i = 0; i < KV_PAGE; i++)
-        for (int c = c0; c < c1; c += 16) {
-            v_store_bf16(low->p + (size_t)i * C + c, v_load(b->p + (size_t)i * C + c));
-            v_store_bf16(low->ds + (size_t)i * C + c, v_load(b->ds + (size_t)i * C + c));
-        }
-    for (int i = 0; i < KV_PAGE; i += 2)
-        for (int c = c0; c < c1; c += 16) {
-            uint32_t both[16];
-            v_zip_bf16(both, low->ds + (size_t)i * C + c, low->ds + (size_t)(i + 1) * C + c);
-            memcpy(low->ds_pairs + (size_t)i * C + 2 * c, both, sizeof both);
-        }
+    pairs_softmax(job, b, low, pos, key0, c0, c1, page, g);
     pairs_product(b->dqt + c0, C, low->kt, KV_PAGE, low->ds_pairs + 2 * c0, 2 * C, job->wide_e, c1 - c0, KV_PAGE,
                   false);
-    page_grads(job, b, page, g, false);
-    pairs_product(b->dk, E, low->ds + c0, C, low->q + (size_t)c0 * E, 2 * E, KV_PAGE, job->wide_e, c1 - c0, false);
-    pairs_product(b->dv, E, low->p + c0, C, low->dout + (size_t)c0 * E, 2 * E, KV_PAGE, job->wide_e, c1 - c0,
-                  false);
-    page_grads(job, b, page, g, true);
+    Back grads = *b;
+    const bool whole = job->kv->head_dim == job->wide_e; /* tiles: they are added to in the page itself */
+    if (whole) {
+        grads.dk = kv_block(job->dkv, job->layer, page, g).f;
+        grads.dv = kv_block(job->dkv, job->layer, page, job->kv->heads + g).f;
+    } else {
+        page_grads(job, b, page, g, false);
+    }
+    const uint16_t *q = low->q + (size_t)c0 * E, *dout = low->dout + (size_t)c0 * E;
+    pairs_product(grads.dk, E, low->ds + c0, C, q, 2 * E, KV_PAGE, job->wide_e, c1 - c0, false);
+    pairs_product(grads.dv, E, low->p + c0, C, dout, 2 * E, KV_PAGE, job->wide_e, c1 - c0, false);
+    if (!whole) page_grads(job, b, page, g, true);
 }
