@@ -106,10 +106,7 @@ static inline real v_top(Vec a) {
     return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
 }
 static inline Vec v_round(Vec a) { return _mm512_sub_ps(_mm512_add_ps(a, v_set(0x1.8p23f)), v_set(0x1.8p23f)); }
-static inline Vec v_scale2(Vec a, Vec n) {
-    __m512i u = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvttps_epi32(n), _mm512_set1_epi32(127)), 23);
-    return _mm512_mul_ps(a, _mm512_castsi512_ps(u));
-}
+static inline Vec v_scale2(Vec a, Vec n) { return _mm512_scalef_ps(a, n); }
 static inline Vec v_zero_below(Vec a, Vec x, Vec low) {
     return _mm512_maskz_mov_ps((__mmask16)~_mm512_cmp_ps_mask(x, low, _CMP_LT_OQ), a);
 }
