@@ -11,7 +11,7 @@ struct Learner {
     BatchLimits limits;
     Ten grads, m, v;
     Ten dembed; /* tied embeddings: the look-up's gradient, kept apart from the head's, so that the order of both
-                   sums does not depend on the batches; added at the end */
+                   sums does not depend on the batches; added at the end. Zero between updates */
     Tape *tape;
     Work work;
     BackWork back;
@@ -423,8 +423,39 @@ static void begin_gradients(Learner *l) {
         if (params->items[i].trained &&
             (params->items[i].is_vector || (i == l->policy->p_embed && !l->policy->conf.tied)))
             k_zero(l->policy->dev, params_view(params, i, l->grads));
-    if (has_dembed(l)) k_zero(l->policy->dev, l->dembed);
     l->back.fresh = true;
+}
+
+static int mark_tokens(bool *seen, int *id, int n_id, const int *tok, int n) {
+    for (int i = 0; i < n; i++) {
+        if (!seen[tok[i]]) id[n_id++] = tok[i];
+        seen[tok[i]] = true;
+    }
+    return n_id;
+}
+
+/* The look-up's gradients go to the embedding's, and leave zeros: the rows of tokens that occur, which are few. */
+static void add_look_ups(Learner *l, const BatchGroup *groups, int n, const bool *skip) {
+    Dev *dev = l->policy->dev;
+    const int vocab = l->policy->conf.vocab;
+    bool *seen = MEM_ARRAY(bool, vocab);
+    int *id = MEM_ARRAY(int, vocab), n_id = 0;
+    for (int g = 0; g < n; g++) {
+        if (skip[g]) continue;
+        n_id = mark_tokens(seen, id, n_id, groups[g].prompt, groups[g].n_prompt);
+        for (int i = 0; i < groups[g].n; i++)
+            n_id = mark_tokens(seen, id, n_id, groups[g].samples[i].tok, groups[g].samples[i].n);
+    }
+    const int most = l->stream.rows; /* whose numbers nobody needs any more */
+    for (int at = 0; at < n_id; at += most) {
+        Ten rows = ten_rows(l->stream, 0, n_id - at < most ? n_id - at : most);
+        k_gather(dev, rows, l->dembed, id + at);
+        k_scatter(dev, param_grad(l, l->policy->p_embed), rows, id + at);
+        k_scale(dev, rows, rows, -1);
+        k_scatter(dev, l->dembed, rows, id + at);
+    }
+    free(seen);
+    free(id);
 }
 
 bool learner_gradients(Learner *l, const BatchGroup *groups, LearnSample *const *extra, int n,
@@ -443,11 +474,11 @@ bool learner_gradients(Learner *l, const BatchGroup *groups, LearnSample *const 
     if (good) update_report(&u, n, skip);
     if (good && !u.report->batches) measure_only(&u, n);
     if (good && l->back.fresh) k_zero(l->policy->dev, l->grads); /* nothing was learnt from */
+    if (good && has_dembed(l)) add_look_ups(l, groups, n, skip);
     free(skip);
     for (int g = 0; g < n; g++)
         for (int i = 0; i < groups[g].n; i++) extra[g][i].seq.marks = NULL;
     arena_free(&marks);
-    if (good && has_dembed(l)) k_add(l->policy->dev, param_grad(l, l->policy->p_embed), l->dembed);
     return good;
 }
 
@@ -463,13 +494,22 @@ static void adam(Learner *l, const AdamStep *step) {
     }
 }
 
+/* An update that failed may have left anything in what is otherwise zero. */
+static bool update_failed(Learner *l) {
+    if (has_dembed(l)) k_zero(l->policy->dev, l->dembed);
+    return false;
+}
+
 bool learner_update(Learner *l, const BatchGroup *groups, LearnSample *const *extra, int n, const LossConf *loss,
                     double learning_rate, int64_t step, LearnReport *report, Err *err) {
-    if (!learner_gradients(l, groups, extra, n, loss, report, err)) return false;
+    if (!learner_gradients(l, groups, extra, n, loss, report, err)) return update_failed(l);
     double began = clock_seconds();
     const LearnConf *c = &l->conf;
     report->grad_norm = sqrt(k_sumsq(l->policy->dev, l->grads));
-    if (!isfinite(report->grad_norm)) return err_set(err, "the gradient is not finite; lower learning_rate");
+    if (!isfinite(report->grad_norm)) {
+        err_set(err, "the gradient is not finite; lower learning_rate");
+        return update_failed(l);
+    }
     double scale = 1;
     if (c->max_grad_norm > 0 && report->grad_norm > c->max_grad_norm)
         scale = c->max_grad_norm / (report->grad_norm + 1e-6); /* torch.nn.utils.clip_grad_norm_ */
