@@ -202,6 +202,11 @@ static void against_naive(void **state) {
             case_run(*state, &c);
             case_free(&c);
         }
+    for (int kind = 0; kind < 2; kind++) { /* more rows than are summed at once */
+        Case c = case_make(600, 40, 17, kind ? K_BF16 : K_REAL, true, 1, 0);
+        case_run(*state, &c);
+        case_free(&c);
+    }
 }
 
 /* A row alone, with one thread or three: the bits of the whole batch. */

@@ -21,17 +21,20 @@ static inline Vec lse_lanes(const real *z, int i, int n) {
     return v_load(all);
 }
 
+/* Sixteen more of a row's z, in ascending order: each lane's sums of exp(z - max), and of exp(z - max) z. */
+static inline void lse_add(Vec z, Vec max, Vec *sum, Vec *sum_z) {
+    Vec e = v_exp(v_sub(z, max));
+    *sum = v_add(*sum, e);
+    *sum_z = v_fma(e, z, *sum_z);
+}
+
 /* sum_z, or NULL: the sum of exp(z - max) z. */
 static inline Lse lse_block(const real *z, int n, real *sum_z) {
     Vec top = v_set(LSE_LOW);
     for (int i = 0; i < n; i += 16) top = v_max(lse_lanes(z, i, n), top);
     real max = v_top(top);
     Vec sum = v_set(0), with_z = v_set(0), shift = v_set(max);
-    for (int i = 0; i < n; i += 16) {
-        Vec lanes = lse_lanes(z, i, n), e = v_exp(v_sub(lanes, shift));
-        sum = v_add(sum, e);
-        if (sum_z) with_z = v_fma(e, lanes, with_z);
-    }
+    for (int i = 0; i < n; i += 16) lse_add(lse_lanes(z, i, n), shift, &sum, &with_z);
     if (sum_z) *sum_z = v_sum(with_z);
     return (Lse){max, v_sum(sum)};
 }
@@ -41,11 +44,11 @@ static inline Lse lse_merge(Lse a, Lse b) {
     return (Lse){max, a.sum * s_exp(a.max - max) + b.sum * s_exp(b.max - max)};
 }
 
-/* Takes the ids that are not kept out of z, the logits of columns from .. from+n-1: `from` is a multiple of 32. A
- * block without any kept id merges into nothing. */
+/* Takes the ids that are not kept out of z, the logits of columns from .. from+n-1. A block without any kept id
+ * merges into nothing. */
 static inline void lse_keep(real *z, int from, int n, const int32_t *kept) {
     for (int i = 0; i < n; i++)
-        if (!((uint32_t)kept[(from + i) / 32] >> i % 32 & 1)) z[i] = LSE_LOW;
+        if (!((uint32_t)kept[(from + i) / 32] >> (from + i) % 32 & 1)) z[i] = LSE_LOW;
 }
 
 static inline int32_t *kept_row(Ten kept, int row) {

@@ -8,17 +8,28 @@
 #if defined BF16_DOT || defined TILES
 #define LEFT_IS_BF16(type) ((type) == K_BF16)
 #else
-#define LEFT_IS_BF16(type) false
+#define LEFT_IS_BF16(type) ((void)(type), false)
 #endif
 #define LEFT_SIZE(type) (LEFT_IS_BF16(type) ? 2 : sizeof(real))
+#ifdef TILES
+#define LEFT_TILED(type) ((type) == K_BF16) /* where it is turned */
+#else
+#define LEFT_TILED(type) ((void)(type), false)
+#endif
 
 /* A product's left operand: rows of K numbers, K padded with zeros to whole pairs of 16. FMA takes floats, BF16
  * dot bf16. */
 typedef struct {
     const void *p;
     size_t stride; /* elements */
-    bool tiled;    /* TILES: not rows, but tiles of 16 rows x 32 numbers, along K and then down */
+    bool tiled;    /* TILES: not rows, but tiles of 16 rows x 32 numbers, stride / 32 of them along K, then down */
 } Left;
+
+/* From a row and a k on; of tiles, multiples of 16 and 32. */
+static Left left_from(Left a, DType type, int row, int k) {
+    size_t at = (size_t)row * a.stride + (size_t)k * (a.tiled ? 16 : 1);
+    return (Left){(const char *)a.p + at * LEFT_SIZE(type), a.stride, a.tiled};
+}
 
 typedef struct {
     Left a;
@@ -34,6 +45,10 @@ typedef struct {
     const real *bias; /* [n] or NULL */
     Ten residual;     /* TEN_NONE; may be y */
     bool far;         /* y goes to memory past the caches; set by product */
+    /* NULL, or takes the sums in place of y: rows row .. and outputs first .. of a block, c[rows][width]. Each
+     * row's outputs come in ascending order by_rows. With tiles it runs between products. */
+    void (*take)(void *taker, int row, int rows, int first, int width, const real *c);
+    void *taker;
 } Product;
 
 typedef struct {
@@ -219,6 +234,10 @@ static void product_out_far(const Product *g, int row, int rows, int first, int 
 /* The sums c to y, with what is to be added. */
 static void product_out(const Product *g, int row, int rows, int first, int width, const real *c) {
     int n = g->n - first < width ? g->n - first : width;
+    if (g->take) {
+        g->take(g->taker, row, rows, first, width, c);
+        return;
+    }
     if (g->far && n == width && (g->y.type == K_REAL || width % 32 == 0)) {
         product_out_far(g, row, rows, first, width, c);
         return;
@@ -436,15 +455,14 @@ static void left_turn(const LeftJob *job, void *to, int r0, int c0) {
 #endif
 }
 
-/* Columns c0 .. c1-1 of x as rows padded with zeros to `stride` numbers; sixteen of them, with TILES, tile after
- * tile. Returns to. */
-static const void *left_across(const LeftJob *job, void *to, int c0, int c1) {
+/* Rows r0 .. r1-1 (a multiple of 32) of x's columns c0 .. c1-1, turned to rows of `stride` numbers of which they
+ * are r0 .. r1-1, with zeros for what x lacks; sixteen of them, with TILES, tile after tile. */
+static void left_across(const LeftJob *job, void *to, int r0, int r1, int c0, int c1) {
     const size_t panel = 16 * job->stride * LEFT_SIZE(job->type);
-    for (int r0 = 0; r0 < (int)job->stride; r0 += 32) {
+    for (; r0 < r1; r0 += 32) {
         for (int r = r0 + 32; r < r0 + 64; r++) fetch_across(job->x, r, c0, c1);
         for (int c = c0; c < c1; c += 16) left_turn(job, (char *)to + (size_t)(c - c0) / 16 * panel, r0, c);
     }
-    return to;
 }
 
 /* x[M, K] packed as the right operand of a product that sums over M: panels RIGHT_PANELS item .. of columns of x.
@@ -531,47 +549,49 @@ static void *right_of(Dev *dev, Ten x, DType type) {
 enum { DW_ROWS = 64, DW_PANELS = 18 };
 
 typedef struct {
-    Ten dy;
-    char *turned;  /* columns of dy as rows: DW_ROWS of them, part after part, then the next */
-    int part;      /* rows of dy, a multiple of 32 */
-    int parts;     /* of dy's rows */
-    size_t bytes;  /* of DW_ROWS rows of a part */
-    Product g;     /* of all rows */
-    int row_items; /* item: rows, then panels */
-    real *sums;    /* [threads][DW_ROWS][DW_PANELS * 16] */
-} DwJob;
+    LeftJob dy; /* to: its columns as rows */
+    int parts, part;
+} TurnJob;
 
-static Ten dw_rows(const DwJob *job, int part) {
-    return ten_rows(job->dy, part * job->part, least(job->part, job->dy.rows - part * job->part));
-}
-
-static char *dw_turned(const DwJob *job, int strip, int part) {
-    return job->turned + ((size_t)strip * (size_t)job->parts + (size_t)part) * job->bytes;
-}
-
-static void dw_turn(void *self, int item, int thread) {
+static void turn_part(void *self, int item, int thread) {
     (void)thread;
-    const DwJob *job = self;
-    const int strip = item / job->parts, part = item % job->parts;
-    LeftJob dy = {.x = dw_rows(job, part), .type = job->dy.type};
-    dy.stride = 2 * (size_t)PAIRS(dy.x.rows);
-    left_across(&dy, dw_turned(job, strip, part), strip * DW_ROWS, least((strip + 1) * DW_ROWS, job->g.m));
+    const TurnJob *job = self;
+    const int c0 = item / job->parts * DW_ROWS, r0 = item % job->parts * job->part;
+    left_across(&job->dy, (char *)job->dy.to + (size_t)c0 * job->dy.stride * LEFT_SIZE(job->dy.type), r0,
+                least(r0 + job->part, (int)job->dy.stride), c0, least(c0 + DW_ROWS, job->dy.x.cols));
 }
+
+/* dy's columns as the rows of a product that sums over its rows. */
+static Left turn_of(Dev *dev, Ten dy) {
+    const size_t stride = 2 * (size_t)PAIRS(dy.rows), size = LEFT_SIZE(dy.type);
+    TurnJob job = {.dy = {dy, dev_scratch(dev, 0, (size_t)ceil_div(dy.cols, DW_ROWS) * DW_ROWS * stride * size),
+                          stride, dy.type, 0}};
+    job.part = equal_part(dy.rows, ceil_div(dy.rows, SUM_PART)), job.parts = ceil_div(dy.rows, job.part);
+    pool_run(dev->pool, ceil_div(dy.cols, DW_ROWS) * job.parts, turn_part, &job);
+    return (Left){job.dy.to, stride, LEFT_TILED(dy.type)};
+}
+
+typedef struct {
+    Product g;      /* of all rows */
+    int rows, part; /* that are summed, and of a part of them, a multiple of 32 */
+    int strips;     /* item: DW_ROWS of dw, then panels */
+    real *sums;     /* [threads][DW_ROWS][DW_PANELS * 16] */
+} DwJob;
 
 static void dw_part(void *self, int item, int thread) {
     const DwJob *job = self;
-    const int strip = item % job->row_items, row0 = strip * DW_ROWS, rows = least(DW_ROWS, job->g.m - row0);
-    const int panel0 = item / job->row_items * DW_PANELS, panel1 = least(panel0 + DW_PANELS, PANELS(job->g.n));
+    const int row0 = item % job->strips * DW_ROWS, rows = least(DW_ROWS, job->g.m - row0);
+    const int panel0 = item / job->strips * DW_PANELS, panel1 = least(panel0 + DW_PANELS, PANELS(job->g.n));
     const int n = least(panel1 * 16, job->g.n) - panel0 * 16;
     const Ten y = ten_cols(ten_rows(job->g.y, row0, rows), panel0 * 16, n),
               sums = {job->sums + (size_t)thread * DW_ROWS * DW_PANELS * 16, rows, n, DW_PANELS * 16, K_REAL};
     Product mine = job->g;
     mine.m = rows, mine.n = n, mine.start = ten_is(mine.start) ? y : TEN_NONE;
     mine.w = (const char *)mine.w + (size_t)panel0 * mine.w_panel * dtype_size(mine.w_type);
-    for (int part = 0; part < job->parts; part++) {
-        bool last = part + 1 == job->parts;
-        mine.pairs = PAIRS(dw_rows(job, part).rows);
-        mine.a = (Left){dw_turned(job, strip, part), 2 * (size_t)mine.pairs, LEFT_IS_BF16(job->dy.type)};
+    for (int at = 0; at < job->rows; at += job->part) {
+        bool last = at + job->part >= job->rows;
+        mine.pairs = PAIRS(least(job->part, job->rows - at));
+        mine.a = left_from(job->g.a, job->g.w_type, row0, at);
         mine.y = last ? y : sums, mine.far = last && job->g.far;
         product_block(&mine, 0, rows, 0, PANELS(n));
         mine.start = sums;
@@ -580,26 +600,24 @@ static void dw_part(void *self, int item, int thread) {
     if (job->g.far) far_end();
 }
 
-/* dw[N, K] += dy^T x, or = where it is fresh, with x packed by right_of. */
-static void product_dw(Dev *dev, Ten dw, Ten dy, const void *packed_x, bool fresh) {
-    const int pairs = PAIRS(dy.rows), strips = ceil_div(dw.rows, DW_ROWS);
-    DwJob job = {.dy = dy, .row_items = strips};
-    job.part = equal_part(dy.rows, ceil_div(dy.rows, SUM_PART));
-    job.parts = ceil_div(dy.rows, job.part), job.bytes = DW_ROWS * (size_t)job.part * LEFT_SIZE(dy.type);
-    size_t sums = job.parts > 1 ? (size_t)dev->threads * DW_ROWS * DW_PANELS * 16 * sizeof(real) : 0;
-    char *room = dev_scratch(dev, 0, sums + (size_t)strips * (size_t)job.parts * job.bytes);
-    job.sums = (real *)(void *)room, job.turned = room + sums;
-    job.g = (Product){.w = packed_x,
-                      .w_panel = (size_t)pairs * 32,
-                      .w_type = dy.type,
+/* dw[N, K] += dy^T x, or = where it is fresh, of `rows` rows, with dy turned by turn_of and x packed by right_of.
+ */
+static void product_dw(Dev *dev, Ten dw, Left turned, int rows, DType type, const void *packed_x, bool fresh) {
+    DwJob job = {
+        .rows = rows, .part = equal_part(rows, ceil_div(rows, SUM_PART)), .strips = ceil_div(dw.rows, DW_ROWS)};
+    if (job.part < rows)
+        job.sums = dev_scratch(dev, 2, (size_t)dev->threads * DW_ROWS * DW_PANELS * 16 * sizeof(real));
+    job.g = (Product){.a = turned,
+                      .w = packed_x,
+                      .w_panel = (size_t)PAIRS(rows) * 32,
+                      .w_type = type,
                       .m = dw.rows,
                       .n = dw.cols,
                       .y = dw,
                       .start = fresh ? TEN_NONE : dw,
                       .by_rows = true};
     job.g.far = fresh && product_far(&job.g);
-    pool_run(dev->pool, strips * job.parts, dw_turn, &job);
-    pool_run(dev->pool, strips * ceil_div(PANELS(dw.cols), DW_PANELS), dw_part, &job);
+    pool_run(dev->pool, job.strips * ceil_div(PANELS(dw.cols), DW_PANELS), dw_part, &job);
 }
 
 static void op_matmul_dw(Dev *dev, Ten dw, Ten dy, Ten x, bool fresh) {
@@ -607,7 +625,8 @@ static void op_matmul_dw(Dev *dev, Ten dw, Ten dy, Ten x, bool fresh) {
     const int each = equal_part(dy.rows, most(1, (dy.rows + SUM_ROWS / 2 - 1) / SUM_ROWS));
     for (int r = 0, n; r < dy.rows; r += n) {
         n = least(dy.rows - r, each);
-        product_dw(dev, dw, ten_rows(dy, r, n), right_of(dev, ten_rows(x, r, n), dy.type), fresh && r == 0);
+        const void *packed_x = right_of(dev, ten_rows(x, r, n), dy.type);
+        product_dw(dev, dw, turn_of(dev, ten_rows(dy, r, n)), n, dy.type, packed_x, fresh && r == 0);
     }
 }
 

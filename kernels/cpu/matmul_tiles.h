@@ -30,11 +30,9 @@ typedef struct {
 } TileRows;
 
 static TileRows tile_rows(const Product *g, int row) {
-    size_t blocks = (size_t)g->pairs / PAIRS_OF_TILE, stride = g->a.stride * 2;
-    const char *p = g->a.p;
-    if (g->a.tiled)
-        return (TileRows){p + (size_t)row / 16 * blocks * TILE_BYTES, 64, TILE_BYTES, blocks * TILE_BYTES};
-    return (TileRows){p + (size_t)row * stride, stride, 64, 16 * stride};
+    const size_t stride = g->a.stride * 2;
+    const char *p = (const char *)g->a.p + (size_t)row * stride;
+    return g->a.tiled ? (TileRows){p, 64, TILE_BYTES, 16 * stride} : (TileRows){p, stride, 64, 16 * stride};
 }
 
 /* What a step fetches and keeps. Operands that come again soon stay in the first cache, the others pass it by. */
@@ -64,7 +62,7 @@ static inline void tiles_store(const Product *g, TilesOut *out, int rows) {
 
 /* Sums of whole vectors of floats are loaded from y and stored there as they lie. */
 static inline bool tiles_direct(const Product *g, int panel, int panels) {
-    return g->y.type == K_REAL && !g->far && !g->bias && !g->scale && !ten_is(g->residual) &&
+    return g->y.type == K_REAL && !g->take && !g->far && !g->bias && !g->scale && !ten_is(g->residual) &&
            (panel + panels) * 16 <= g->n;
 }
 
@@ -222,7 +220,8 @@ static void tiles_sweep(const Product *g, int row0, int row1, int panel0, int pa
         plan.next = (const char *)g->w + (size_t)(p + wide) * plan.next_step;
         if (by_rows && g->a.tiled && i + 1 < passes) {
             plan.line0 = at * lines / steps, plan.line1 = (at + 1) * lines / steps;
-            plan.next = tile_rows(g, r + TILES_ROWS).p, plan.next_step = (size_t)blocks * TILE_BYTES;
+            const TileRows below = tile_rows(g, r + TILES_ROWS);
+            plan.next = below.p, plan.next_step = below.below;
         }
         void (*step)(const Product *, int, int, int, const TilePlan *, real *, TilesOut *) =
             few   ? one ? tiles_1x1 : tiles_1x4

@@ -20,15 +20,14 @@ static size_t op_workspace(int threads, int m, int dim, int hidden, int vocab, i
         most_of(most_of(input, HEAD_SPAN), most_of(whole_of(2 * hidden, 32), whole_of(q + 2 * kv, 32)));
     size_t blocks = (size_t)ceil_div(vocab, HEAD_BLOCK), cores = (size_t)threads;
     size_t each[] = {
-        /* matmul.h: left_of, product_dw (sums, dy turned); attend.h, optim.h: less */
-        most_of(((rows + 96) * whole_of((int)widest, DW_ROWS) + cores * DW_ROWS * DW_PANELS * 16) * sizeof(real),
-                (size_t)SUMSQ_PIECE * sizeof(double)),
+        /* matmul.h: left_of, turn_of; attend.h, optim.h: less */
+        most_of(rows * whole_of((int)widest, DW_ROWS) * sizeof(real), (size_t)SUMSQ_PIECE * sizeof(double)),
         /* matmul.h: right_of, of a layer and of the head; attend_back.h; sample.h */
         most_of(most_of(span * input, rows * whole_of(dim, 32)) * sizeof(real),
                 most_of(workspace_attend(threads, q, kv), cores * (size_t)(vocab + 1) * sizeof(Candidate))),
-        /* head.h: logits of a block for each thread */
-        cores * HEAD_ROWS * HEAD_BLOCK * sizeof(real),
-        /* head.h: log-sum-exps of the blocks; dlogits of a span, and a copy of x */
+        /* head.h: logits of a block for each thread; matmul.h: sums of product_dw */
+        cores * most_of(sizeof(HeadRoom), DW_ROWS * DW_PANELS * 16 * sizeof(real)),
+        /* head.h: log-sum-exps of the blocks; dlogits of a span (two of them in bf16), and a copy of x */
         most_of(rows * blocks * sizeof(HeadPart), rows * (HEAD_SPAN + whole_of(dim, 32)) * sizeof(real) + 64),
 #ifdef TILES
         cores * int8_room((int)input / 2), /* matmul.h: panels of int8 on their way into tiles */
