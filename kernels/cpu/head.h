@@ -213,12 +213,11 @@ static inline Row dz_at(const HeadJob *job, int t, int col) {
 
 /* Sixteen columns of the 32 rows from t on, turned, with zeros for the rows that there are not. */
 static void dz_turn(const HeadJob *job, int t, int col) {
-    _Alignas(64) uint32_t across[16][16], down[16][16];
+    _Alignas(64) uint32_t across[16][16];
     for (int r = job->t; r < t + 32; r++) memset(dz_at(job, r, col).h, 0, 16 * sizeof(uint16_t));
     for (int r = 0; r < 16; r++)
         v_zip_bf16(across[r], dz_at(job, t + 2 * r, col).h, dz_at(job, t + 2 * r + 1, col).h);
-    v_turn(down, across);
-    memcpy((char *)(uintptr_t)left_from(job->turned, K_BF16, col - job->first, t).p, down, sizeof down);
+    v_turn((uint32_t(*)[16])(uintptr_t)left_from(job->turned, K_BF16, col - job->first, t).p, across);
 }
 
 typedef struct {
