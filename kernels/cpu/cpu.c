@@ -87,24 +87,24 @@ typedef struct {
 /* More than a few caches is written past them, without having been read. */
 enum { ZERO_CHUNK = 1 << 20, ZERO_FAR = 8 << 20 };
 
+static void zero_bytes(char *p, size_t bytes, bool far) {
+    size_t i = 0;
+#ifdef __SSE2__
+    if (far && (uintptr_t)p % 16 == 0) {
+        for (; i + 16 <= bytes; i += 16) _mm_stream_si128((__m128i *)(void *)(p + i), _mm_setzero_si128());
+        _mm_sfence();
+    }
+#else
+    (void)far;
+#endif
+    memset(p + i, 0, bytes - i);
+}
+
 static void zero_part(void *self, int item, int thread) {
     (void)thread;
     ZeroJob *job = self;
     size_t at = (size_t)item * ZERO_CHUNK, left = job->bytes - at;
-    size_t bytes = left < ZERO_CHUNK ? left : ZERO_CHUNK;
-    if (job->bytes < ZERO_FAR) {
-        memset(job->p + at, 0, bytes);
-        return;
-    }
-    size_t i = 0;
-#ifdef __SSE2__
-    if ((uintptr_t)job->p % 16 == 0) {
-        for (; i + 16 <= bytes; i += 16)
-            _mm_stream_si128((__m128i *)(void *)(job->p + at + i), _mm_setzero_si128());
-        _mm_sfence();
-    }
-#endif
-    memset(job->p + at + i, 0, bytes - i);
+    zero_bytes(job->p + at, left < ZERO_CHUNK ? left : ZERO_CHUNK, job->bytes >= ZERO_FAR);
 }
 
 void cpu_zero(Dev *dev, Ten t) {
@@ -130,13 +130,22 @@ size_t cpu_kv_page_elements(int heads, int head_dim, bool grad) {
     return 2 * (size_t)heads * (size_t)head_dim * KV_PAGE;
 }
 
+typedef struct {
+    char *p;
+    size_t bytes, step; /* of a layer's page; from layer to layer */
+} KvZeroJob;
+
+static void kv_zero_part(void *self, int item, int thread) {
+    (void)thread;
+    const KvZeroJob *job = self;
+    zero_bytes(job->p + (size_t)item * job->step, job->bytes, true); /* there are others before it is looked at */
+}
+
 void cpu_kv_zero(Dev *dev, Kv *kv, int page) {
-    (void)dev;
-    size_t elements = cpu_kv_page_elements(kv->heads, kv->head_dim, kv->grad), size = dtype_size(kv->type);
-    for (int layer = 0; layer < kv->layers; layer++) {
-        size_t at = ((size_t)layer * (size_t)kv->pages + (size_t)page) * elements;
-        memset((char *)kv->data.p + at * size, 0, elements * size);
-    }
+    const size_t bytes =
+        cpu_kv_page_elements(kv->heads, kv->head_dim, kv->grad) * dtype_size(kv->type);
+    KvZeroJob job = {(char *)kv->data.p + (size_t)page * bytes, bytes, (size_t)kv->pages * bytes};
+    pool_run(dev->pool, kv->layers, kv_zero_part, &job);
 }
 
 /* ---- the choice of path ---- */
