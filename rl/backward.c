@@ -198,8 +198,8 @@ static void back_attention(Policy *policy, int layer, Ten grads, const Rows *row
     k_rmsnorm_back(dev, dx, grad_of(policy, w->norm1.param, grads), dnormed, x, rstd, w->norm1.gain);
 }
 
-void backward(Policy *policy, Ten grads, Ten dembed, const Rows *rows, Kv *kv, Kv *dkv, const Tape *tape,
-              Work *work, BackWork *back, Ten dstream) {
+void backward(Policy *policy, Ten grads, const Rows *rows, Kv *kv, Kv *dkv, const Tape *tape, Work *work,
+              BackWork *back, Ten dstream) {
     for (int l = policy->conf.n_layers - 1; l >= 0; l--) {
         LayerTape kept = tape->layers[l];
         if (tape->recompute) {
@@ -210,7 +210,5 @@ void backward(Policy *policy, Ten grads, Ten dembed, const Rows *rows, Kv *kv, K
         back_mlp(policy, l, grads, rows->m, &kept, work, back, dstream);
         back_attention(policy, l, grads, rows, kv, dkv, &kept, work, back, dstream);
     }
-    if (!ten_is(dembed)) return;
     if (policy->conf.embed_scale != 1) k_scale(policy->dev, dstream, dstream, (real)policy->conf.embed_scale);
-    k_embed_back(policy->dev, dembed, dstream, rows);
 }

@@ -10,8 +10,12 @@ struct Learner {
     LearnConf conf;
     BatchLimits limits;
     Ten grads, m, v;
-    Ten dembed; /* tied embeddings: the look-up's gradient, kept apart from the head's, so that the order of both
-                   sums does not depend on the batches; added at the end. Zero between updates */
+    /* Tied embeddings: the look-up's gradient, kept apart from the head's, so that the order of both sums does not
+     * depend on the batches, and added at the end. Only of the tokens that occur, in the order in which they do. */
+    Ten dembed;        /* [vocab, dim], of which the first n_seen rows stand */
+    int *seen, n_seen; /* [vocab]: a row's token */
+    int *place;        /* [vocab]: a token's row, or -1 */
+    int *row_place;    /* [max_rows] of a batch */
     Tape *tape;
     Work work;
     BackWork back;
@@ -92,6 +96,10 @@ Learner *learner_open(Policy *policy, Policy *reference, const LearnConf *conf, 
     *l = (Learner){.policy = policy, .reference = reference, .conf = *conf, .limits = limits_of(conf)};
     batch_open(&l->batch, &l->limits);
     batch_open(&l->prompt, &l->limits);
+    l->seen = MEM_ARRAY(int, policy->conf.vocab);
+    l->place = MEM_ARRAY(int, policy->conf.vocab);
+    l->row_place = MEM_ARRAY(int, l->limits.max_rows);
+    for (int i = 0; i < policy->conf.vocab; i++) l->place[i] = -1;
     l->host_logp = MEM_ARRAY(real, l->limits.max_head);
     l->host_entropy = MEM_ARRAY(real, l->limits.max_head);
     l->host_coef = MEM_ARRAY(real, l->limits.max_head);
@@ -116,6 +124,9 @@ void learner_close(Learner *l) {
     back_work_close(&l->back, policy);
     batch_close(&l->batch);
     batch_close(&l->prompt);
+    free(l->seen);
+    free(l->place);
+    free(l->row_place);
     free(l->host_logp);
     free(l->host_entropy);
     free(l->host_coef);
@@ -286,11 +297,32 @@ static void update_report(Update *u, int n, const bool *skip) {
     }
 }
 
+/* The embedding's gradient, of rows' gradients in `stream`. */
+static void embed_backward(Learner *l, const Rows *rows, Ten stream) {
+    Dev *dev = l->policy->dev;
+    Ten dw = param_grad(l, l->policy->p_embed);
+    if (!has_dembed(l)) {
+        if (ten_is(dw)) k_embed_back(dev, dw, stream, rows);
+        return;
+    }
+    Rows placed = *rows;
+    const int known = l->n_seen;
+    for (int r = 0; r < rows->m; r++) {
+        int *place = &l->place[rows->tok[r]];
+        l->row_place[r] = 0;
+        if (rows->page[r] < 0) continue; /* padding */
+        if (*place < 0) l->seen[*place = l->n_seen++] = rows->tok[r];
+        l->row_place[r] = *place;
+    }
+    placed.tok = l->row_place;
+    k_zero(dev, ten_rows(l->dembed, known, l->n_seen - known));
+    k_embed_back(dev, l->dembed, stream, &placed);
+}
+
 static void run_backward(Learner *l, const Batch *b, const Tape *tape) {
-    const Policy *policy = l->policy;
-    Ten dembed = has_dembed(l) ? l->dembed : param_grad(l, policy->p_embed);
-    backward(l->policy, l->grads, dembed, &b->rows, &l->kv, &l->dkv, tape, &l->work, &l->back,
-             ten_rows(l->stream, 0, b->rows.m));
+    Ten stream = ten_rows(l->stream, 0, b->rows.m);
+    backward(l->policy, l->grads, &b->rows, &l->kv, &l->dkv, tape, &l->work, &l->back, stream);
+    embed_backward(l, &b->rows, stream);
     l->back.fresh = false;
 }
 
@@ -423,39 +455,8 @@ static void begin_gradients(Learner *l) {
         if (params->items[i].trained &&
             (params->items[i].is_vector || (i == l->policy->p_embed && !l->policy->conf.tied)))
             k_zero(l->policy->dev, params_view(params, i, l->grads));
+    while (l->n_seen > 0) l->place[l->seen[--l->n_seen]] = -1;
     l->back.fresh = true;
-}
-
-static int mark_tokens(bool *seen, int *id, int n_id, const int *tok, int n) {
-    for (int i = 0; i < n; i++) {
-        if (!seen[tok[i]]) id[n_id++] = tok[i];
-        seen[tok[i]] = true;
-    }
-    return n_id;
-}
-
-/* The look-up's gradients go to the embedding's, and leave zeros: the rows of tokens that occur, which are few. */
-static void add_look_ups(Learner *l, const BatchGroup *groups, int n, const bool *skip) {
-    Dev *dev = l->policy->dev;
-    const int vocab = l->policy->conf.vocab;
-    bool *seen = MEM_ARRAY(bool, vocab);
-    int *id = MEM_ARRAY(int, vocab), n_id = 0;
-    for (int g = 0; g < n; g++) {
-        if (skip[g]) continue;
-        n_id = mark_tokens(seen, id, n_id, groups[g].prompt, groups[g].n_prompt);
-        for (int i = 0; i < groups[g].n; i++)
-            n_id = mark_tokens(seen, id, n_id, groups[g].samples[i].tok, groups[g].samples[i].n);
-    }
-    const int most = l->stream.rows; /* whose numbers nobody needs any more */
-    for (int at = 0; at < n_id; at += most) {
-        Ten rows = ten_rows(l->stream, 0, n_id - at < most ? n_id - at : most);
-        k_gather(dev, rows, l->dembed, id + at);
-        k_scatter(dev, param_grad(l, l->policy->p_embed), rows, id + at);
-        k_scale(dev, rows, rows, -1);
-        k_scatter(dev, l->dembed, rows, id + at);
-    }
-    free(seen);
-    free(id);
 }
 
 bool learner_gradients(Learner *l, const BatchGroup *groups, LearnSample *const *extra, int n,
@@ -474,11 +475,12 @@ bool learner_gradients(Learner *l, const BatchGroup *groups, LearnSample *const 
     if (good) update_report(&u, n, skip);
     if (good && !u.report->batches) measure_only(&u, n);
     if (good && l->back.fresh) k_zero(l->policy->dev, l->grads); /* nothing was learnt from */
-    if (good && has_dembed(l)) add_look_ups(l, groups, n, skip);
     free(skip);
     for (int g = 0; g < n; g++)
         for (int i = 0; i < groups[g].n; i++) extra[g][i].seq.marks = NULL;
     arena_free(&marks);
+    if (good && l->n_seen)
+        k_scatter(l->policy->dev, param_grad(l, l->policy->p_embed), ten_rows(l->dembed, 0, l->n_seen), l->seen);
     return good;
 }
 
@@ -494,22 +496,13 @@ static void adam(Learner *l, const AdamStep *step) {
     }
 }
 
-/* An update that failed may have left anything in what is otherwise zero. */
-static bool update_failed(Learner *l) {
-    if (has_dembed(l)) k_zero(l->policy->dev, l->dembed);
-    return false;
-}
-
 bool learner_update(Learner *l, const BatchGroup *groups, LearnSample *const *extra, int n, const LossConf *loss,
                     double learning_rate, int64_t step, LearnReport *report, Err *err) {
-    if (!learner_gradients(l, groups, extra, n, loss, report, err)) return update_failed(l);
+    if (!learner_gradients(l, groups, extra, n, loss, report, err)) return false;
     double began = clock_seconds();
     const LearnConf *c = &l->conf;
     report->grad_norm = sqrt(k_sumsq(l->policy->dev, l->grads));
-    if (!isfinite(report->grad_norm)) {
-        err_set(err, "the gradient is not finite; lower learning_rate");
-        return update_failed(l);
-    }
+    if (!isfinite(report->grad_norm)) return err_set(err, "the gradient is not finite; lower learning_rate");
     double scale = 1;
     if (c->max_grad_norm > 0 && report->grad_norm > c->max_grad_norm)
         scale = c->max_grad_norm / (report->grad_norm + 1e-6); /* torch.nn.utils.clip_grad_norm_ */
