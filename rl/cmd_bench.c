@@ -214,9 +214,9 @@ static double learn_once(Learner *learner, const Groups *groups, LearnReport *re
 }
 
 static void bench_learning(Bench *b) {
-    Learner *learner = open_learner(b, 1, 127, 8);
-    Groups groups = make_groups(b, 1, 8, 1, 127); /* 8 sequences of 128 tokens with one and the same first */
-    double forward = INFINITY, train = INFINITY, tokens = 8 * 127;
+    Learner *learner = open_learner(b, 1, 128, 8);
+    Groups groups = make_groups(b, 1, 8, 1, 128); /* 8 x 128 tokens, each a target, after one and the same */
+    double forward = INFINITY, train = INFINITY, tokens = 8 * 128;
     for (long i = 0; runs(b, i); i++) {
         LearnReport report;
         double began = clock_seconds();
