@@ -287,8 +287,9 @@ static void product_tile(const Product *g, int row, int rows, int panel, int pan
 enum { BLOCK_ROWS = 256, ITEM_PANELS = 24 };
 typedef struct {
     const Product *g;
-    int rows, blocks, step, panels; /* rows of a block; blocks; panels of an item; all panels */
-    bool down;                      /* an item's neighbour has the same rows, not the same panels */
+    int rows, blocks, step, panels; /* rows of a block, but perhaps the last; blocks; panels of an item; all panels */
+    bool down;                      /* an item's neighbour has the same rows, not the same panels; blocks are equal
+                                       to within `rows` rows */
     size_t room;                    /* bytes of a thread's */
 } ProductJob;
 
@@ -326,16 +327,20 @@ static void product_block(const Product *g, int row0, int row1, int panel0, int 
     }
 }
 
+static int block_begin(const ProductJob *job, int block) {
+    int row = job->down ? ceil_div(job->g->m, job->rows) * block / job->blocks * job->rows : block * job->rows;
+    return least(row, job->g->m);
+}
+
 static void product_part(void *self, int item, int thread) {
     const ProductJob *job = self;
     Product mine = *job->g, *g = &mine;
     g->room += (size_t)thread * job->room;
     const int groups = ceil_div(job->panels, job->step);
-    int row0 = (job->down ? item / groups : item % job->blocks) * job->rows;
-    int row1 = row0 + job->rows < g->m ? row0 + job->rows : g->m;
+    const int block = job->down ? item / groups : item % job->blocks;
     int panel0 = (job->down ? item % groups : item / job->blocks) * job->step;
     int panel1 = panel0 + job->step < job->panels ? panel0 + job->step : job->panels;
-    product_block(g, row0, row1, panel0, panel1);
+    product_block(g, block_begin(job, block), block_begin(job, block + 1), panel0, panel1);
     if (g->far) far_end();
 }
 
@@ -364,7 +369,7 @@ static void product(Dev *dev, const Product *asked) {
 #ifdef TILES
     if (g->w_type == K_BF16) tiles_cut(g, dev->threads, &job);
 #endif
-    job.blocks = ceil_div(g->m, job.rows);
+    if (!job.down) job.blocks = ceil_div(g->m, job.rows);
 #ifdef TILES
     if (g->scale) job.room = int8_room(g->pairs), g->room = dev_scratch(dev, 4, (size_t)dev->threads * job.room);
 #endif

@@ -249,9 +249,8 @@ static void tiles_cut(const Product *g, int threads, ProductJob *job) {
     if (g->by_rows) {
         job->rows = FEW_ROWS, job->step = MANY_PANELS;
     } else if (job->down) {
-        int parts = threads;
-        while ((size_t)parts * LEFT_BYTES < (size_t)g->m * row) parts += threads;
-        job->rows = ceil_div(ceil_div(g->m, parts), TILES_ROWS) * TILES_ROWS, job->step = MANY_PANELS;
+        job->rows = TILES_ROWS, job->blocks = threads, job->step = MANY_PANELS;
+        while ((size_t)job->blocks * LEFT_BYTES < (size_t)g->m * row) job->blocks += threads;
     } else {
         job->rows = BLOCK_ROWS, job->step = blocks == 1 ? ceil_div(job->panels, threads) : ITEM_PANELS;
         while (job->rows > LEAST_ROWS && (size_t)job->rows * row > LEFT_BYTES) job->rows /= 2;
