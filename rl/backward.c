@@ -9,11 +9,17 @@ static bool any_qk_norm(const Conf *conf) {
     return any;
 }
 
+static bool any_post_norm(const Conf *conf) {
+    bool any = false;
+    for (int l = 0; l < conf->n_layers; l++) any |= conf->layers[l].post_norms;
+    return any;
+}
+
 size_t back_work_bytes(const Conf *conf, DType type, int max_rows) {
     size_t q = (size_t)conf->n_heads * (size_t)conf->head_dim,
            kv = (size_t)conf->n_kv_heads * (size_t)conf->head_dim;
-    size_t low = (size_t)conf->dim + 3 * (size_t)conf->hidden + q + 2 * kv;
-    size_t full = (size_t)conf->dim + 2 * q + (any_qk_norm(conf) ? q + 2 * kv : 0);
+    size_t low = 2 * (size_t)conf->dim + 3 * (size_t)conf->hidden + q + 2 * kv;
+    size_t full = (any_post_norm(conf) ? (size_t)conf->dim : 0) + 2 * q + (any_qk_norm(conf) ? q + 2 * kv : 0);
     return (size_t)max_rows * (low * dtype_size(type) + full * sizeof(real) +
                                (size_t)lora_width(conf) * (dtype_size(type) + sizeof(real)));
 }
@@ -24,7 +30,8 @@ bool back_work_open(BackWork *back, Policy *policy, int max_rows, Err *err) {
     int q = c->n_heads * c->head_dim;
     *back = (BackWork){.max_rows = max_rows};
     back->dx_low = k_new(dev, max_rows, c->dim, policy->type, err);
-    back->dnormed = k_new(dev, max_rows, c->dim, K_REAL, err);
+    back->dnormed = k_new(dev, max_rows, c->dim, policy->type, err);
+    if (any_post_norm(c)) back->dbranch = k_new(dev, max_rows, c->dim, K_REAL, err);
     back->dact = k_new(dev, max_rows, c->hidden, policy->type, err);
     back->dgate_up = k_new(dev, max_rows, 2 * c->hidden, policy->type, err);
     back->dout = k_new(dev, max_rows, q, K_REAL, err);
@@ -34,7 +41,8 @@ bool back_work_open(BackWork *back, Policy *policy, int max_rows, Err *err) {
     back->dlow_sum = k_new(dev, max_rows, lora_width(c), K_REAL, err);
     back->dlow = k_new(dev, max_rows, lora_width(c), policy->type, err);
     if (back->dlow_sum.p && back->dlow.p && back->dx_low.p && back->dnormed.p && back->dact.p &&
-        back->dgate_up.p && back->dout.p && back->dq.p && back->dqkv.p && (!any_qk_norm(c) || back->dturned.p))
+        back->dgate_up.p && back->dout.p && back->dq.p && back->dqkv.p && (!any_qk_norm(c) || back->dturned.p) &&
+        (!any_post_norm(c) || back->dbranch.p))
         return true;
     back_work_close(back, policy);
     return false;
@@ -42,7 +50,7 @@ bool back_work_open(BackWork *back, Policy *policy, int max_rows, Err *err) {
 
 void back_work_close(BackWork *back, Policy *policy) {
     Ten *all[] = {&back->dx_low, &back->dnormed, &back->dact,     &back->dgate_up, &back->dout,
-                  &back->dq,     &back->dqkv,    &back->dlow_sum, &back->dlow,     &back->dturned};
+                  &back->dq,     &back->dqkv,    &back->dlow_sum, &back->dlow,     &back->dturned, &back->dbranch};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) k_free(policy->dev, all[i]);
 }
 
@@ -119,14 +127,15 @@ static void back_weights(Policy *policy, const Linear *linear, Ten grads, Ten dy
 /* ---- one layer ---- */
 
 /* What the products of a branch get of dx, the gradient of residual + norm(branch) or of residual + branch. */
-static void back_post(Policy *policy, const Norm *norm, Ten grads, Ten dx_low, Ten dx, Ten branch, Ten rstd,
-                      Ten spare) {
+static void back_post(Policy *policy, const Norm *norm, Ten grads, BackWork *back, Ten dx, Ten branch, Ten rstd) {
+    Ten dx_low = ten_rows(back->dx_low, 0, dx.rows);
     if (!ten_is(norm->gain)) {
         k_copy(policy->dev, dx_low, dx);
         return;
     }
+    Ten spare = ten_rows(back->dbranch, 0, dx.rows);
     k_zero(policy->dev, spare);
-    k_rmsnorm_back(policy->dev, spare, grad_of(policy, norm->param, grads), dx, ten_rows(branch, 0, dx.rows),
+    k_rmsnorm_back(policy->dev, spare, grad_of(policy, norm->param, grads), TEN_NONE, dx, ten_rows(branch, 0, dx.rows),
                    ten_rows(rstd, 0, dx.rows), norm->gain);
     k_copy(policy->dev, dx_low, spare);
 }
@@ -141,14 +150,13 @@ static void back_mlp(Policy *policy, int layer, Ten grads, int m, const LayerTap
     Ten act = ten_rows(work->act, 0, m), normed = ten_rows(work->normed, 0, m);
     Ten dx_low = ten_rows(back->dx_low, 0, m), dact = ten_rows(back->dact, 0, m);
     Ten dgate_up = ten_rows(back->dgate_up, 0, m), dnormed = ten_rows(back->dnormed, 0, m);
-    back_post(policy, &w->post2, grads, dx_low, dx, kept->ffn, kept->rstd_ffn, dnormed);
+    back_post(policy, &w->post2, grads, back, dx, kept->ffn, kept->rstd_ffn);
     back_input(policy, &w->down, dact, dx_low, back);
     k_glu_back(dev, dgate_up, act, dact, gate_up, policy->conf.layers[layer].glu);
     back_weights(policy, &w->down, grads, dx_low, act, work, back);
     back_input(policy, &w->gate_up, dnormed, dgate_up, back);
-    k_rmsnorm(dev, normed, TEN_NONE, mid, w->norm2.gain, TEN_NONE, (real)policy->conf.norm_eps);
+    k_rmsnorm_back(dev, dx, grad_of(policy, w->norm2.param, grads), normed, dnormed, mid, rstd, w->norm2.gain);
     back_weights(policy, &w->gate_up, grads, dgate_up, normed, work, back);
-    k_rmsnorm_back(dev, dx, grad_of(policy, w->norm2.param, grads), dnormed, mid, rstd, w->norm2.gain);
 }
 
 /* From the gradient of the normed heads, dturned, to that of the product, dqkv. dq and dk are room for it. */
@@ -159,11 +167,11 @@ static void back_heads(Policy *policy, const LayerWeights *w, Ten grads, Ten dqk
     int m = dqkv.rows, q = dq.cols, k = dk.cols;
     Ten qk = ten_rows(kept->qk, 0, m), rstd = ten_rows(kept->rstd_qk, 0, m);
     k_zero(dev, dq);
-    k_rmsnorm_back(dev, dq, grad_of(policy, w->q_norm.param, grads), ten_cols(dturned, 0, q), ten_cols(qk, 0, q),
+    k_rmsnorm_back(dev, dq, grad_of(policy, w->q_norm.param, grads), TEN_NONE, ten_cols(dturned, 0, q), ten_cols(qk, 0, q),
                    ten_cols(rstd, 0, c->n_heads), w->q_norm.gain);
     k_copy(dev, ten_cols(dqkv, 0, q), dq);
     k_zero(dev, dk);
-    k_rmsnorm_back(dev, dk, grad_of(policy, w->k_norm.param, grads), ten_cols(dturned, q, k), ten_cols(qk, q, k),
+    k_rmsnorm_back(dev, dk, grad_of(policy, w->k_norm.param, grads), TEN_NONE, ten_cols(dturned, q, k), ten_cols(qk, q, k),
                    ten_cols(rstd, c->n_heads, c->n_kv_heads), w->k_norm.gain);
     k_copy(dev, ten_cols(dqkv, q, k), dk);
     k_copy(dev, ten_cols(dqkv, q + k, k), ten_cols(dturned, q + k, k));
@@ -183,7 +191,7 @@ static void back_attention(Policy *policy, int layer, Ten grads, const Rows *row
     Ten dnormed = ten_rows(back->dnormed, 0, m);
     Ten dturned = kind->qk_norm ? ten_rows(back->dturned, 0, m) : dqkv;
     bool turns = kind->rope >= 0;
-    back_post(policy, &w->post1, grads, dx_low, dx, kept->attn, kept->rstd_attn, dnormed);
+    back_post(policy, &w->post1, grads, back, dx, kept->attn, kept->rstd_attn);
     back_input(policy, &w->out, dout, dx_low, back);
     back_weights(policy, &w->out, grads, dx_low, o, work, back);
     k_attend_back(dev, dq, dkv, dout, o, ten_rows(kept->lse, 0, m), ten_rows(kept->q, 0, m), kv, layer, rows,
@@ -193,9 +201,8 @@ static void back_attention(Policy *policy, int layer, Ten grads, const Rows *row
     if (kind->qk_norm)
         back_heads(policy, w, grads, dqkv, dturned, kept, dout, ten_cols(dq, 0, c->n_kv_heads * c->head_dim));
     back_input(policy, &w->qkv, dnormed, dqkv, back);
-    k_rmsnorm(dev, normed, TEN_NONE, x, w->norm1.gain, TEN_NONE, (real)c->norm_eps);
+    k_rmsnorm_back(dev, dx, grad_of(policy, w->norm1.param, grads), normed, dnormed, x, rstd, w->norm1.gain);
     back_weights(policy, &w->qkv, grads, dqkv, normed, work, back);
-    k_rmsnorm_back(dev, dx, grad_of(policy, w->norm1.param, grads), dnormed, x, rstd, w->norm1.gain);
 }
 
 void backward(Policy *policy, Ten grads, const Rows *rows, Kv *kv, Kv *dkv, const Tape *tape, Work *work,

@@ -10,8 +10,9 @@ typedef struct {
     int max_rows;
     bool fresh;         /* the caller's: gradients of matrices are stored, not added to what was there */
     Ten dx_low;         /* [M, dim] compute type: the residual stream's gradient as products take it */
-    Ten dnormed;        /* [M, dim] K_REAL */
-    Ten dact;           /* [M, hidden] K_REAL */
+    Ten dnormed;        /* [M, dim] compute type */
+    Ten dbranch;        /* [M, dim] K_REAL: before a norm behind a branch; only where there are such */
+    Ten dact;           /* [M, hidden] compute type */
     Ten dgate_up;       /* [M, 2 hidden] compute type */
     Ten dout, dq;       /* [M, heads head_dim] K_REAL */
     Ten dqkv;           /* [M, (heads + 2 kv_heads) head_dim] compute type */

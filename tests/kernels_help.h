@@ -108,12 +108,15 @@ UNUSED_HERE static void ten_read(Dev *dev, Ten t, real *host) {
 }
 
 /* Appends the tensor's numbers to out and frees it. */
-UNUSED_HERE static void ten_take(Dev *dev, Ten t, Buf *out) {
+UNUSED_HERE static void ten_add(Dev *dev, Ten t, Buf *out) {
     size_t n = (size_t)t.rows * (size_t)t.cols;
     real *host = MEM_ARRAY(real, n + 1);
     ten_read(dev, t, host);
     buf_add(out, host, n * sizeof *host);
     free(host);
+}
+UNUSED_HERE static void ten_take(Dev *dev, Ten t, Buf *out) {
+    ten_add(dev, t, out);
     k_free(dev, &t);
 }
 

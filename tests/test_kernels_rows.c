@@ -155,8 +155,13 @@ static void run_rmsnorm(Dev *dev, const void *self, Buf *out) {
     Ten dx = ten_make(dev, n->m, d, K_REAL, n->held), no_dw = ten_make(dev, n->m, d, K_REAL, n->held);
     Ten sum = ten_make(dev, n->m, d, K_REAL, n->held);
     k_rmsnorm(dev, y, rstd, x, w, TEN_NONE, (real)1e-5);
-    k_rmsnorm_back(dev, dx, dw, dy, x, rstd, w);
-    k_rmsnorm_back(dev, no_dw, TEN_NONE, dy, x, rstd, w);
+    Ten again = ten_make(dev, n->m, d, n->type, NULL);
+    Buf first = {0}, second = {0};
+    k_rmsnorm_back(dev, dx, dw, TEN_NONE, dy, x, rstd, w);
+    k_rmsnorm_back(dev, no_dw, TEN_NONE, again, dy, x, rstd, w);
+    ten_add(dev, y, &first), ten_take(dev, again, &second);
+    assert_memory_equal(first.p, second.p, first.n);
+    buf_free(&first), buf_free(&second);
     k_rmsnorm(dev, sum, TEN_NONE, x, w, sum, (real)1e-5);
     k_rmsnorm(dev, x, TEN_NONE, x, w, TEN_NONE, (real)1e-5); /* in place */
     Ten placed = ten_make(dev, n->m, d, n->type, NULL);

@@ -202,7 +202,7 @@ static void op_rmsnorm(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, Ten residual, re
     pool_run(dev->pool, ceil_div(x.rows, job.per), rmsnorm_item, &job);
 }
 
-/* With n = x rstd: dx += rstd (w dy - n mean(w dy n)), gain += dy n (where there is one). */
+/* With n = x rstd: dx += rstd (w dy - n mean(w dy n)), gain += dy n and y = w n (where there is one). */
 static void rmsnorm_back_row(const NormJob *job, int r, Row gain) {
     int d = job->w.cols;
     Row w = row_at(job->w, 0);
@@ -217,9 +217,12 @@ static void rmsnorm_back_row(const NormJob *job, int r, Row gain) {
             if (gain.f) row_set(gain, i, d, v_fma(g, n, row_get(gain, i, d)));
         }
         Vec mean = v_set(-(v_sum(sum) / (real)d));
+        Row y = ten_is(job->y) ? row_skip(row_at(job->y, r), at) : (Row){NULL, NULL};
         for (int i = 0; i < d; i += 16) {
-            Vec g = v_fma(v_mul(row_get(x, i, d), scale), mean, v_mul(row_get(w, i, d), row_get(dy, i, d)));
+            Vec n = v_mul(row_get(x, i, d), scale), gain_of = row_get(w, i, d);
+            Vec g = v_fma(n, mean, v_mul(gain_of, row_get(dy, i, d)));
             row_set(dx, i, d, v_fma(g, scale, row_get(dx, i, d)));
+            if (ten_is(job->y)) row_set(y, i, d, v_mul(gain_of, n));
         }
     }
 }
@@ -232,8 +235,8 @@ static void rmsnorm_back_item(void *self, int item, int thread) {
     for (int r = item * job->per; r < least((item + 1) * job->per, job->x.rows); r++) rmsnorm_back_row(job, r, gain);
 }
 
-static void op_rmsnorm_back(Dev *dev, Ten dx, Ten dw, Ten dy, Ten x, Ten rstd, Ten w) {
-    NormJob job = {.rstd = rstd, .x = x, .w = w, .dx = dx, .dw = dw, .dy = dy, .per = GAIN_ROWS};
+static void op_rmsnorm_back(Dev *dev, Ten dx, Ten dw, Ten y, Ten dy, Ten x, Ten rstd, Ten w) {
+    NormJob job = {.y = y, .rstd = rstd, .x = x, .w = w, .dx = dx, .dw = dw, .dy = dy, .per = GAIN_ROWS};
     int items = ceil_div(x.rows, job.per), wide = ceil_div(w.cols, 16) * 16;
     if (ten_is(dw))
         job.gains = (Ten){dev_scratch(dev, 0, (size_t)items * (size_t)wide * sizeof(real)), items, w.cols, wide, K_REAL};
