@@ -8,7 +8,7 @@
  * streams from memory. While one step's panels are multiplied, the next step's are fetched to the second cache. */
 
 #define TILE_BYTES 1024
-enum { PAIRS_OF_TILE = 16, TILES_ROWS = 32, FEW_ROWS_PANELS = 4 };
+enum { PAIRS_OF_TILE = 16, TILES_ROWS = 32, HALF_ROWS = 16, FEW_ROWS_PANELS = 4 };
 
 /* All tiles for `rows` rows (at most 32): 0 to 3 sums, 4 and 5 left, 6 and 7 panels. Of more than 16 rows tiles 2,
  * 3 and 5 have those from the 17th on. */
@@ -186,6 +186,7 @@ ALWAYS void tiles_product(const int R, const int P, const Product *g, int row, i
 TILES_FOR(tiles_2x2, 2, 2)
 TILES_FOR(tiles_2x1, 2, 1)
 TILES_FOR(tiles_1x4, 1, 4)
+TILES_FOR(tiles_1x2, 1, 2)
 TILES_FOR(tiles_1x1, 1, 1)
 
 enum { FETCH_PASSES = 4 }; /* with more of them panels that go to the first cache need no fetching */
@@ -194,7 +195,7 @@ enum { FEW_ROWS = 64, MANY_PANELS = 48 }; /* of an item by rows; panels of one w
 enum { LEAST_ROWS = 64, LEFT_BYTES = 800 << 10 };
 enum { NEAR_BYTES = 40 << 10 }; /* of the first cache, for what should stay there */
 
-/* Rows row0 .. row1-1, of which every 32 but perhaps the last are whole, times panels panel0 .. panel1-1: panels
+/* Rows row0 .. row1-1, of which every 32 but perhaps the last, or the last 16, are whole, times panels panel0 .. panel1-1: panels
  * outside, so that they come from memory once. By rows instead, sums are visited in the order in which y lies. */
 static void tiles_sweep(const Product *g, int row0, int row1, int panel0, int panel1) {
     const bool few = row1 - row0 <= 16, by_rows = g->by_rows;
@@ -224,9 +225,10 @@ static void tiles_sweep(const Product *g, int row0, int row1, int panel0, int pa
             plan.next = below.p, plan.next_step = below.below;
         }
         void (*step)(const Product *, int, int, int, const TilePlan *, real *, TilesOut *) =
-            few   ? one ? tiles_1x1 : tiles_1x4
-            : one ? tiles_2x1
-                  : tiles_2x2;
+            few                             ? one ? tiles_1x1 : tiles_1x4
+            : passes > 1 && rows == HALF_ROWS ? one ? tiles_1x1 : tiles_1x2
+            : one                           ? tiles_2x1
+                                            : tiles_2x2;
         step(g, r, rows, p, &plan, sums[n % 2], &out);
     }
     tiles_store(g, &out, out.rows);
@@ -234,6 +236,7 @@ static void tiles_sweep(const Product *g, int row0, int row1, int panel0, int pa
 
 static void tiles_block(const Product *g, int row0, int row1, int panel0, int panel1) {
     int whole = (row1 - row0) / TILES_ROWS * TILES_ROWS;
+    if (whole && row1 - row0 - whole == HALF_ROWS) whole += HALF_ROWS;
     if (whole) tiles_sweep(g, row0, row0 + whole, panel0, panel1);
     if (row0 + whole < row1) tiles_sweep(g, row0 + whole, row1, panel0, panel1);
     TILE_RELEASE();
@@ -249,7 +252,7 @@ static void tiles_cut(const Product *g, int threads, ProductJob *job) {
     if (g->by_rows) {
         job->rows = FEW_ROWS, job->step = MANY_PANELS;
     } else if (job->down) {
-        job->rows = TILES_ROWS, job->blocks = threads, job->step = MANY_PANELS;
+        job->rows = HALF_ROWS, job->blocks = threads, job->step = MANY_PANELS;
         while ((size_t)job->blocks * LEFT_BYTES < (size_t)g->m * row) job->blocks += threads;
     } else {
         job->rows = BLOCK_ROWS, job->step = blocks == 1 ? ceil_div(job->panels, threads) : ITEM_PANELS;
