@@ -161,7 +161,8 @@ static void compare_norm(Compare *c, int rows, int runs, int cols, int pad, DTyp
     int all = runs * cols;
     Two x = two_new(c, rows, all, pad, K_REAL, FILL_RANDOM, 1), w = two_new(c, 1, cols, 0, K_REAL, FILL_RANDOM, 1);
     Two residual = two_new(c, rows, all, 0, K_REAL, FILL_RANDOM, 1),
-        dy = two_new(c, rows, all, pad, type, FILL_RANDOM, 1), again = two_new(c, rows, all, pad, type, FILL_NAN, 1);
+        dy = two_new(c, rows, all, pad, type, FILL_RANDOM, 1),
+        again = two_new(c, rows, all, pad, type, FILL_NAN, 1);
     Two y = two_new(c, rows, all, pad, type, FILL_NAN, 1), rstd = two_new(c, rows, runs, 1, K_REAL, FILL_NAN, 1);
     Two dx = two_new(c, rows, all, pad, K_REAL, FILL_RANDOM, 1),
         dw = two_new(c, 1, cols, 0, K_REAL, FILL_RANDOM, 1);
@@ -366,7 +367,8 @@ int k_compare(Dev *dev, Dev *cpu, const char *part, bool all, void (*say)(void *
         compare_sizes(&c, all, true);
         compare_optimizer(&c, 3, 4099);
         if (all) compare_hash(&c, 1 << 22, 5000, 3); /* more than hash.c takes at once */
-        for (int i = 0; i < 6; i++) compare_hash(&c, (int[]){1, 40, 256, 511, 800, 65537}[i], 215 + i * 300, 1 + i * i * 85);
+        for (int i = 0; i < 6; i++)
+            compare_hash(&c, (int[]){1, 40, 256, 511, 800, 65537}[i], 215 + i * 300, 1 + i * i * 85);
     }
     if (!part || strcmp(part, "rows") == 0) compare_sizes(&c, all, false);
     if (!part || strcmp(part, "products") == 0) compare_products(&c, all);

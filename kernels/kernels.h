@@ -84,8 +84,8 @@ size_t k_workspace_bytes(const Dev *dev, int rows, int dim, int hidden, int voca
 /* Calls and seconds of each op since the last reset, for benches: name of op i, or NULL past the end. */
 const char *dev_stat(const Dev *dev, int i, long *calls, double *seconds);
 void dev_stat_reset(Dev *dev);
-/* A GPU's ops return before they are done, and steps that come again are no calls of ops. On: each op is waited for, and
- * k_again is always true. What is timed then is one op after the other. */
+/* A GPU's ops return before they are done, and steps that come again are no calls of ops. On: each op is waited
+ * for, and k_again is always true. What is timed then is one op after the other. */
 void dev_stat_apart(Dev *dev, bool on);
 /* What the device can do at best, measured now: floating-point operations a second of the path's product
  * instruction, and bytes read a second. */

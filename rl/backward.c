@@ -49,8 +49,8 @@ bool back_work_open(BackWork *back, Policy *policy, int max_rows, Err *err) {
 }
 
 void back_work_close(BackWork *back, Policy *policy) {
-    Ten *all[] = {&back->dx_low, &back->dnormed, &back->dact,     &back->dgate_up, &back->dout,
-                  &back->dq,     &back->dqkv,    &back->dlow_sum, &back->dlow,     &back->dturned, &back->dbranch};
+    Ten *all[] = {&back->dx_low, &back->dnormed,  &back->dact, &back->dgate_up, &back->dout,   &back->dq,
+                  &back->dqkv,   &back->dlow_sum, &back->dlow, &back->dturned,  &back->dbranch};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) k_free(policy->dev, all[i]);
 }
 
@@ -135,8 +135,8 @@ static void back_post(Policy *policy, const Norm *norm, Ten grads, BackWork *bac
     }
     Ten spare = ten_rows(back->dbranch, 0, dx.rows);
     k_zero(policy->dev, spare);
-    k_rmsnorm_back(policy->dev, spare, grad_of(policy, norm->param, grads), TEN_NONE, dx, ten_rows(branch, 0, dx.rows),
-                   ten_rows(rstd, 0, dx.rows), norm->gain);
+    k_rmsnorm_back(policy->dev, spare, grad_of(policy, norm->param, grads), TEN_NONE, dx,
+                   ten_rows(branch, 0, dx.rows), ten_rows(rstd, 0, dx.rows), norm->gain);
     k_copy(policy->dev, dx_low, spare);
 }
 
@@ -167,12 +167,12 @@ static void back_heads(Policy *policy, const LayerWeights *w, Ten grads, Ten dqk
     int m = dqkv.rows, q = dq.cols, k = dk.cols;
     Ten qk = ten_rows(kept->qk, 0, m), rstd = ten_rows(kept->rstd_qk, 0, m);
     k_zero(dev, dq);
-    k_rmsnorm_back(dev, dq, grad_of(policy, w->q_norm.param, grads), TEN_NONE, ten_cols(dturned, 0, q), ten_cols(qk, 0, q),
-                   ten_cols(rstd, 0, c->n_heads), w->q_norm.gain);
+    k_rmsnorm_back(dev, dq, grad_of(policy, w->q_norm.param, grads), TEN_NONE, ten_cols(dturned, 0, q),
+                   ten_cols(qk, 0, q), ten_cols(rstd, 0, c->n_heads), w->q_norm.gain);
     k_copy(dev, ten_cols(dqkv, 0, q), dq);
     k_zero(dev, dk);
-    k_rmsnorm_back(dev, dk, grad_of(policy, w->k_norm.param, grads), TEN_NONE, ten_cols(dturned, q, k), ten_cols(qk, q, k),
-                   ten_cols(rstd, c->n_heads, c->n_kv_heads), w->k_norm.gain);
+    k_rmsnorm_back(dev, dk, grad_of(policy, w->k_norm.param, grads), TEN_NONE, ten_cols(dturned, q, k),
+                   ten_cols(qk, q, k), ten_cols(rstd, c->n_heads, c->n_kv_heads), w->k_norm.gain);
     k_copy(dev, ten_cols(dqkv, q, k), dk);
     k_copy(dev, ten_cols(dqkv, q + k, k), ten_cols(dturned, q + k, k));
 }

@@ -24,8 +24,9 @@ size_t back_work_bytes(const Conf *conf, DType type, int max_rows);
 bool back_work_open(BackWork *back, Policy *policy, int max_rows, Err *err);
 void back_work_close(BackWork *back, Policy *policy);
 
-/* dstream[M, dim] K_REAL comes in as the gradient of what forward() returned, and leaves as that of the embedding's
- * rows. Adds to `grads` (the layout of the policy's masters; see BackWork.fresh) and to the pages of dkv. */
+/* dstream[M, dim] K_REAL comes in as the gradient of what forward() returned, and leaves as that of the
+ * embedding's rows. Adds to `grads` (the layout of the policy's masters; see BackWork.fresh) and to the pages of
+ * dkv. */
 void backward(Policy *policy, Ten grads, const Rows *rows, Kv *kv, Kv *dkv, const Tape *tape, Work *work,
               BackWork *back, Ten dstream);
 

@@ -29,9 +29,7 @@ static uint64_t hash_of(const Policy *policy, const Ten *buffers, int n_buffers)
     return value;
 }
 
-uint64_t weights_hash(const Policy *policy) {
-    return hash_of(policy, &policy->master, 1);
-}
+uint64_t weights_hash(const Policy *policy) { return hash_of(policy, &policy->master, 1); }
 
 uint64_t moments_hash(const Policy *policy, Learner *learner) {
     Ten moment[2];

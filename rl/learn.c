@@ -11,7 +11,8 @@ struct Learner {
     BatchLimits limits;
     Ten grads, m, v;
     /* Tied embeddings: the look-up's gradient, kept apart from the head's, so that the order of both sums does not
-     * depend on the batches, and added at the end. Only of the tokens that occur, in the order in which they do. */
+     * depend on the batches, and added at the end. Only of the tokens that occur, in the order in which they do.
+     */
     Ten dembed;        /* [vocab, dim], of which the first n_seen rows stand */
     int *seen, n_seen; /* [vocab]: a row's token */
     int *place;        /* [vocab]: a token's row, or -1 */
@@ -311,7 +312,7 @@ static void embed_backward(Learner *l, const Rows *rows, Ten stream) {
         int *place = &l->place[rows->tok[r]];
         l->row_place[r] = 0;
         if (rows->page[r] < 0) continue; /* padding */
-        if (*place < 0) l->seen[*place = l->n_seen++] = rows->tok[r];
+        if (*place < 0) l->seen[ *place = l->n_seen++] = rows->tok[r];
         l->row_place[r] = *place;
     }
     placed.tok = l->row_place;

@@ -35,8 +35,8 @@ static inline void row_set(Row row, int i, int n, Vec a) {
         memcpy(row.h + i, all, (size_t)(n - i) * 2);
     }
 }
-/* Fetches what lies somewhat behind lane i: in a dense tensor what will be read a row or two later. The processor's own
- * fetching ends with each 4 KiB and hides a third of the wait. */
+/* Fetches what lies somewhat behind lane i: in a dense tensor what will be read a row or two later. The
+ * processor's own fetching ends with each 4 KiB and hides a third of the wait. */
 enum { AHEAD_BYTES = 4096 };
 static inline void row_ahead(Row row, int i) {
     const void *at = row.f ? (const void *)(row.f + i) : row.h + i;

@@ -142,8 +142,7 @@ static void kv_zero_part(void *self, int item, int thread) {
 }
 
 void cpu_kv_zero(Dev *dev, Kv *kv, int page) {
-    const size_t bytes =
-        cpu_kv_page_elements(kv->heads, kv->head_dim, kv->grad) * dtype_size(kv->type);
+    const size_t bytes = cpu_kv_page_elements(kv->heads, kv->head_dim, kv->grad) * dtype_size(kv->type);
     KvZeroJob job = {(char *)kv->data.p + (size_t)page * bytes, bytes, (size_t)kv->pages * bytes};
     pool_run(dev->pool, kv->layers, kv_zero_part, &job);
 }

@@ -195,8 +195,9 @@ enum { FEW_ROWS = 64, MANY_PANELS = 48 }; /* of an item by rows; panels of one w
 enum { LEAST_ROWS = 64, LEFT_BYTES = 800 << 10 };
 enum { NEAR_BYTES = 40 << 10 }; /* of the first cache, for what should stay there */
 
-/* Rows row0 .. row1-1, of which every 32 but perhaps the last, or the last 16, are whole, times panels panel0 .. panel1-1: panels
- * outside, so that they come from memory once. By rows instead, sums are visited in the order in which y lies. */
+/* Rows row0 .. row1-1, of which every 32 but perhaps the last, or the last 16, are whole, times panels panel0 ..
+ * panel1-1: panels outside, so that they come from memory once. By rows instead, sums are visited in the order in
+ * which y lies. */
 static void tiles_sweep(const Product *g, int row0, int row1, int panel0, int panel1) {
     const bool few = row1 - row0 <= 16, by_rows = g->by_rows;
     const int blocks = g->pairs / PAIRS_OF_TILE, passes = (row1 - row0 + TILES_ROWS - 1) / TILES_ROWS;
@@ -225,10 +226,10 @@ static void tiles_sweep(const Product *g, int row0, int row1, int panel0, int pa
             plan.next = below.p, plan.next_step = below.below;
         }
         void (*step)(const Product *, int, int, int, const TilePlan *, real *, TilesOut *) =
-            few                             ? one ? tiles_1x1 : tiles_1x4
+            few                               ? one ? tiles_1x1 : tiles_1x4
             : passes > 1 && rows == HALF_ROWS ? one ? tiles_1x1 : tiles_1x2
-            : one                           ? tiles_2x1
-                                            : tiles_2x2;
+            : one                             ? tiles_2x1
+                                              : tiles_2x2;
         step(g, r, rows, p, &plan, sums[n % 2], &out);
     }
     tiles_store(g, &out, out.rows);

@@ -1,6 +1,7 @@
 /* pool.c: the CPU's threads. A worker that has nothing to do spins for some microseconds, since the next op is
- * usually that near, lets others run for about a millisecond, in which an uneven op ends, and then sleeps on a futex, so
- * that an idle or oversubscribed machine is not kept busy: to be woken takes 0.2 ms. Tested by tests/test_kernels_pool.c. */
+ * usually that near, lets others run for about a millisecond, in which an uneven op ends, and then sleeps on a
+ * futex, so that an idle or oversubscribed machine is not kept busy: to be woken takes 0.2 ms. Tested by
+ * tests/test_kernels_pool.c. */
 #include "kernels/cpu/cpu.h"
 
 #include <linux/futex.h>

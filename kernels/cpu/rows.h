@@ -1,8 +1,8 @@
 /* rows.h: the ops that work on rows one by one: copies, embedding, RMSNorm, gated units, gather and scatter.
  *
- * Threads share rows where a row is the unit of work, columns where rows are summed (embed_back, scatter): every sum
- * over rows is one chain in ascending order, for the gain of rmsnorm_back one over the sums of 32 rows each. Included by
- * body.h; no products, no attention. Tested by tests/test_kernels_rows.c. */
+ * Threads share rows where a row is the unit of work, columns where rows are summed (embed_back, scatter): every
+ * sum over rows is one chain in ascending order, for the gain of rmsnorm_back one over the sums of 32 rows each.
+ * Included by body.h; no products, no attention. Tested by tests/test_kernels_rows.c. */
 #include <limits.h>
 #include <math.h>
 
@@ -87,8 +87,8 @@ static void row_clear(Row to, int n) {
 
 typedef struct {
     Ten to, from;
-    const int *index; /* gather: source row of each output row; scatter: output row of each source row (NULL: the first);
-                         -1: none */
+    const int *index; /* gather: source row of each output row; scatter: output row of each source row (NULL: the
+                         first); -1: none */
     const int *page;  /* scatter: rows with page -1 are skipped; may be NULL */
     int per;
 } IndexJob;
@@ -232,14 +232,16 @@ static void rmsnorm_back_item(void *self, int item, int thread) {
     const NormJob *job = self;
     Row gain = {NULL, NULL};
     if (ten_is(job->dw)) row_clear(gain = row_at(job->gains, item), job->gains.cols);
-    for (int r = item * job->per; r < least((item + 1) * job->per, job->x.rows); r++) rmsnorm_back_row(job, r, gain);
+    for (int r = item * job->per; r < least((item + 1) * job->per, job->x.rows); r++)
+        rmsnorm_back_row(job, r, gain);
 }
 
 static void op_rmsnorm_back(Dev *dev, Ten dx, Ten dw, Ten y, Ten dy, Ten x, Ten rstd, Ten w) {
     NormJob job = {.y = y, .rstd = rstd, .x = x, .w = w, .dx = dx, .dw = dw, .dy = dy, .per = GAIN_ROWS};
     int items = ceil_div(x.rows, job.per), wide = ceil_div(w.cols, 16) * 16;
     if (ten_is(dw))
-        job.gains = (Ten){dev_scratch(dev, 0, (size_t)items * (size_t)wide * sizeof(real)), items, w.cols, wide, K_REAL};
+        job.gains =
+            (Ten){dev_scratch(dev, 0, (size_t)items * (size_t)wide * sizeof(real)), items, w.cols, wide, K_REAL};
     pool_run(dev->pool, items, rmsnorm_back_item, &job);
     IndexJob sums = {dw, job.gains, NULL, NULL, 0};
     pool_run(dev->pool, ten_is(dw) ? ceil_div(w.cols, SCATTER_COLS) : 0, scatter_item, &sums);
