@@ -167,16 +167,16 @@ static __global__ void __launch_bounds__(THREADS) rmsnorm_back_kernel(Ten dx, Te
     float sum = 0, r = get1(rstd, row, blockIdx.y);
     for (int col = threadIdx.x * 4; col < e; col += blockDim.x * 4) {
         Four a = get4(x, row, col), d = get4(dy, row, col), g = get4(w, 0, col);
-        for (int i = 0; i < 4; i++) sum = fmaf(g.at[i] * d.at[i], a.at[i] * r, sum);
+        for (int i = 0; i < 4; i++) a.at[i] *= r, sum = fmaf(g.at[i] * d.at[i], a.at[i], sum);
+        if (!y.p) continue;
+        for (int i = 0; i < 4; i++) a.at[i] *= g.at[i];
+        set4(columns(y, at, e), row, col, a);
     }
     float mean = -(block_sum(sum, room) / (float)e);
     for (int col = threadIdx.x * 4; col < e; col += blockDim.x * 4) {
         Four a = get4(x, row, col), d = get4(dy, row, col), g = get4(w, 0, col), out = get4(dx, row, col);
         for (int i = 0; i < 4; i++) out.at[i] = fmaf(fmaf(a.at[i] * r, mean, g.at[i] * d.at[i]), r, out.at[i]);
         set4(dx, row, col, out);
-        if (!y.p) continue;
-        for (int i = 0; i < 4; i++) a.at[i] = g.at[i] * (a.at[i] * r);
-        set4(columns(y, at, e), row, col, a);
     }
 }
 
