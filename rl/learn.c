@@ -312,7 +312,10 @@ static void embed_backward(Learner *l, const Rows *rows, Ten stream) {
         int *place = &l->place[rows->tok[r]];
         l->row_place[r] = 0;
         if (rows->page[r] < 0) continue; /* padding */
-        if (*place < 0) l->seen[ *place = l->n_seen++] = rows->tok[r];
+        if (*place < 0) {
+            *place = l->n_seen++;
+            l->seen[*place] = rows->tok[r];
+        }
         l->row_place[r] = *place;
     }
     placed.tok = l->row_place;

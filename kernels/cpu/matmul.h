@@ -285,13 +285,13 @@ static void product_tile(const Product *g, int row, int rows, int panel, int pan
 }
 
 enum { BLOCK_ROWS = 256, ITEM_PANELS = 24 };
+
 typedef struct {
     const Product *g;
-    int rows, blocks, step,
-        panels;  /* rows of a block, but perhaps the last; blocks; panels of an item; all panels */
-    bool down;   /* an item's neighbour has the same rows, not the same panels; blocks are equal
-                    to within `rows` rows */
-    size_t room; /* bytes of a thread's */
+    int rows, blocks;  /* of a block, but perhaps the last; how many blocks */
+    int step, panels;  /* panels of an item; all panels */
+    bool down;         /* an item's neighbour has the same rows, not the same panels; blocks are equal to within `rows` */
+    size_t room;       /* bytes of a thread's */
 } ProductJob;
 
 #ifdef TILES
