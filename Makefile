@@ -101,7 +101,7 @@ AVX512        := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
 FOR_avx2      := -mavx2 -mfma
 FOR_plain_fma := $(if $(filter asan,$(VARIANT)),,-mavx2) -mfma # at -Og gcc would leave out VZEROUPPER
 FOR_avx512    := $(AVX512)
-FOR_amx       := $(AVX512)
+FOR_amx       := $(AVX512) -mavx512bf16
 FOR_dot       := $(AVX512) -mavx512bf16
 $(foreach path,plain_fma avx2 avx512 amx dot,$(eval $(BUILD)/kernels/cpu/$(path).o: CFLAGS += $(FOR_$(path))))
 

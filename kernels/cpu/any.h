@@ -42,6 +42,18 @@ static inline void row_ahead(Row row, int i) {
     const void *at = row.f ? (const void *)(row.f + i) : row.h + i;
     __builtin_prefetch((const char *)at + AHEAD_BYTES);
 }
+#ifndef V_FOLDS /* v_sum and v_top of sixteen vectors, one a lane */
+static inline Vec v_sums(const Vec a[16]) {
+    real all[16];
+    for (int i = 0; i < 16; i++) all[i] = v_sum(a[i]);
+    return v_load(all);
+}
+static inline Vec v_tops(const Vec a[16]) {
+    real all[16];
+    for (int i = 0; i < 16; i++) all[i] = v_top(a[i]);
+    return v_load(all);
+}
+#endif
 /* A soft cap: cap tanh(x / cap); and its slope where it gave y, with per = 1 / cap. One arithmetic for attention,
  * head and sampler. */
 static inline Vec v_softcap(Vec x, real cap) { return v_mul(v_tanh(v_mul(x, v_set(1 / cap))), v_set(cap)); }

@@ -238,7 +238,7 @@ typedef struct {
     uint16_t q_pairs[CHAINS * HEAD_DIM_MAX]; /* in place of q and p where pages are bf16 */
     uint16_t p_pairs[CHAINS * KV_PAGE];
 #endif
-    real max[CHAINS], sum[CHAINS];
+    real max[CHAINS + 16], sum[CHAINS + 16]; /* loaded sixteen at a time from any chain on */
     int shaped; /* TILES: the chains that the tiles are shaped for; 0: they are not */
 } Chains;
 #ifdef TILES
@@ -427,7 +427,10 @@ static inline void chain_keep(Chains *s, int c, int i, Vec p, bool bf16) {
         v_store(s->p + c * KV_PAGE + i, p);
         return;
     }
-#if defined BF16_DOT || defined TILES
+#if defined TILES
+    (void)h;
+    normal_store_bf16(s->p_pairs + c * KV_PAGE + i, p); /* v_exp's least is 0, then e^-87 */
+#elif defined BF16_DOT
     (void)h;
     v_store_bf16(s->p_pairs + c * KV_PAGE + i, p);
 #else
@@ -436,33 +439,47 @@ static inline void chain_keep(Chains *s, int c, int i, Vec p, bool bf16) {
 #endif
 }
 
-/* Scores of one chain over a block become probabilities against the new maximum; what was summed before is scaled
- * to it. Keys first .. end-1 of the block are seen. */
-static inline void chain_softmax(Chains *s, int c, size_t wide, real scale, real cap, int first, int end,
-                                 bool bf16) {
+/* The scores of chain c over the block that begins with key0, scaled and masked, in place; at: its row's position.
+ * The maximum of each lane. */
+static inline Vec chain_mask(const AttendJob *job, Chains *s, int c, int at, int key0) {
     real *p = s->p + c * KV_PAGE;
-    Vec p0 = v_mul(v_load(p), v_set(scale)), p1 = v_mul(v_load(p + 16), v_set(scale));
-    if (cap > 0) p0 = v_softcap(p0, cap), p1 = v_softcap(p1, cap);
+    Vec p0 = v_mul(v_load(p), v_set(job->scale)), p1 = v_mul(v_load(p + 16), v_set(job->scale));
+    if (job->cap > 0) p0 = v_softcap(p0, job->cap), p1 = v_softcap(p1, job->cap);
+    int first = job->window ? most(0, at - job->window + 1 - key0) : 0, end = least(KV_PAGE, at - key0 + 1);
     if (first > 0 || end < KV_PAGE) {
         const real *low = key_mask + 32 - first, *high = key_mask + 64 - end;
         p0 = v_min(v_min(p0, v_load(low)), v_load(high));
         p1 = v_min(v_min(p1, v_load(low + 16)), v_load(high + 16));
     }
-    real max = v_top(v_max(p0, p1));
-    if (max > s->max[c]) {
-        real old = s_exp(s->max[c] - max);
-        s->max[c] = max;
-        s->sum[c] *= old;
-        for (size_t e = 0; e < wide; e += 16) {
-            real *out = s->out + (size_t)c * wide + e;
-            v_store(out, v_mul(v_load(out), v_set(old)));
-        }
+    v_store(p, p0), v_store(p + 16, p1);
+    return v_max(p0, p1);
+}
+
+/* Scores of the n chains from c0 on, sixteen at most, become probabilities against their new maxima; what was summed
+ * before is scaled to these. Maxima and sums are a chain a lane; lanes from n on keep what they have. */
+static inline void chains_probable(const AttendJob *job, Chains *s, int c0, int n, size_t wide, int pos, int key0) {
+    const bool bf16 = job->kv->type == K_BF16;
+    Vec part[16];
+    real down[16];
+    for (int i = 0, at = pos + c0 / job->heads, h = c0 % job->heads; i < n; i++) {
+        part[i] = chain_mask(job, s, c0 + i, at, key0);
+        if (++h == job->heads) h = 0, at++;
     }
-    Vec shift = v_set(s->max[c]);
-    p0 = v_exp(v_sub(p0, shift)), p1 = v_exp(v_sub(p1, shift));
-    s->sum[c] += v_sum(v_add(p0, p1));
-    chain_keep(s, c, 0, p0, bf16);
-    chain_keep(s, c, 16, p1, bf16);
+    for (int i = n; i < 16; i++) part[i] = v_set(MASKED);
+    const Vec before = v_load(s->max + c0), max = v_max(v_tops(part), before), scale = v_exp(v_sub(before, max));
+    v_store(s->max + c0, max);
+    v_store(down, scale);
+    for (int i = 0; i < n; i++) {
+        real *p = s->p + (c0 + i) * KV_PAGE, *out = s->out + (size_t)(c0 + i) * wide;
+        for (size_t e = 0; down[i] != 1 && e < wide; e += 16) v_store(out + e, v_mul(v_load(out + e), v_set(down[i])));
+        const Vec shift = v_set(s->max[c0 + i]);
+        Vec p0 = v_exp(v_sub(v_load(p), shift)), p1 = v_exp(v_sub(v_load(p + 16), shift));
+        chain_keep(s, c0 + i, 0, p0, bf16);
+        chain_keep(s, c0 + i, 16, p1, bf16);
+        part[i] = v_add(p0, p1);
+    }
+    for (int i = n; i < 16; i++) part[i] = v_set(0);
+    v_store(s->sum + c0, v_add(v_mul(v_load(s->sum + c0), scale), v_sums(part)));
 }
 
 /* The rows of a tile whose first is at position pos, against one block of keys. A row to which the block is masked
@@ -475,10 +492,8 @@ static void tile_block(const AttendJob *job, Chains *s, int pos, int n, int bloc
     if (first >= end) return;
     ptrdiff_t ahead = (next - page) * 2 * (ptrdiff_t)kv->heads * dim * KV_PAGE * (ptrdiff_t)dtype_size(kv->type);
     chain_scores(s, first * heads, end * heads, kv_block(kv, job->layer, page, g), dim, ahead);
-    for (int c = first * heads; c < end * heads; c++) {
-        int at = pos + c / heads, low = job->window ? most(0, at - job->window + 1 - key0) : 0;
-        chain_softmax(s, c, wide, job->scale, job->cap, low, least(KV_PAGE, at - key0 + 1), kv->type == K_BF16);
-    }
+    for (int c = first * heads; c < end * heads; c += 16)
+        chains_probable(job, s, c, least(16, end * heads - c), wide, pos, key0);
     int keys = least(KV_PAGE, pos + end - key0);
     chain_values(s, first * heads, end * heads, wide, kv_block(kv, job->layer, page, kv->heads + g), dim, keys,
                  ahead);
@@ -497,21 +512,28 @@ static void tile_begin(const AttendJob *job, Chains *s, int row0, int n, int h0)
 #else
         row_copy(s->q + c * HEAD_DIM_MAX, q, dim);
 #endif
-        s->max[c] = MASKED, s->sum[c] = 0;
     }
+    for (int c = 0; c < CHAINS + 16; c++) s->max[c] = MASKED, s->sum[c] = 0;
     s->shaped = 0;
     int wide = ceil_div(dim, 16) * 16;
     for (int i = 0; i < chains * wide; i += 16) v_store(s->out + i, v_set(0));
 }
 
+/* The log-sum-exp of every chain: a loop that becomes vectors. */
+static void chains_lse(real *restrict lse, const real *restrict max, const real *restrict sum) {
+    for (int c = 0; c < CHAINS; c++) lse[c] = max[c] + s_log(sum[c]);
+}
+
 static void tile_end(const AttendJob *job, Chains *s, int row0, int n, int h0) {
     int dim = job->kv->head_dim, wide = ceil_div(dim, 16) * 16;
+    real lse[CHAINS];
+    if (ten_is(job->lse)) chains_lse(lse, s->max, s->sum);
     for (int c = 0; c < n * job->heads; c++) {
         int r = row0 + c / job->heads, h = h0 + c % job->heads;
         Row o = row_skip(row_at(job->o, r), h * dim), out = {s->out + c * wide, NULL};
         Vec inverse = v_set(1 / s->sum[c]);
         for (int e = 0; e < dim; e += 16) row_set(o, e, dim, v_mul(row_get(out, e, wide), inverse));
-        if (ten_is(job->lse)) row_at(job->lse, r).f[h] = s->max[c] + s_log(s->sum[c]);
+        if (ten_is(job->lse)) row_at(job->lse, r).f[h] = lse[c];
     }
 }
 

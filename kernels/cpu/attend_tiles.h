@@ -67,7 +67,7 @@ static void tiles_values(Chains *s, int from, int to, size_t wide, const uint16_
     const bool whole = keys == KV_PAGE && dim % 16 == 0; /* a tile ends at the block's end */
     const uint16_t *b = v;
     if (!whole) {
-        memset(room, 0, sizeof room);
+        memset(room, 0, 16 * v_row + 64);
         memcpy(room, v, (size_t)(keys / 2) * v_row);
         for (int e = 0; keys % 2 && e < dim; e++) room[(keys / 2 * dim + e) * 2] = v[(keys / 2 * dim + e) * 2];
         b = room;
@@ -75,16 +75,29 @@ static void tiles_values(Chains *s, int from, int to, size_t wide, const uint16_
     chains_shape(s, to - from);
     TILE_LOAD(4, p, 2 * KV_PAGE);
     if (two) TILE_LOAD(5, p + 16 * KV_PAGE, 2 * KV_PAGE);
-    for (int e = 0; e < dim; e += 16) {
-        real *o = s->out + (size_t)from * wide + e;
+    for (int e = 0; e < dim; e += 32) {
+        const bool more = e + 16 < dim;
+        real *o = s->out + (size_t)from * wide + e, *below = o + 16 * wide;
         TILE_LOAD(6, b + 2 * e, v_row);
         TILE_LOAD(0, o, o_row);
         TILE_DOT(0, 4, 6);
+        if (more) {
+            TILE_LOAD(7, b + 2 * e + 32, v_row);
+            TILE_LOAD(1, o + 16, o_row);
+            TILE_DOT(1, 4, 7);
+        }
+        if (two) {
+            TILE_LOAD(2, below, o_row);
+            TILE_DOT(2, 5, 6);
+        }
+        if (two && more) {
+            TILE_LOAD(3, below + 16, o_row);
+            TILE_DOT(3, 5, 7);
+            TILE_STORE(3, below + 16, o_row);
+        }
         TILE_STORE(0, o, o_row);
-        if (!two) continue;
-        TILE_LOAD(2, o + 16 * wide, o_row);
-        TILE_DOT(2, 5, 6);
-        TILE_STORE(2, o + 16 * wide, o_row);
+        if (more) TILE_STORE(1, o + 16, o_row);
+        if (two) TILE_STORE(2, below, o_row);
     }
     block_fetch(v, dim, ahead);
 }

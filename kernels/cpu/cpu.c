@@ -168,7 +168,7 @@ static bool has_dot(void) { return has_avx512() && __builtin_cpu_supports("avx51
 static bool has_amx(void) {
     enum { ARCH_REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 };
     unsigned a, b, c, d;
-    if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    if (!has_dot() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
     return (d >> 22 & 1) && (d >> 24 & 1) && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0;
 }
 #endif

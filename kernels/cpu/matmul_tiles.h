@@ -49,14 +49,51 @@ typedef struct {
 /* Sums on their way out: what a step leaves here, the next one stores between its products. */
 typedef struct {
     int row, rows, panel, width;
-    real *sums; /* [rows][width] */
+    real *sums;      /* [rows][width] */
+    char *far;       /* NULL, or where they go past the caches as they are, or with floats added */
+    const real *add; /* NULL or those */
 } TilesOut;
+
+/* Where to store the sums of whole panels past the caches, or NULL: they go another way. */
+static inline char *tiles_far(const Product *g, int row, int panel, int panels) {
+    if (!g->far || g->take || g->scale || (panel + panels) * 16 > g->n) return NULL;
+    if (g->y.type == K_REAL) return (char *)((real *)g->y.p + (size_t)row * (size_t)g->y.stride + panel * 16);
+    if (panels % 2) return NULL;
+    return (char *)((uint16_t *)g->y.p + (size_t)row * (size_t)g->y.stride + panel * 16);
+}
+
+/* Runs between products: as few instructions as can be. */
+static inline void tiles_store_far(const Product *g, TilesOut *out, int rows) {
+    const real *c = out->sums;
+    if (g->y.type == K_BF16) {
+        uint16_t *to = (uint16_t *)out->far;
+        for (int r = 0; r < rows; r++, to += g->y.stride, c += out->width)
+            for (int j = 0; j < out->width; j += 32) normal_store_bf16_far(to + j, v_load(c + j), v_load(c + j + 16));
+        out->far = (char *)to;
+        return;
+    }
+    real *to = (real *)out->far;
+    if (!out->add) {
+        for (int r = 0; r < rows; r++, to += g->y.stride, c += out->width)
+            for (int j = 0; j < out->width; j += 16) v_store_far(to + j, v_load(c + j));
+    } else {
+        const real *add = out->add;
+        for (int r = 0; r < rows; r++, to += g->y.stride, add += g->residual.stride, c += out->width)
+            for (int j = 0; j < out->width; j += 16) v_store_far(to + j, v_add(v_load(c + j), v_load(add + j)));
+        out->add = add;
+    }
+    out->far = (char *)to;
+}
 
 static inline void tiles_store(const Product *g, TilesOut *out, int rows) {
     if (rows > out->rows) rows = out->rows;
     if (!rows) return;
-    if (g->scale) product_scale(g, out->sums, rows, out->panel * 16, out->width);
-    product_out(g, out->row, rows, out->panel * 16, out->width, out->sums);
+    if (out->far) {
+        tiles_store_far(g, out, rows);
+    } else {
+        if (g->scale) product_scale(g, out->sums, rows, out->panel * 16, out->width);
+        product_out(g, out->row, rows, out->panel * 16, out->width, out->sums);
+    }
     out->row += rows, out->rows -= rows, out->sums += rows * out->width;
 }
 
@@ -175,7 +212,9 @@ ALWAYS void tiles_product(const int R, const int P, const Product *g, int row, i
     }
 #define SUM_END(t, r, p) TILE_STORE(t, c + (r)*16 * step + (p)*16, step * sizeof(real))
     EACH_SUM(SUM_END);
-    *out = (TilesOut){row, direct ? 0 : rows, panel, P * 16, sums};
+    *out = (TilesOut){row, direct ? 0 : rows, panel, P * 16, sums, NULL, NULL};
+    out->far = tiles_far(g, row, panel, P);
+    if (add && out->far) out->add = row_at(g->residual, row).f + panel * 16;
 }
 
 #define TILES_FOR(name, R, P)                                                                                     \
@@ -189,7 +228,6 @@ TILES_FOR(tiles_1x4, 1, 4)
 TILES_FOR(tiles_1x2, 1, 2)
 TILES_FOR(tiles_1x1, 1, 1)
 
-enum { FETCH_PASSES = 4 }; /* with more of them panels that go to the first cache need no fetching */
 enum { FEW_ROWS = 64, MANY_PANELS = 48 }; /* of an item by rows; panels of one with rows of its own, too */
 /* Rows of a block, and bytes of its left operand, which is to stay in the second cache. */
 enum { LEAST_ROWS = 64, LEFT_BYTES = 800 << 10 };
@@ -215,7 +253,7 @@ static void tiles_sweep(const Product *g, int row0, int row1, int panel0, int pa
         int p = panel0 + (at * wide < whole ? at * wide : whole + at - whole / wide);
         int r = row0 + i * TILES_ROWS, rows = row1 - r < TILES_ROWS ? row1 - r : TILES_ROWS;
         bool one = p - panel0 >= whole;
-        bool fetch = !by_rows && (!panels_near || passes <= FETCH_PASSES) && p + wide < panel1;
+        bool fetch = !by_rows && p + wide < panel1;
         plan.widen = g->scale && i == 0, plan.once = passes == 1;
         plan.line0 = i * lines / passes, plan.line1 = fetch ? (i + 1) * lines / passes : plan.line0;
         plan.next_step = g->w_panel * weight_size(g);

@@ -6,7 +6,7 @@
  * ascending p; their sum is added to c. Each step rounds to nearest even; denormal operands are zero, and so are
  * results that would be denormal (found with tiles and random bits; Intel's manual promises less).
  *
- * gcc 12's own intrinsics declare too little of what they read: these are assembly. */
+ * gcc 12's own intrinsics declare too little of what they read: these are assembly. Needs vec_avx512.h before it. */
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,3 +26,12 @@ typedef struct { /* Intel's palette 1 */
 #define TILE_STORE(t, p, step)                                                                                    \
     __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" ::"r"(p), "r"((size_t)(step)) : "memory")
 #define TILE_DOT(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::)
+
+/* v_store_bf16 and v_store_bf16_far of numbers none of which is denormal, as no sum of a tile is: the instruction takes
+ * those for zero. */
+static inline void normal_store_bf16(uint16_t *p, Vec a) {
+    _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(a));
+}
+static inline void normal_store_bf16_far(uint16_t *p, Vec low, Vec high) {
+    _mm512_stream_si512((__m512i *)p, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+}

@@ -52,3 +52,6 @@ static void tile_dot(int c, int a, int b) {
 #define TILE_LOAD_FAR(t, p, step) tile_load(t, p, step)
 #define TILE_STORE(t, p, step) tile_store(t, p, step)
 #define TILE_DOT(c, a, b) tile_dot(c, a, b)
+
+static inline void normal_store_bf16(uint16_t *p, Vec a) { v_store_bf16(p, a); }
+static inline void normal_store_bf16_far(uint16_t *p, Vec low, Vec high) { v_store_bf16_far(p, low, high); }

@@ -105,6 +105,30 @@ static inline real v_top(Vec a) {
     c = _mm_max_ps(c, _mm_movehl_ps(c, c));
     return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
 }
+/* v_sum and v_top of sixteen vectors, one a lane: halves, quarters and ever smaller parts of two vectors side by side
+ * are combined in one step, each in the tree of v_sum. */
+#define V_FOLD(name, OP)                                                                                          \
+    static inline Vec name(const Vec a[16]) {                                                                     \
+        __m512 b[16];                                                                                             \
+        for (int i = 0; i < 16; i++) b[i] = a[i];                                                                 \
+        for (int i = 0; i < 12; i += i == 3 ? 5 : 1)                                                              \
+            b[i] = OP(_mm512_shuffle_f32x4(b[i], b[i + 4], 0x44), _mm512_shuffle_f32x4(b[i], b[i + 4], 0xee));    \
+        for (int i = 0; i < 4; i++)                                                                               \
+            b[i] = OP(_mm512_shuffle_f32x4(b[i], b[i + 8], 0x88), _mm512_shuffle_f32x4(b[i], b[i + 8], 0xdd));    \
+        for (int i = 0; i < 4; i += 2)                                                                            \
+            b[i] = OP(v_unpack_low(b[i], b[i + 1]), v_unpack_high(b[i], b[i + 1]));                               \
+        return OP(_mm512_shuffle_ps(b[0], b[2], 0x88), _mm512_shuffle_ps(b[0], b[2], 0xdd));                      \
+    }
+static inline Vec v_unpack_low(Vec a, Vec b) {
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+}
+static inline Vec v_unpack_high(Vec a, Vec b) {
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+}
+V_FOLD(v_sums, _mm512_add_ps)
+V_FOLD(v_tops, _mm512_max_ps)
+#undef V_FOLD
+#define V_FOLDS
 static inline Vec v_round(Vec a) { return _mm512_sub_ps(_mm512_add_ps(a, v_set(0x1.8p23f)), v_set(0x1.8p23f)); }
 static inline Vec v_scale2(Vec a, Vec n) { return _mm512_scalef_ps(a, n); }
 static inline Vec v_zero_below(Vec a, Vec x, Vec low) {
