@@ -25,6 +25,7 @@ typedef struct {
     size_t (*mat_elements)(int n, int k); /* of each packed copy */
     bool one_copy;                        /* k_matmul_dx reads the forward's copy: there is no other */
     bool int8;                            /* matmul and mat_pack take matrices of int8 */
+    bool pairs;                           /* see ten_pairs; kernels/cpu/cpu.h has the format */
     void (*mat_pack)(Dev *dev, Mat *mat, Ten w, int row0);
     size_t (*kv_page_elements)(int heads, int head_dim, bool grad); /* of one layer of one page */
     void (*kv_zero)(Dev *dev, Kv *kv, int page);

@@ -105,7 +105,7 @@ size_t k_workspace_bytes(const Dev *dev, int rows, int dim, int hidden, int voca
 
 /* ---- views ---- */
 
-size_t dtype_size(DType type) { return type == K_BF16 ? 2 : type == K_I32 ? 4 : type == K_I8 ? 1 : sizeof(real); }
+size_t dtype_size(DType type) { return type == K_BF16 || type == K_BF16_PAIRS ? 2 : type == K_I32 ? 4 : type == K_I8 ? 1 : sizeof(real); }
 
 static void *ten_at(Ten t, int row, int col) {
     return (char *)t.p + ((size_t)row * (size_t)t.stride + (size_t)col) * dtype_size(t.type);
@@ -517,8 +517,14 @@ void k_matmul_dw(Dev *dev, Ten dw, Ten dy, Ten x, bool fresh) {
     SHAPE(dw, dy.cols, x.cols);
     SHAPE(dy, x.rows, dy.cols);
     TYPE(dw, K_REAL);
-    TYPE(dy, x.type);
+    TYPE(dy, x.type == K_BF16_PAIRS ? K_BF16 : x.type);
     RUN(matmul_dw, dw, dw, dy, x, fresh);
+}
+
+Ten ten_pairs(const Dev *dev, Ten t) {
+    bool whole = t.stride == t.cols && t.rows % 32 == 0 && t.cols % 16 == 0 && (uintptr_t)t.p % 64 == 0;
+    if (dev->ops->pairs && t.type == K_BF16 && whole) t.type = K_BF16_PAIRS;
+    return t;
 }
 
 void k_bias_back(Dev *dev, Ten db, Ten dy) {

@@ -30,7 +30,7 @@ typedef double real;
 typedef float real;
 #endif
 
-typedef enum { K_REAL, K_BF16, K_I32, K_I8 } DType;
+typedef enum { K_REAL, K_BF16, K_I32, K_I8, K_BF16_PAIRS /* see ten_pairs */ } DType;
 size_t dtype_size(DType type);
 
 typedef struct {
@@ -236,6 +236,9 @@ void k_matmul_dx(Dev *dev, Ten dx, Ten dy, const Mat *w, Ten residual);
 /* dw[N, K] K_REAL += dy^T x; with `fresh` dw is overwritten instead, as if it had been zeroed. dy[M, N] and x[M, K]
  * have one type. */
 void k_matmul_dw(Dev *dev, Ten dw, Ten dy, Ten x, bool fresh);
+/* The same memory as room for an x that only k_matmul_dw reads, in the order in which the device's sums over rows want
+ * it: k_rmsnorm_back's y, k_glu_back's h. Where the device or the shape has no such order, t itself. */
+Ten ten_pairs(const Dev *dev, Ten t);
 /* db[1, N] += sum of rows of dy. */
 void k_bias_back(Dev *dev, Ten db, Ten dy);
 

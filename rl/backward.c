@@ -126,6 +126,12 @@ static void back_weights(Policy *policy, const Linear *linear, Ten grads, Ten dy
 
 /* ---- one layer ---- */
 
+/* Room for the input of a product whose forward pass is over, made again for the gradients of its weights. Adapters
+ * multiply it once more. */
+static Ten input_room(const Policy *policy, const Linear *linear, Ten room) {
+    return linear->low_a.n ? room : ten_pairs(policy->dev, room);
+}
+
 /* What the products of a branch get of dx, the gradient of residual + norm(branch) or of residual + branch. */
 static void back_post(Policy *policy, const Norm *norm, Ten grads, BackWork *back, Ten dx, Ten branch, Ten rstd) {
     Ten dx_low = ten_rows(back->dx_low, 0, dx.rows);
@@ -147,7 +153,8 @@ static void back_mlp(Policy *policy, int layer, Ten grads, int m, const LayerTap
     Dev *dev = policy->dev;
     Ten gate_up = ten_rows(kept->gate_up, 0, m), mid = ten_rows(kept->mid, 0, m),
         rstd = ten_rows(kept->rstd2, 0, m);
-    Ten act = ten_rows(work->act, 0, m), normed = ten_rows(work->normed, 0, m);
+    Ten act = input_room(policy, &w->down, ten_rows(work->act, 0, m));
+    Ten normed = input_room(policy, &w->gate_up, ten_rows(work->normed, 0, m));
     Ten dx_low = ten_rows(back->dx_low, 0, m), dact = ten_rows(back->dact, 0, m);
     Ten dgate_up = ten_rows(back->dgate_up, 0, m), dnormed = ten_rows(back->dnormed, 0, m);
     back_post(policy, &w->post2, grads, back, dx, kept->ffn, kept->rstd_ffn);
@@ -186,7 +193,8 @@ static void back_attention(Policy *policy, int layer, Ten grads, const Rows *row
     Dev *dev = policy->dev;
     int m = rows->m;
     Ten x = ten_rows(kept->x, 0, m), rstd = ten_rows(kept->rstd1, 0, m), o = ten_rows(kept->o, 0, m);
-    Ten normed = ten_rows(work->normed, 0, m), dx_low = ten_rows(back->dx_low, 0, m);
+    Ten normed = input_room(policy, &w->qkv, ten_rows(work->normed, 0, m));
+    Ten dx_low = ten_rows(back->dx_low, 0, m);
     Ten dout = ten_rows(back->dout, 0, m), dq = ten_rows(back->dq, 0, m), dqkv = ten_rows(back->dqkv, 0, m);
     Ten dnormed = ten_rows(back->dnormed, 0, m);
     Ten dturned = kind->qk_norm ? ten_rows(back->dturned, 0, m) : dqkv;

@@ -236,6 +236,47 @@ static void rmsnorm_and_back(void **state) {
     buf_free(&out), buf_free(&one);
 }
 
+/* Inputs that the backward ops make again for k_matmul_dw alone, in its own order: the same gradients as of rows. */
+static void pairs_give_the_same_gradients(void **state) {
+    const Devs *devs = *state;
+    enum { D = 48, N = 32 };
+    static const int rows[] = {32, 96, 1632}; /* the last in two stretches */
+    for (int size = 0; size < 3; size++) {
+        const int m = rows[size];
+        real *x = reals_random(1, (size_t)m * 2 * D, 1, K_BF16), *dy = reals_random(2, (size_t)m * D, 1, K_BF16);
+        real *w = reals_random(3, D, 1, K_REAL), *scales = reals_random(4, (size_t)m, 1, K_REAL);
+        for (int i = 0; i < devs->n; i++) {
+            Dev *dev = devs->dev[i];
+            Ten gu = ten_make(dev, m, 2 * D, K_BF16, x), d = ten_make(dev, m, D, K_BF16, dy), dgu, stream, dx;
+            Ten out = ten_make(dev, m, N, K_BF16, dy), gain = ten_make(dev, 1, D, K_REAL, w);
+            Ten rstd = ten_make(dev, m, 1, K_REAL, scales);
+            dgu = ten_make(dev, m, 2 * D, K_BF16, NULL), stream = ten_make(dev, m, D, K_REAL, x);
+            dx = ten_make(dev, m, D, K_REAL, NULL);
+            Buf grads[2] = {{0}, {0}};
+            for (int paired = 0; paired < 2; paired++) {
+                Ten h = ten_make(dev, m, D, K_BF16, NULL), y = ten_make(dev, m, D, K_BF16, NULL);
+                Ten dw = ten_make(dev, N, D, K_REAL, NULL), dv = ten_make(dev, N, D, K_REAL, NULL);
+                Ten to_h = paired ? ten_pairs(dev, h) : h, to_y = paired ? ten_pairs(dev, y) : y;
+                assert_int_equal(to_h.type, paired ? K_BF16_PAIRS : K_BF16);
+                k_glu_back(dev, dgu, to_h, d, gu, GLU_SILU);
+                k_rmsnorm_back(dev, dx, TEN_NONE, to_y, d, stream, rstd, gain);
+                k_matmul_dw(dev, dw, out, to_h, true);
+                k_matmul_dw(dev, dv, out, to_y, true);
+                ten_add(dev, dw, &grads[paired]), ten_add(dev, dv, &grads[paired]);
+                k_free(dev, &h), k_free(dev, &y), k_free(dev, &dw), k_free(dev, &dv);
+            }
+            assert_memory_equal(grads[0].p, grads[1].p, grads[0].n);
+            assert_true(reals_of(&grads[0])[0] != 0 && reals_of(&grads[0])[N * D] != 0);
+            Ten odd = ten_pairs(dev, ten_rows(d, 0, 31)), narrow = ten_pairs(dev, ten_cols(d, 0, 32));
+            assert_true(odd.type == K_BF16 && narrow.type == K_BF16 && ten_pairs(dev, dx).type == K_REAL);
+            buf_free(&grads[0]), buf_free(&grads[1]);
+            Ten *all[] = {&gu, &d, &dgu, &stream, &dx, &out, &gain, &rstd};
+            for (size_t k = 0; k < sizeof all / sizeof *all; k++) k_free(dev, all[k]);
+        }
+        free(x), free(dy), free(w), free(scales);
+    }
+}
+
 static void naive_silu(double *y, const double *gu, const double *unused, int d) {
     (void)unused;
     for (int i = 0; i < d; i++) y[i] = gu[i] / (1 + exp(-gu[i])) * gu[d + i];
@@ -597,6 +638,7 @@ int main(void) {
         cmocka_unit_test(embed_and_back),
         cmocka_unit_test(rmsnorm_and_back),
         cmocka_unit_test(glu_and_back),
+        cmocka_unit_test(pairs_give_the_same_gradients),
         cmocka_unit_test(adamw_and_sumsq),
         cmocka_unit_test(hash_is_the_library_s),
         cmocka_unit_test(sample_draws_the_right_token),

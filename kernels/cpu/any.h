@@ -35,6 +35,14 @@ static inline void row_set(Row row, int i, int n, Vec a) {
         memcpy(row.h + i, all, (size_t)(n - i) * 2);
     }
 }
+/* Columns i .. i+15 of an even row and of the one below it, of a tensor of K_BF16_PAIRS. */
+static inline void pairs_set(Ten t, int r, int i, Vec even, Vec odd) {
+    _Alignas(64) uint32_t both[16];
+    uint16_t h[2][16];
+    v_store_bf16(h[0], even), v_store_bf16(h[1], odd);
+    v_zip_bf16(both, h[0], h[1]);
+    v_line_far((uint16_t *)t.p + ((size_t)i / 16 * (size_t)t.rows + (size_t)r) * 16, both);
+}
 /* Fetches what lies somewhat behind lane i: in a dense tensor what will be read a row or two later. The
  * processor's own fetching ends with each 4 KiB and hides a third of the wait. */
 enum { AHEAD_BYTES = 4096 };

@@ -16,7 +16,7 @@
     {                                                                                                             \
         .name = path_name, .close = cpu_close, .mem_left = cpu_left, .mem_new = cpu_new, .mem_free = cpu_free,    \
         .put = cpu_put, .get = cpu_get, .zero = cpu_zero, .copy = op_copy, .scale = op_scale, .sync = cpu_sync,   \
-        .mat_elements = cpu_mat_elements, .int8 = true, .mat_pack = op_mat_pack,                                  \
+        .mat_elements = cpu_mat_elements, .int8 = true, .pairs = true, .mat_pack = op_mat_pack,                                  \
         .kv_page_elements = cpu_kv_page_elements, .kv_zero = cpu_kv_zero, .kv_copy = op_kv_copy, .qkv = op_qkv,   \
         .qkv_back = op_qkv_back, .attend = op_attend, .attend_back = op_attend_back, .embed = op_embed,           \
         .embed_back = op_embed_back, .rmsnorm = op_rmsnorm, .rmsnorm_back = op_rmsnorm_back, .matmul = op_matmul, \

@@ -36,7 +36,10 @@ bool cpu_open(Dev *dev, const DevConf *conf, Err *err);
  * so that 16 pairs make the 1 KiB tile of bf16 that AMX loads, and one vector load is what BF16 dot multiplies.
  * N and K are padded with zeros. In K_REAL the same order holds floats. The `back` copy is the same format of the
  * transposed matrix. In K_I8 a panel's bytes are its 16 outputs of k = 0, those of k = 1, and so on: half a tile's
- * bytes for a tile's numbers (matmul_int8.h). */
+ * bytes for a tile's numbers (matmul_int8.h).
+ *
+ * A tensor of K_BF16_PAIRS is this format of its transpose: element (row, col) of M rows lies at
+ *     ((col / 16) * M / 2 + row / 2) * 32 + (col % 16) * 2 + row % 2 */
 #define PANELS(n) (((n) + 15) / 16)
 #define PAIRS(k) (((k) + 31) / 32 * 16)
 

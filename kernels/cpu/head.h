@@ -304,14 +304,14 @@ static void op_logprob_back(Dev *dev, Ten dx, Ten dw, Ten x, const Mat *w, const
     job.dz = (Ten){keep, t, HEAD_SPAN, HEAD_SPAN, w->type};
     job.turned = (Left){turned ? keep + dz_bytes : NULL, rows, true};
     job.coef = coef, job.ent_coef = ent_coef, job.lse = lse, job.entropy = entropy;
-    const void *packed_x = ten_is(dw) ? right_of(dev, x, w->type) : NULL;
+    Right right = ten_is(dw) ? right_of(dev, x, 0, x.rows, w->type) : (Right){NULL, 0};
     for (int v = 0; v < w->n; v += HEAD_SPAN) {
         const int wide = least(HEAD_SPAN, w->n - v);
         const Ten dz = ten_cols(job.dz, 0, wide);
         job.first = v;
         pool_run(dev->pool, ceil_div(wide, HEAD_BLOCK) * job.row_blocks, dz_part, &job);
-        if (packed_x)
-            product_dw(dev, ten_rows(dw, v, wide), turned ? job.turned : turn_of(dev, dz), t, w->type, packed_x,
+        if (ten_is(dw))
+            product_dw(dev, ten_rows(dw, v, wide), turned ? job.turned : turn_of(dev, dz), t, w->type, right,
                        fresh);
         DxJob to_x = {.rows = head_rows(t, DX_ROWS, 1, dev->threads)};
         to_x.g = (Product){.a = job.tiled ? (Left){keep, HEAD_SPAN, true} : left_of(dev, dz, w->type, PAIRS(wide)),

@@ -542,13 +542,21 @@ enum { SUM_PART = SUM_MOST };
 /* The rows of one of n nearly equal parts, in whole blocks of 32. */
 static int equal_part(int rows, int n) { return ceil_div(ceil_div(rows, n), 32) * 32; }
 
-/* Packs x's rows for products that sum over them. */
-static void *right_of(Dev *dev, Ten x, DType type) {
+/* The right operand of a product that sums over rows: panels of columns, and the elements from one to the next. */
+typedef struct {
+    const void *p;
+    size_t panel;
+} Right;
+
+/* Rows r0 .. r0+n-1 of x, packed if they are not. */
+static Right right_of(Dev *dev, Ten x, int r0, int n, DType type) {
+    if (x.type == K_BF16_PAIRS) return (Right){(uint16_t *)x.p + (size_t)r0 * 16, (size_t)x.rows * 16};
+    x = ten_rows(x, r0, n);
     int pairs = PAIRS(x.rows);
     size_t bytes = (size_t)PANELS(x.cols) * (size_t)pairs * 32 * dtype_size(type);
     LeftJob job = {x, dev_scratch(dev, 1, bytes), 0, type, pairs};
     pool_run(dev->pool, ceil_div(PANELS(x.cols), RIGHT_PANELS), right_panels, &job);
-    return job.to;
+    return (Right){job.to, (size_t)pairs * 32};
 }
 
 /* Rows of dw that are made at once; and panels, whose part of x stays in the second cache. */
@@ -606,16 +614,15 @@ static void dw_part(void *self, int item, int thread) {
     if (job->g.far) far_end();
 }
 
-/* dw[N, K] += dy^T x, or = where it is fresh, of `rows` rows, with dy turned by turn_of and x packed by right_of.
- */
-static void product_dw(Dev *dev, Ten dw, Left turned, int rows, DType type, const void *packed_x, bool fresh) {
+/* dw[N, K] += dy^T x, or = where it is fresh, of `rows` rows, with dy turned by turn_of and x from right_of. */
+static void product_dw(Dev *dev, Ten dw, Left turned, int rows, DType type, Right x, bool fresh) {
     DwJob job = {
         .rows = rows, .part = equal_part(rows, ceil_div(rows, SUM_PART)), .strips = ceil_div(dw.rows, DW_ROWS)};
     if (job.part < rows)
         job.sums = dev_scratch(dev, 2, (size_t)dev->threads * DW_ROWS * DW_PANELS * 16 * sizeof(real));
     job.g = (Product){.a = turned,
-                      .w = packed_x,
-                      .w_panel = (size_t)PAIRS(rows) * 32,
+                      .w = x.p,
+                      .w_panel = x.panel,
                       .w_type = type,
                       .m = dw.rows,
                       .n = dw.cols,
@@ -631,8 +638,8 @@ static void op_matmul_dw(Dev *dev, Ten dw, Ten dy, Ten x, bool fresh) {
     const int each = equal_part(dy.rows, most(1, (dy.rows + SUM_ROWS / 2 - 1) / SUM_ROWS));
     for (int r = 0, n; r < dy.rows; r += n) {
         n = least(dy.rows - r, each);
-        const void *packed_x = right_of(dev, ten_rows(x, r, n), dy.type);
-        product_dw(dev, dw, turn_of(dev, ten_rows(dy, r, n)), n, dy.type, packed_x, fresh && r == 0);
+        Right right = right_of(dev, x, r, n, dy.type);
+        product_dw(dev, dw, turn_of(dev, ten_rows(dy, r, n)), n, dy.type, right, fresh && r == 0);
     }
 }
 

@@ -50,46 +50,60 @@ typedef struct {
 typedef struct {
     int row, rows, panel, width;
     real *sums;      /* [rows][width] */
-    char *far;       /* NULL, or where they go past the caches as they are, or with floats added */
+    char *to;        /* NULL, or where they go as they are, or with floats added */
     const real *add; /* NULL or those */
 } TilesOut;
 
-/* Where to store the sums of whole panels past the caches, or NULL: they go another way. */
-static inline char *tiles_far(const Product *g, int row, int panel, int panels) {
-    if (!g->far || g->take || g->scale || (panel + panels) * 16 > g->n) return NULL;
-    if (g->y.type == K_REAL) return (char *)((real *)g->y.p + (size_t)row * (size_t)g->y.stride + panel * 16);
-    if (panels % 2) return NULL;
+/* Where to store the sums of whole panels to which nothing but a residual is done, or NULL: they go another way. */
+static inline char *tiles_to(const Product *g, int row, int panel, int panels) {
+    const bool add = ten_is(g->residual);
+    if (g->take || g->scale || g->bias || (panel + panels) * 16 > g->n) return NULL;
+    if (g->y.type == K_REAL)
+        return add && g->residual.type != K_REAL
+                   ? NULL
+                   : (char *)((real *)g->y.p + (size_t)row * (size_t)g->y.stride + panel * 16);
+    if (add || panels % 2) return NULL;
     return (char *)((uint16_t *)g->y.p + (size_t)row * (size_t)g->y.stride + panel * 16);
 }
 
 /* Runs between products: as few instructions as can be. */
-static inline void tiles_store_far(const Product *g, TilesOut *out, int rows) {
+ALWAYS void tiles_store_as_is(const bool far, const Product *g, TilesOut *out, int rows) {
     const real *c = out->sums;
     if (g->y.type == K_BF16) {
-        uint16_t *to = (uint16_t *)out->far;
+        uint16_t *to = (uint16_t *)out->to;
         for (int r = 0; r < rows; r++, to += g->y.stride, c += out->width)
-            for (int j = 0; j < out->width; j += 32) normal_store_bf16_far(to + j, v_load(c + j), v_load(c + j + 16));
-        out->far = (char *)to;
+            for (int j = 0; j < out->width; j += 32) {
+                if (far) {
+                    normal_store_bf16_far(to + j, v_load(c + j), v_load(c + j + 16));
+                    continue;
+                }
+                normal_store_bf16(to + j, v_load(c + j));
+                normal_store_bf16(to + j + 16, v_load(c + j + 16));
+            }
+        out->to = (char *)to;
         return;
     }
-    real *to = (real *)out->far;
+    real *to = (real *)out->to;
+    void (*const store)(real *, Vec) = far ? v_store_far : v_store;
     if (!out->add) {
         for (int r = 0; r < rows; r++, to += g->y.stride, c += out->width)
-            for (int j = 0; j < out->width; j += 16) v_store_far(to + j, v_load(c + j));
+            for (int j = 0; j < out->width; j += 16) store(to + j, v_load(c + j));
     } else {
         const real *add = out->add;
         for (int r = 0; r < rows; r++, to += g->y.stride, add += g->residual.stride, c += out->width)
-            for (int j = 0; j < out->width; j += 16) v_store_far(to + j, v_add(v_load(c + j), v_load(add + j)));
+            for (int j = 0; j < out->width; j += 16) store(to + j, v_add(v_load(c + j), v_load(add + j)));
         out->add = add;
     }
-    out->far = (char *)to;
+    out->to = (char *)to;
 }
 
 static inline void tiles_store(const Product *g, TilesOut *out, int rows) {
     if (rows > out->rows) rows = out->rows;
     if (!rows) return;
-    if (out->far) {
-        tiles_store_far(g, out, rows);
+    if (out->to && g->far) {
+        tiles_store_as_is(true, g, out, rows);
+    } else if (out->to) {
+        tiles_store_as_is(false, g, out, rows);
     } else {
         if (g->scale) product_scale(g, out->sums, rows, out->panel * 16, out->width);
         product_out(g, out->row, rows, out->panel * 16, out->width, out->sums);
@@ -213,8 +227,8 @@ ALWAYS void tiles_product(const int R, const int P, const Product *g, int row, i
 #define SUM_END(t, r, p) TILE_STORE(t, c + (r)*16 * step + (p)*16, step * sizeof(real))
     EACH_SUM(SUM_END);
     *out = (TilesOut){row, direct ? 0 : rows, panel, P * 16, sums, NULL, NULL};
-    out->far = tiles_far(g, row, panel, P);
-    if (add && out->far) out->add = row_at(g->residual, row).f + panel * 16;
+    out->to = tiles_to(g, row, panel, P);
+    if (add && out->to) out->add = row_at(g->residual, row).f + panel * 16;
 }
 
 #define TILES_FOR(name, R, P)                                                                                     \

@@ -202,6 +202,18 @@ static void op_rmsnorm(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, Ten residual, re
     pool_run(dev->pool, ceil_div(x.rows, job.per), rmsnorm_item, &job);
 }
 
+/* y of the run of columns from `at` on, of an even row and the one below it. */
+static void norm_pairs(const NormJob *job, int r, int at) {
+    int d = job->w.cols;
+    Row w = row_at(job->w, 0), even = row_skip(row_at(job->x, r), at), odd = row_skip(row_at(job->x, r + 1), at);
+    Vec scale0 = v_set(row_at(job->rstd, r).f[at / d]), scale1 = v_set(row_at(job->rstd, r + 1).f[at / d]);
+    for (int i = 0; i < d; i += 16) {
+        Vec gain = row_get(w, i, d);
+        pairs_set(job->y, r, at + i, v_mul(gain, v_mul(row_get(even, i, d), scale0)),
+                  v_mul(gain, v_mul(row_get(odd, i, d), scale1)));
+    }
+}
+
 /* With n = x rstd: dx += rstd (w dy - n mean(w dy n)), gain += dy n and y = w n (where there is one). */
 static void rmsnorm_back_row(const NormJob *job, int r, Row gain) {
     int d = job->w.cols;
@@ -217,13 +229,15 @@ static void rmsnorm_back_row(const NormJob *job, int r, Row gain) {
             if (gain.f) row_set(gain, i, d, v_fma(g, n, row_get(gain, i, d)));
         }
         Vec mean = v_set(-(v_sum(sum) / (real)d));
-        Row y = ten_is(job->y) ? row_skip(row_at(job->y, r), at) : (Row){NULL, NULL};
+        const bool again = ten_is(job->y) && job->y.type != K_BF16_PAIRS;
+        Row y = again ? row_skip(row_at(job->y, r), at) : (Row){NULL, NULL};
         for (int i = 0; i < d; i += 16) {
             Vec n = v_mul(row_get(x, i, d), scale), gain_of = row_get(w, i, d);
             Vec g = v_fma(n, mean, v_mul(gain_of, row_get(dy, i, d)));
             row_set(dx, i, d, v_fma(g, scale, row_get(dx, i, d)));
-            if (ten_is(job->y)) row_set(y, i, d, v_mul(gain_of, n));
+            if (again) row_set(y, i, d, v_mul(gain_of, n));
         }
+        if (job->y.type == K_BF16_PAIRS && r % 2) norm_pairs(job, r - 1, at);
     }
 }
 
@@ -234,6 +248,7 @@ static void rmsnorm_back_item(void *self, int item, int thread) {
     if (ten_is(job->dw)) row_clear(gain = row_at(job->gains, item), job->gains.cols);
     for (int r = item * job->per; r < least((item + 1) * job->per, job->x.rows); r++)
         rmsnorm_back_row(job, r, gain);
+    if (job->y.type == K_BF16_PAIRS) far_end();
 }
 
 static void op_rmsnorm_back(Dev *dev, Ten dx, Ten dw, Ten y, Ten dy, Ten x, Ten rstd, Ten w) {
@@ -286,30 +301,47 @@ static void op_glu(Dev *dev, Ten h, Ten gu, GluKind kind) {
     pool_run(dev->pool, ceil_div(h.rows, job.per), glu_item, &job);
 }
 
-/* With s = sigmoid(a(g)): d(g s)/dg = s (1 + g (1 - s) a'(g)). */
+typedef struct { /* rows of a GluJob's tensors */
+    Row g, u, dg, du, dh;
+} GluRows;
+
+static GluRows glu_rows(const GluJob *job, int r) {
+    int f = job->dh.cols;
+    Row gu = row_at(job->gu, r), dgu = row_at(job->dgu, r);
+    return (GluRows){gu, row_skip(gu, f), dgu, row_skip(dgu, f), row_at(job->dh, r)};
+}
+
+/* With s = sigmoid(a(g)): d(g s)/dg = s (1 + g (1 - s) a'(g)). Gives h. */
+static inline Vec glu_back_lanes(GluRows row, int i, int f, GluKind kind) {
+    Vec g = row_get(row.g, i, f), d = row_get(row.dh, i, f), s = v_sigmoid(v_gate(g, kind)), one = v_set(1);
+    row_ahead(row.g, i), row_ahead(row.u, i), row_ahead(row.dh, i);
+    Vec rise = v_mul(v_mul(g, v_gate_slope(g, kind)), v_sub(one, s)), u = row_get(row.u, i, f), gs = v_mul(g, s);
+    row_set(row.dg, i, f, v_mul(v_mul(d, u), v_mul(s, v_add(rise, one))));
+    row_set(row.du, i, f, v_mul(d, gs));
+    return v_mul(gs, u);
+}
+
 static void glu_back_item(void *self, int item, int thread) {
     (void)thread;
     const GluJob *job = self;
-    int f = job->dh.cols;
-    Vec one = v_set(1);
-    for (int r = item * job->per; r < least((item + 1) * job->per, job->dh.rows); r++) {
-        Row dh = row_at(job->dh, r), gr = row_at(job->gu, r), ur = row_skip(gr, f);
-        const bool again = ten_is(job->h);
-        Row h = again ? row_at(job->h, r) : dh;
-        Row dg = row_at(job->dgu, r), du = row_skip(dg, f);
+    const int f = job->dh.cols, end = least((item + 1) * job->per, job->dh.rows);
+    const bool pairs = job->h.type == K_BF16_PAIRS;
+    for (int r = item * job->per; r < end; r += pairs ? 2 : 1) {
+        GluRows row = glu_rows(job, r), below = glu_rows(job, pairs ? r + 1 : r);
+        Row h = ten_is(job->h) && !pairs ? row_at(job->h, r) : (Row){NULL, NULL};
         for (int i = 0; i < f; i += 16) {
-            Vec g = row_get(gr, i, f), d = row_get(dh, i, f), s = v_sigmoid(v_gate(g, job->kind));
-            row_ahead(gr, i), row_ahead(ur, i), row_ahead(dh, i);
-            Vec rise = v_mul(v_mul(g, v_gate_slope(g, job->kind)), v_sub(one, s)), u = row_get(ur, i, f);
-            row_set(dg, i, f, v_mul(v_mul(d, u), v_mul(s, v_add(rise, one))));
-            row_set(du, i, f, v_mul(d, v_mul(g, s)));
-            if (again) row_set(h, i, f, v_mul(v_mul(g, s), u));
+            Vec a = glu_back_lanes(row, i, f, job->kind);
+            if (pairs)
+                pairs_set(job->h, r, i, a, glu_back_lanes(below, i, f, job->kind));
+            else if (ten_is(job->h))
+                row_set(h, i, f, a);
         }
     }
+    if (pairs) far_end();
 }
 
 static void op_glu_back(Dev *dev, Ten dgu, Ten h, Ten dh, Ten gu, GluKind kind) {
-    GluJob job = {.h = h, .gu = gu, .dgu = dgu, .dh = dh, .kind = kind, .per = rows_of_item(2 * dh.cols)};
+    GluJob job = {.h = h, .gu = gu, .dgu = dgu, .dh = dh, .kind = kind, .per = ceil_div(rows_of_item(2 * dh.cols), 2) * 2};
     pool_run(dev->pool, ceil_div(dh.rows, job.per), glu_back_item, &job);
 }
 
