@@ -99,9 +99,9 @@ static void check_alone(Compare *c, const char *shape, const World *w, const Bat
     k_free(dev, &one);
 }
 
-/* In bf16 the probabilities are rounded on both, at most one unit apart; backward the device also rounds dout,
- * probabilities and score gradients before their products, which most of the CPU's paths keep: four roundings of
- * 2^-9 each, of terms that partly cancel. */
+/* In bf16 the probabilities are rounded on both, at most one unit apart; backward the device also rounds
+ * probabilities and score gradients before their products, which most of the CPU's paths keep: roundings of 2^-9 each,
+ * of terms that partly cancel. */
 static double bound_of(DType type, bool back) { return type == K_REAL ? 0x1p-17 : back ? 0x1p-6 : 0x1p-7; }
 
 static void compare_world(Compare *c, const World *w, DType type) {
@@ -115,7 +115,7 @@ static void compare_world(Compare *c, const World *w, DType type) {
     Two cos = two_new(c, ROWS, w->rotary / 2, 0, K_REAL, FILL_RANDOM, 1);
     Two sin = two_new(c, ROWS, w->rotary / 2, 0, K_REAL, FILL_RANDOM, 1);
     Two o = two_new(c, m, q_cols, 0, type, FILL_NAN, 1), lse = two_new(c, m, w->heads, 0, K_REAL, FILL_NAN, 1);
-    Two dout = two_new(c, m, q_cols, 0, K_REAL, FILL_RANDOM, 1),
+    Two dout = two_new(c, m, q_cols, 0, type, FILL_RANDOM, 1),
         dq = two_new(c, m, q_cols, 0, K_REAL, FILL_NAN, 1);
     Two dqkv = two_new(c, m, q_cols + 2 * kv_cols, 0, type, FILL_NAN, 1);
     Kv kv[2], dkv[2];

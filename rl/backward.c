@@ -18,8 +18,8 @@ static bool any_post_norm(const Conf *conf) {
 size_t back_work_bytes(const Conf *conf, DType type, int max_rows) {
     size_t q = (size_t)conf->n_heads * (size_t)conf->head_dim,
            kv = (size_t)conf->n_kv_heads * (size_t)conf->head_dim;
-    size_t low = 2 * (size_t)conf->dim + 3 * (size_t)conf->hidden + q + 2 * kv;
-    size_t full = (any_post_norm(conf) ? (size_t)conf->dim : 0) + 2 * q + (any_qk_norm(conf) ? q + 2 * kv : 0);
+    size_t low = 2 * (size_t)conf->dim + 3 * (size_t)conf->hidden + 2 * q + 2 * kv;
+    size_t full = (any_post_norm(conf) ? (size_t)conf->dim : 0) + q + (any_qk_norm(conf) ? 2 * q + 2 * kv : 0);
     return (size_t)max_rows * (low * dtype_size(type) + full * sizeof(real) +
                                (size_t)lora_width(conf) * (dtype_size(type) + sizeof(real)));
 }
@@ -34,14 +34,17 @@ bool back_work_open(BackWork *back, Policy *policy, int max_rows, Err *err) {
     if (any_post_norm(c)) back->dbranch = k_new(dev, max_rows, c->dim, K_REAL, err);
     back->dact = k_new(dev, max_rows, c->hidden, policy->type, err);
     back->dgate_up = k_new(dev, max_rows, 2 * c->hidden, policy->type, err);
-    back->dout = k_new(dev, max_rows, q, K_REAL, err);
+    back->dout = k_new(dev, max_rows, q, policy->type, err);
     back->dq = k_new(dev, max_rows, q, K_REAL, err);
-    if (any_qk_norm(c)) back->dturned = k_new(dev, max_rows, q + 2 * c->n_kv_heads * c->head_dim, K_REAL, err);
+    if (any_qk_norm(c)) {
+        back->dturned = k_new(dev, max_rows, q + 2 * c->n_kv_heads * c->head_dim, K_REAL, err);
+        back->dheads = k_new(dev, max_rows, q, K_REAL, err);
+    }
     back->dqkv = k_new(dev, max_rows, q + 2 * c->n_kv_heads * c->head_dim, policy->type, err);
     back->dlow_sum = k_new(dev, max_rows, lora_width(c), K_REAL, err);
     back->dlow = k_new(dev, max_rows, lora_width(c), policy->type, err);
     if (back->dlow_sum.p && back->dlow.p && back->dx_low.p && back->dnormed.p && back->dact.p &&
-        back->dgate_up.p && back->dout.p && back->dq.p && back->dqkv.p && (!any_qk_norm(c) || back->dturned.p) &&
+        back->dgate_up.p && back->dout.p && back->dq.p && back->dqkv.p && (!any_qk_norm(c) || (back->dturned.p && back->dheads.p)) &&
         (!any_post_norm(c) || back->dbranch.p))
         return true;
     back_work_close(back, policy);
@@ -50,7 +53,8 @@ bool back_work_open(BackWork *back, Policy *policy, int max_rows, Err *err) {
 
 void back_work_close(BackWork *back, Policy *policy) {
     Ten *all[] = {&back->dx_low, &back->dnormed,  &back->dact, &back->dgate_up, &back->dout,   &back->dq,
-                  &back->dqkv,   &back->dlow_sum, &back->dlow, &back->dturned,  &back->dbranch};
+                  &back->dqkv,   &back->dlow_sum, &back->dlow, &back->dturned,  &back->dheads,
+                  &back->dbranch};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) k_free(policy->dev, all[i]);
 }
 
@@ -207,7 +211,8 @@ static void back_attention(Policy *policy, int layer, Ten grads, const Rows *row
     k_qkv_back(dev, dturned, dq, dkv, layer, rows, turns ? policy->cos[kind->rope] : TEN_NONE,
                turns ? policy->sin[kind->rope] : TEN_NONE);
     if (kind->qk_norm)
-        back_heads(policy, w, grads, dqkv, dturned, kept, dout, ten_cols(dq, 0, c->n_kv_heads * c->head_dim));
+        back_heads(policy, w, grads, dqkv, dturned, kept, ten_rows(back->dheads, 0, m),
+                   ten_cols(dq, 0, c->n_kv_heads * c->head_dim));
     back_input(policy, &w->qkv, dnormed, dqkv, back);
     k_rmsnorm_back(dev, dx, grad_of(policy, w->norm1.param, grads), normed, dnormed, x, rstd, w->norm1.gain);
     back_weights(policy, &w->qkv, grads, dqkv, normed, work, back);

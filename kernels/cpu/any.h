@@ -35,22 +35,8 @@ static inline void row_set(Row row, int i, int n, Vec a) {
         memcpy(row.h + i, all, (size_t)(n - i) * 2);
     }
 }
-/* Columns i .. i+15 of an even row and of the one below it, of a tensor of K_BF16_PAIRS. */
-static inline void pairs_set(Ten t, int r, int i, Vec even, Vec odd) {
-    _Alignas(64) uint32_t both[16];
-    uint16_t h[2][16];
-    v_store_bf16(h[0], even), v_store_bf16(h[1], odd);
-    v_zip_bf16(both, h[0], h[1]);
-    v_line_far((uint16_t *)t.p + ((size_t)i / 16 * (size_t)t.rows + (size_t)r) * 16, both);
-}
-/* Fetches what lies somewhat behind lane i: in a dense tensor what will be read a row or two later. The
- * processor's own fetching ends with each 4 KiB and hides a third of the wait. */
-enum { AHEAD_BYTES = 4096 };
-static inline void row_ahead(Row row, int i) {
-    const void *at = row.f ? (const void *)(row.f + i) : row.h + i;
-    __builtin_prefetch((const char *)at + AHEAD_BYTES);
-}
-#ifndef V_FOLDS /* v_sum and v_top of sixteen vectors, one a lane */
+#ifndef V_OWN
+/* v_sum and v_top of sixteen vectors, one a lane. */
 static inline Vec v_sums(const Vec a[16]) {
     real all[16];
     for (int i = 0; i < 16; i++) all[i] = v_sum(a[i]);
@@ -61,7 +47,26 @@ static inline Vec v_tops(const Vec a[16]) {
     for (int i = 0; i < 16; i++) all[i] = v_top(a[i]);
     return v_load(all);
 }
+/* Words of two numbers rounded to bf16, the odd one above. */
+static inline void v_pair_bf16(uint32_t to[16], Vec even, Vec odd) {
+    uint16_t h[2][16];
+    v_store_bf16(h[0], even), v_store_bf16(h[1], odd);
+    v_zip_bf16(to, h[0], h[1]);
+}
 #endif
+/* Columns i .. i+15 of an even row and of the one below it, of a tensor of K_BF16_PAIRS. */
+static inline void pairs_set(Ten t, int r, int i, Vec even, Vec odd) {
+    _Alignas(64) uint32_t both[16];
+    v_pair_bf16(both, even, odd);
+    v_line_far((uint16_t *)t.p + ((size_t)i / 16 * (size_t)t.rows + (size_t)r) * 16, both);
+}
+/* Fetches what lies somewhat behind lane i: in a dense tensor what will be read a row or two later. The
+ * processor's own fetching ends with each 4 KiB and hides a third of the wait. */
+enum { AHEAD_BYTES = 4096 };
+static inline void row_ahead(Row row, int i) {
+    const void *at = row.f ? (const void *)(row.f + i) : row.h + i;
+    __builtin_prefetch((const char *)at + AHEAD_BYTES);
+}
 /* A soft cap: cap tanh(x / cap); and its slope where it gave y, with per = 1 / cap. One arithmetic for attention,
  * head and sampler. */
 static inline Vec v_softcap(Vec x, real cap) { return v_mul(v_tanh(v_mul(x, v_set(1 / cap))), v_set(cap)); }

@@ -85,60 +85,64 @@ static void row_copy(real *to, Row from, int n) {
     for (int i = 0; i < n; i += 16) row_set((Row){to, NULL}, i, n, row_get(from, i, n));
 }
 
-/* out = the head x, its first 2 cos.cols features rotated by the angles of row pos; sign -1 turns back. Sin and
- * cos of the row are shared by the two halves: y1 = x1 c - x2 s, y2 = x2 c + x1 s. */
-static void head_rotate(real *out, Row x, int dim, Ten cos, Ten sin, int pos, real sign) {
-    int half = ten_is(cos) ? cos.cols : 0;
-    row_copy(out + 2 * half, row_skip(x, 2 * half), dim - 2 * half);
-    if (!half) return;
-    Row c = row_at(cos, pos), s = row_at(sin, pos), x2 = row_skip(x, half), y = {out, NULL},
-        y2 = {out + half, NULL};
+/* Heads of dim features one after the other, the first 2 cos.cols of each rotated by the angles of row pos; sign -1
+ * turns back. Sin and cos of the row are shared by the two halves: y1 = x1 c - x2 s, y2 = x2 c + x1 s. */
+static void heads_rotate(Row out, Row x, int heads, int dim, Ten cos, Ten sin, int pos, real sign) {
+    const int half = ten_is(cos) ? cos.cols : 0;
     for (int i = 0; i < half; i += 16) {
-        Vec a = row_get(x, i, half), b = row_get(x2, i, half), vc = row_get(c, i, half);
-        Vec vs = v_mul(row_get(s, i, half), v_set(sign));
-        row_set(y, i, half, v_sub(v_mul(a, vc), v_mul(b, vs)));
-        row_set(y2, i, half, v_add(v_mul(b, vc), v_mul(a, vs)));
+        const Vec c = row_get(row_at(cos, pos), i, half), s = v_mul(row_get(row_at(sin, pos), i, half), v_set(sign));
+        for (int at = 0; at < heads * dim; at += dim) {
+            Row y = row_skip(out, at), x1 = row_skip(x, at);
+            Vec a = row_get(x1, i, half), b = row_get(row_skip(x1, half), i, half);
+            row_set(y, i, half, v_sub(v_mul(a, c), v_mul(b, s)));
+            row_set(row_skip(y, half), i, half, v_add(v_mul(b, c), v_mul(a, s)));
+        }
     }
+    for (int at = 2 * half; at < heads * dim && 2 * half < dim; at += dim)
+        for (int i = 0; i < dim - 2 * half; i += 16)
+            row_set(row_skip(out, at), i, dim - 2 * half, row_get(row_skip(x, at), i, dim - 2 * half));
 }
 
+/* Room for one head in a page's type. */
+typedef struct {
+    real f[HEAD_DIM_MAX];
+    uint16_t h[HEAD_DIM_MAX];
+} OneHead;
+static Row one_head(OneHead *room, Row like) { return like.f ? (Row){room->f, NULL} : (Row){NULL, room->h}; }
+
 /* One slot's keys go in pairs, a page's width apart; its values as single numbers, two apart. */
-static void key_put(Row to, int dim, const real *x) {
-    uint16_t h[HEAD_DIM_MAX];
-    if (to.f) {
-        for (int i = 0; i < dim / 2; i++) memcpy(to.f + (size_t)i * 2 * KV_PAGE, x + 2 * i, 2 * sizeof *x);
-        return;
-    }
-    row_fill((Row){NULL, h}, dim, x);
-    for (int i = 0; i < dim / 2; i++) memcpy(to.h + (size_t)i * 2 * KV_PAGE, h + 2 * i, 2 * sizeof *h);
+static void key_put(Row to, int dim, Row x) {
+    for (int i = 0; i < dim / 2; i++)
+        if (to.f)
+            memcpy(to.f + (size_t)i * 2 * KV_PAGE, x.f + 2 * i, 2 * sizeof *x.f);
+        else
+            memcpy(to.h + (size_t)i * 2 * KV_PAGE, x.h + 2 * i, 2 * sizeof *x.h);
 }
-static void value_put(Row to, int dim, const real *x) {
-    uint16_t h[HEAD_DIM_MAX];
-    if (to.f) {
-        for (int i = 0; i < dim; i++) to.f[2 * i] = x[i];
-        return;
-    }
-    row_fill((Row){NULL, h}, dim, x);
-    for (int i = 0; i < dim; i++) to.h[2 * i] = h[i];
+static void value_put(Row to, int dim, Row x) {
+    for (int i = 0; i < dim; i++)
+        if (to.f)
+            to.f[2 * i] = x.f[i];
+        else
+            to.h[2 * i] = x.h[i];
 }
 
 static void qkv_row(const QkvJob *job, int r) {
     const Kv *kv = job->kv;
     int dim = kv->head_dim, page = job->rows->page[r], pos = job->rows->pos[r], slot = pos % KV_PAGE;
     Row q = row_at(job->q, r), in = row_at(job->qkv, r), k = row_skip(in, job->q.cols);
-    real out[HEAD_DIM_MAX];
+    OneHead room;
     if (page < 0) {
         row_clear(q, job->q.cols);
         return;
     }
-    for (int i = 0; i < job->q.cols; i += dim) {
-        head_rotate(out, row_skip(in, i), dim, job->cos, job->sin, pos, 1);
-        row_fill(row_skip(q, i), dim, out);
-    }
+    heads_rotate(q, in, job->q.cols / dim, dim, job->cos, job->sin, pos, 1);
     for (int g = 0; g < kv->heads; g++) {
-        head_rotate(out, row_skip(k, g * dim), dim, job->cos, job->sin, pos, 1);
-        key_put(row_skip(kv_block(kv, job->layer, page, g), 2 * slot), dim, out);
-        int at = slot / 2 * 2 * dim + slot % 2;
-        value_put(row_skip(kv_block(kv, job->layer, page, kv->heads + g), at), dim, k.f + (kv->heads + g) * dim);
+        Row key = kv_block(kv, job->layer, page, g), value = kv_block(kv, job->layer, page, kv->heads + g);
+        Row one = one_head(&room, key);
+        heads_rotate(one, row_skip(k, g * dim), 1, dim, job->cos, job->sin, pos, 1);
+        key_put(row_skip(key, 2 * slot), dim, one);
+        row_fill(one, dim, k.f + (kv->heads + g) * dim);
+        value_put(row_skip(value, slot / 2 * 2 * dim + slot % 2), dim, one);
     }
 }
 
@@ -177,20 +181,15 @@ static void qkv_back_row(const QkvJob *job, int r) {
     const Kv *dkv = job->kv;
     int dim = dkv->head_dim, page = job->rows->page[r], pos = job->rows->pos[r];
     Row dq = row_at(job->q, r), out = row_at(job->qkv, r), dk = row_skip(out, job->q.cols);
-    real turned[HEAD_DIM_MAX];
     if (page < 0) {
         row_clear(out, job->qkv.cols);
         return;
     }
-    for (int i = 0; i < job->q.cols; i += dim) {
-        head_rotate(turned, row_skip(dq, i), dim, job->cos, job->sin, pos, -1);
-        row_fill(row_skip(out, i), dim, turned);
-    }
+    heads_rotate(out, dq, job->q.cols / dim, dim, job->cos, job->sin, pos, -1);
     for (int g = 0; g < dkv->heads; g++) {
         int at = pos % KV_PAGE * dim;
         Row k = row_skip(kv_block(dkv, job->layer, page, g), at);
-        head_rotate(turned, k, dim, job->cos, job->sin, pos, -1);
-        row_fill(row_skip(dk, g * dim), dim, turned);
+        heads_rotate(row_skip(dk, g * dim), k, 1, dim, job->cos, job->sin, pos, -1);
         row_fill(row_skip(dk, (dkv->heads + g) * dim), dim,
                  kv_block(dkv, job->layer, page, dkv->heads + g).f + at);
     }
@@ -420,6 +419,15 @@ static void chain_values(Chains *s, int from, int to, size_t wide, Row v, int di
 #define LANES32(x) FOUR(FOUR(x)), FOUR(FOUR(x))
 static const real key_mask[96] = {LANES32(MASKED), LANES32(UNMASKED), LANES32(MASKED)};
 
+/* Probabilities in bf16: v_exp's least is 0, then e^-87, which is not denormal. */
+static inline void p_store(uint16_t *to, Vec p) {
+#ifdef TILES
+    normal_store_bf16(to, p);
+#else
+    v_store_bf16(to, p);
+#endif
+}
+
 /* Probabilities i .. i+15 of chain c, as the product with the values takes them. */
 static inline void chain_keep(Chains *s, int c, int i, Vec p, bool bf16) {
     uint16_t h[16];
@@ -427,12 +435,9 @@ static inline void chain_keep(Chains *s, int c, int i, Vec p, bool bf16) {
         v_store(s->p + c * KV_PAGE + i, p);
         return;
     }
-#if defined TILES
+#if defined BF16_DOT || defined TILES
     (void)h;
-    normal_store_bf16(s->p_pairs + c * KV_PAGE + i, p); /* v_exp's least is 0, then e^-87 */
-#elif defined BF16_DOT
-    (void)h;
-    v_store_bf16(s->p_pairs + c * KV_PAGE + i, p);
+    p_store(s->p_pairs + c * KV_PAGE + i, p);
 #else
     v_store_bf16(h, p);
     v_store(s->p + c * KV_PAGE + i, v_load_bf16(h));

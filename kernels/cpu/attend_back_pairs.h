@@ -168,14 +168,16 @@ static void pairs_softmax(const BackJob *job, const Back *b, BackPairs *low, int
         grads_fetch(kv_block(job->dkv, job->layer, page, heads + g).f + i / 2 * part, part);
         for (int c = c0; c < c1; c += 16) {
             uint32_t both[16];
+            Vec ds[2];
             for (int j = 0; j < 2; j++) {
                 const size_t at = (size_t)(i + j) * C + (size_t)c;
-                Vec p = v_load(b->p + at), ds = v_load(b->ds + at);
-                chains_softmax(job, b, seen[j], c, &p, &ds);
-                v_store_bf16(low->p + at, p);
-                v_store_bf16(low->ds + at, ds);
+                Vec p = v_load(b->p + at);
+                ds[j] = v_load(b->ds + at);
+                chains_softmax(job, b, seen[j], c, &p, &ds[j]);
+                p_store(low->p + at, p);
+                v_store_bf16(low->ds + at, ds[j]);
             }
-            v_zip_bf16(both, low->ds + (size_t)i * C + c, low->ds + (size_t)(i + 1) * C + c);
+            v_pair_bf16(both, ds[0], ds[1]);
             memcpy(low->ds_pairs + (size_t)i * C + 2 * c, both, sizeof both);
         }
     }

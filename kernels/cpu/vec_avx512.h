@@ -15,14 +15,15 @@ static inline Vec v_load_bf16(const uint16_t *p) {
     __m512i u = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(u, 16));
 }
-static inline __m256i v_to_bf16(Vec a) {
+/* Rounded to bf16, which are the upper halves of the words; the lower ones are undefined. */
+static inline __m512i v_bf16_words(Vec a) {
     __m512i u = _mm512_castps_si512(a);
     __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-    __m512i r = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd), 16);
+    __m512i r = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
     __mmask16 nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
-    r = _mm512_mask_or_epi32(r, nan, _mm512_srli_epi32(u, 16), _mm512_set1_epi32(0x40));
-    return _mm512_cvtepi32_epi16(r);
+    return _mm512_mask_or_epi32(r, nan, u, _mm512_set1_epi32(0x400000));
 }
+static inline __m256i v_to_bf16(Vec a) { return _mm512_cvtepi32_epi16(_mm512_srli_epi32(v_bf16_words(a), 16)); }
 static inline void v_store_bf16(uint16_t *p, Vec a) { _mm256_storeu_si256((__m256i *)p, v_to_bf16(a)); }
 static inline void v_store_far(real *p, Vec a) { _mm512_stream_ps(p, a); }
 static inline void v_store_bf16_far(uint16_t *p, Vec a, Vec b) {
@@ -128,7 +129,11 @@ static inline Vec v_unpack_high(Vec a, Vec b) {
 V_FOLD(v_sums, _mm512_add_ps)
 V_FOLD(v_tops, _mm512_max_ps)
 #undef V_FOLD
-#define V_FOLDS
+static inline void v_pair_bf16(uint32_t to[16], Vec even, Vec odd) {
+    __m512i high = _mm512_and_si512(v_bf16_words(odd), _mm512_set1_epi32((int)0xffff0000u));
+    _mm512_storeu_si512(to, _mm512_or_si512(_mm512_srli_epi32(v_bf16_words(even), 16), high));
+}
+#define V_OWN
 static inline Vec v_round(Vec a) { return _mm512_sub_ps(_mm512_add_ps(a, v_set(0x1.8p23f)), v_set(0x1.8p23f)); }
 static inline Vec v_scale2(Vec a, Vec n) { return _mm512_scalef_ps(a, n); }
 static inline Vec v_zero_below(Vec a, Vec x, Vec low) {
