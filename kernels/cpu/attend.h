@@ -126,6 +126,41 @@ static void value_put(Row to, int dim, Row x) {
             to.h[2 * i] = x.h[i];
 }
 
+/* Whether row r + 1 is the odd slot of a pair of which row r is the even one. */
+static bool rows_pair(const QkvJob *job, int r, int end) {
+    const Rows *rows = job->rows;
+    return r + 1 < end && rows->page[r] >= 0 && rows->page[r + 1] == rows->page[r] &&
+           rows->pos[r + 1] == rows->pos[r] + 1 && rows->pos[r] % 2 == 0;
+}
+
+/* Their values, of one head: sixteen features of both at a time. False: the page or the head is not made so. */
+static bool values_put(Row to, int dim, const real *even, const real *odd) {
+    if (to.f || dim % 16) return false;
+    for (int i = 0; i < dim; i += 16) {
+        uint32_t both[16];
+        v_pair_bf16(both, v_load(even + i), v_load(odd + i));
+        memcpy(to.h + 2 * i, both, sizeof both);
+    }
+    return true;
+}
+
+/* Rows r and, if `pair`, r + 1. */
+static void qkv_values(const QkvJob *job, int r, bool pair) {
+    const Kv *kv = job->kv;
+    const int dim = kv->head_dim, slot = job->rows->pos[r] % KV_PAGE;
+    for (int g = 0; g < kv->heads; g++) {
+        const Row value = row_skip(kv_block(kv, job->layer, job->rows->page[r], kv->heads + g), slot / 2 * 2 * dim);
+        const int from = job->q.cols + (kv->heads + g) * dim;
+        if (pair && values_put(value, dim, row_at(job->qkv, r).f + from, row_at(job->qkv, r + 1).f + from)) continue;
+        for (int i = 0; i < (pair ? 2 : 1); i++) {
+            OneHead room;
+            Row one = one_head(&room, value);
+            row_fill(one, dim, row_at(job->qkv, r + i).f + from);
+            value_put(row_skip(value, (slot + i) % 2), dim, one);
+        }
+    }
+}
+
 static void qkv_row(const QkvJob *job, int r) {
     const Kv *kv = job->kv;
     int dim = kv->head_dim, page = job->rows->page[r], pos = job->rows->pos[r], slot = pos % KV_PAGE;
@@ -137,12 +172,9 @@ static void qkv_row(const QkvJob *job, int r) {
     }
     heads_rotate(q, in, job->q.cols / dim, dim, job->cos, job->sin, pos, 1);
     for (int g = 0; g < kv->heads; g++) {
-        Row key = kv_block(kv, job->layer, page, g), value = kv_block(kv, job->layer, page, kv->heads + g);
-        Row one = one_head(&room, key);
+        Row key = kv_block(kv, job->layer, page, g), one = one_head(&room, key);
         heads_rotate(one, row_skip(k, g * dim), 1, dim, job->cos, job->sin, pos, 1);
         key_put(row_skip(key, 2 * slot), dim, one);
-        row_fill(one, dim, k.f + (kv->heads + g) * dim);
-        value_put(row_skip(value, slot / 2 * 2 * dim + slot % 2), dim, one);
     }
 }
 
@@ -160,10 +192,17 @@ static void qkv_fetch(const QkvJob *job, int r) {
 static void qkv_item(void *self, int item, int thread) {
     (void)thread;
     const QkvJob *job = self;
-    int end = least((item + 1) * job->per, job->q.rows);
-    for (int r = item * job->per; r < end; r++) {
-        qkv_fetch(job, r + 1 < end ? r + 1 : r);
-        qkv_row(job, r);
+    const Rows *rows = job->rows;
+    const int first = item * job->per, end = least(first + job->per, job->q.rows);
+    for (int r = first, pair; r < end; r += 1 + pair) {
+        pair = rows_pair(job, r, end);
+        for (int i = 0; i <= pair; i++) {
+            const int next = r + i + 1; /* its keys' lines, where they are others than this one's */
+            if (next < end && (rows->page[next] != rows->page[next - 1] || rows->pos[next] % 16 == 0))
+                qkv_fetch(job, next);
+            qkv_row(job, r + i);
+        }
+        if (rows->page[r] >= 0) qkv_values(job, r, pair);
     }
 }
 
