@@ -39,7 +39,7 @@ typedef struct {
     void (*embed)(Dev *dev, Ten x, const Mat *w, const Rows *rows);
     void (*embed_back)(Dev *dev, Ten dw, Ten dx, const Rows *rows);
     void (*rmsnorm)(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, Ten residual, real eps);
-    void (*rmsnorm_back)(Dev *dev, Ten dx, Ten dw, Ten y, Ten dy, Ten x, Ten rstd, Ten w);
+    void (*rmsnorm_back)(Dev *dev, Ten dx, Ten low, Ten dw, Ten y, Ten dy, Ten x, Ten rstd, Ten w);
     void (*matmul)(Dev *dev, Ten y, Ten x, const Mat *w, Ten bias, Ten residual);
     void (*matmul_dx)(Dev *dev, Ten dx, Ten dy, const Mat *w, Ten residual);
     void (*matmul_dw)(Dev *dev, Ten dw, Ten dy, Ten x, bool fresh);

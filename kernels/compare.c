@@ -165,15 +165,20 @@ static void compare_norm(Compare *c, int rows, int runs, int cols, int pad, DTyp
         again = two_new(c, rows, all, pad, type, FILL_NAN, 1);
     Two y = two_new(c, rows, all, pad, type, FILL_NAN, 1), rstd = two_new(c, rows, runs, 1, K_REAL, FILL_NAN, 1);
     Two dx = two_new(c, rows, all, pad, K_REAL, FILL_RANDOM, 1),
-        dw = two_new(c, 1, cols, 0, K_REAL, FILL_RANDOM, 1);
+        dw = two_new(c, 1, cols, 0, K_REAL, FILL_RANDOM, 1),
+        low = two_new(c, rows, all, pad, type, FILL_NAN, 1), alone = two_new(c, rows, all, 0, K_REAL, FILL_NAN, 1);
     BOTH {
         k_rmsnorm(c->dev[i], y.at[i], rstd.at[i], x.at[i], w.at[i], rows % 2 ? residual.at[i] : TEN_NONE, 1e-5f);
-        k_rmsnorm_back(c->dev[i], dx.at[i], dw.at[i], again.at[i], dy.at[i], x.at[i], rstd.at[i], w.at[i]);
+        k_rmsnorm_back(c->dev[i], dx.at[i], low.at[i], dw.at[i], again.at[i], dy.at[i], x.at[i], rstd.at[i],
+                       w.at[i]);
+        k_rmsnorm_back(c->dev[i], TEN_NONE, alone.at[i], TEN_NONE, TEN_NONE, dy.at[i], x.at[i], rstd.at[i], w.at[i]);
     }
     two_check(c, "rmsnorm", shape, &y, BOUND_SUM(cols) + BOUND_STORED(type));
     two_check(c, "rmsnorm, rstd", shape, &rstd, BOUND_SUM(cols));
     two_check(c, "rmsnorm_back, y", shape, &again, BOUND_SUM(cols) + BOUND_STORED(type));
     two_check(c, "rmsnorm_back, dx", shape, &dx, BOUND_SUM(4 * cols));
+    two_check(c, "rmsnorm_back, low", shape, &low, BOUND_SUM(4 * cols) + BOUND_STORED(type));
+    two_check(c, "rmsnorm_back, low alone", shape, &alone, BOUND_SUM(4 * cols));
     two_check(c, "rmsnorm_back, dw", shape, &dw, BOUND_SUM(rows * runs) + BOUND_SUM(cols));
     Two db = two_new(c, 1, all, 0, K_REAL, FILL_RANDOM, 1);
     BOTH k_bias_back(c->dev[i], db.at[i], dy.at[i]);

@@ -481,16 +481,18 @@ void k_rmsnorm(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, Ten residual, real eps) 
     RUN(rmsnorm, y, y, rstd, x, w, residual, eps);
 }
 
-void k_rmsnorm_back(Dev *dev, Ten dx, Ten dw, Ten y, Ten dy, Ten x, Ten rstd, Ten w) {
+void k_rmsnorm_back(Dev *dev, Ten dx, Ten low, Ten dw, Ten y, Ten dy, Ten x, Ten rstd, Ten w) {
     if (ten_is(y)) SHAPE(y, x.rows, x.cols);
-    SHAPE(dx, x.rows, x.cols);
+    if (ten_is(dx)) SHAPE(dx, x.rows, x.cols);
+    if (ten_is(low)) SHAPE(low, x.rows, x.cols);
+    CHECK(ten_is(dx) || ten_is(low), "no output of %d rows", x.rows);
     SHAPE(dy, x.rows, x.cols);
     check_norm(x, w, rstd);
     CHECK(ten_is(rstd), "no rstd for %d rows", x.rows);
-    TYPE(dx, K_REAL);
+    if (ten_is(dx)) TYPE(dx, K_REAL);
     TYPE(x, K_REAL);
     if (ten_is(dw)) SHAPE(dw, 1, w.cols);
-    RUN(rmsnorm_back, dx, dx, dw, y, dy, x, rstd, w);
+    RUN(rmsnorm_back, ten_is(dx) ? dx : low, dx, low, dw, y, dy, x, rstd, w);
 }
 
 void k_matmul(Dev *dev, Ten y, Ten x, const Mat *w, Ten bias, Ten residual) {

@@ -224,9 +224,10 @@ void k_embed_back(Dev *dev, Ten dw, Ten dx, const Rows *rows);
  * of E columns is normed on its own (the heads of q and k; usually E = D). rstd[M, D/E] or TEN_NONE. y may be x;
  * residual may be y. */
 void k_rmsnorm(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, Ten residual, real eps);
-/* dx (added to), dw[1, E] (added to in order of rows, then of runs; or TEN_NONE) from dy[M, D]. y, or TEN_NONE,
- * becomes what k_rmsnorm gave without a residual. */
-void k_rmsnorm_back(Dev *dev, Ten dx, Ten dw, Ten y, Ten dy, Ten x, Ten rstd, Ten w);
+/* dx (added to), dw[1, E] (added to in order of rows, then of runs; or TEN_NONE) from dy[M, D]. low, or TEN_NONE,
+ * becomes dx in its own type; with dx TEN_NONE, what would have been added. y, or TEN_NONE, becomes what k_rmsnorm gave
+ * without a residual. dx may be dy. */
+void k_rmsnorm_back(Dev *dev, Ten dx, Ten low, Ten dw, Ten y, Ten dy, Ten x, Ten rstd, Ten w);
 
 /* y[M, N] = x[M, K] W^T + bias[1, N] + residual[M, N] (both may be TEN_NONE; residual may be y). x has W's type.
  */

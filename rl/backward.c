@@ -9,17 +9,11 @@ static bool any_qk_norm(const Conf *conf) {
     return any;
 }
 
-static bool any_post_norm(const Conf *conf) {
-    bool any = false;
-    for (int l = 0; l < conf->n_layers; l++) any |= conf->layers[l].post_norms;
-    return any;
-}
-
 size_t back_work_bytes(const Conf *conf, DType type, int max_rows) {
     size_t q = (size_t)conf->n_heads * (size_t)conf->head_dim,
            kv = (size_t)conf->n_kv_heads * (size_t)conf->head_dim;
     size_t low = 2 * (size_t)conf->dim + 3 * (size_t)conf->hidden + 2 * q + 2 * kv;
-    size_t full = (any_post_norm(conf) ? (size_t)conf->dim : 0) + q + (any_qk_norm(conf) ? 2 * q + 2 * kv : 0);
+    size_t full = q + (any_qk_norm(conf) ? q + 2 * kv : 0);
     return (size_t)max_rows * (low * dtype_size(type) + full * sizeof(real) +
                                (size_t)lora_width(conf) * (dtype_size(type) + sizeof(real)));
 }
@@ -31,21 +25,16 @@ bool back_work_open(BackWork *back, Policy *policy, int max_rows, Err *err) {
     *back = (BackWork){.max_rows = max_rows};
     back->dx_low = k_new(dev, max_rows, c->dim, policy->type, err);
     back->dnormed = k_new(dev, max_rows, c->dim, policy->type, err);
-    if (any_post_norm(c)) back->dbranch = k_new(dev, max_rows, c->dim, K_REAL, err);
     back->dact = k_new(dev, max_rows, c->hidden, policy->type, err);
     back->dgate_up = k_new(dev, max_rows, 2 * c->hidden, policy->type, err);
     back->dout = k_new(dev, max_rows, q, policy->type, err);
     back->dq = k_new(dev, max_rows, q, K_REAL, err);
-    if (any_qk_norm(c)) {
-        back->dturned = k_new(dev, max_rows, q + 2 * c->n_kv_heads * c->head_dim, K_REAL, err);
-        back->dheads = k_new(dev, max_rows, q, K_REAL, err);
-    }
+    if (any_qk_norm(c)) back->dturned = k_new(dev, max_rows, q + 2 * c->n_kv_heads * c->head_dim, K_REAL, err);
     back->dqkv = k_new(dev, max_rows, q + 2 * c->n_kv_heads * c->head_dim, policy->type, err);
     back->dlow_sum = k_new(dev, max_rows, lora_width(c), K_REAL, err);
     back->dlow = k_new(dev, max_rows, lora_width(c), policy->type, err);
     if (back->dlow_sum.p && back->dlow.p && back->dx_low.p && back->dnormed.p && back->dact.p &&
-        back->dgate_up.p && back->dout.p && back->dq.p && back->dqkv.p && (!any_qk_norm(c) || (back->dturned.p && back->dheads.p)) &&
-        (!any_post_norm(c) || back->dbranch.p))
+        back->dgate_up.p && back->dout.p && back->dq.p && back->dqkv.p && (!any_qk_norm(c) || back->dturned.p))
         return true;
     back_work_close(back, policy);
     return false;
@@ -53,8 +42,7 @@ bool back_work_open(BackWork *back, Policy *policy, int max_rows, Err *err) {
 
 void back_work_close(BackWork *back, Policy *policy) {
     Ten *all[] = {&back->dx_low, &back->dnormed,  &back->dact, &back->dgate_up, &back->dout,   &back->dq,
-                  &back->dqkv,   &back->dlow_sum, &back->dlow, &back->dturned,  &back->dheads,
-                  &back->dbranch};
+                  &back->dqkv,   &back->dlow_sum, &back->dlow, &back->dturned};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) k_free(policy->dev, all[i]);
 }
 
@@ -136,18 +124,13 @@ static Ten input_room(const Policy *policy, const Linear *linear, Ten room) {
     return linear->low_a.n ? room : ten_pairs(policy->dev, room);
 }
 
-/* What the products of a branch get of dx, the gradient of residual + norm(branch) or of residual + branch. */
+/* What the products of a branch get of dx, the gradient of residual + norm(branch); of residual + branch they get
+ * dx_low, which the op before made of dx. */
 static void back_post(Policy *policy, const Norm *norm, Ten grads, BackWork *back, Ten dx, Ten branch, Ten rstd) {
-    Ten dx_low = ten_rows(back->dx_low, 0, dx.rows);
-    if (!ten_is(norm->gain)) {
-        k_copy(policy->dev, dx_low, dx);
-        return;
-    }
-    Ten spare = ten_rows(back->dbranch, 0, dx.rows);
-    k_zero(policy->dev, spare);
-    k_rmsnorm_back(policy->dev, spare, grad_of(policy, norm->param, grads), TEN_NONE, dx,
-                   ten_rows(branch, 0, dx.rows), ten_rows(rstd, 0, dx.rows), norm->gain);
-    k_copy(policy->dev, dx_low, spare);
+    if (ten_is(norm->gain))
+        k_rmsnorm_back(policy->dev, TEN_NONE, ten_rows(back->dx_low, 0, dx.rows),
+                       grad_of(policy, norm->param, grads), TEN_NONE, dx, ten_rows(branch, 0, dx.rows),
+                       ten_rows(rstd, 0, dx.rows), norm->gain);
 }
 
 /* out = mid + glu(norm(mid) Wgu) Wd. dx, the gradient of out, becomes that of mid. */
@@ -166,25 +149,23 @@ static void back_mlp(Policy *policy, int layer, Ten grads, int m, const LayerTap
     k_glu_back(dev, dgate_up, act, dact, gate_up, policy->conf.layers[layer].glu);
     back_weights(policy, &w->down, grads, dx_low, act, work, back);
     back_input(policy, &w->gate_up, dnormed, dgate_up, back);
-    k_rmsnorm_back(dev, dx, grad_of(policy, w->norm2.param, grads), normed, dnormed, mid, rstd, w->norm2.gain);
+    k_rmsnorm_back(dev, dx, dx_low, grad_of(policy, w->norm2.param, grads), normed, dnormed, mid, rstd,
+                   w->norm2.gain);
     back_weights(policy, &w->gate_up, grads, dgate_up, normed, work, back);
 }
 
-/* From the gradient of the normed heads, dturned, to that of the product, dqkv. dq and dk are room for it. */
+/* From the gradient of the normed heads, dturned, to that of the product, dqkv. */
 static void back_heads(Policy *policy, const LayerWeights *w, Ten grads, Ten dqkv, Ten dturned,
-                       const LayerTape *kept, Ten dq, Ten dk) {
+                       const LayerTape *kept) {
     const Conf *c = &policy->conf;
     Dev *dev = policy->dev;
-    int m = dqkv.rows, q = dq.cols, k = dk.cols;
+    int m = dqkv.rows, q = c->n_heads * c->head_dim, k = c->n_kv_heads * c->head_dim;
     Ten qk = ten_rows(kept->qk, 0, m), rstd = ten_rows(kept->rstd_qk, 0, m);
-    k_zero(dev, dq);
-    k_rmsnorm_back(dev, dq, grad_of(policy, w->q_norm.param, grads), TEN_NONE, ten_cols(dturned, 0, q),
-                   ten_cols(qk, 0, q), ten_cols(rstd, 0, c->n_heads), w->q_norm.gain);
-    k_copy(dev, ten_cols(dqkv, 0, q), dq);
-    k_zero(dev, dk);
-    k_rmsnorm_back(dev, dk, grad_of(policy, w->k_norm.param, grads), TEN_NONE, ten_cols(dturned, q, k),
-                   ten_cols(qk, q, k), ten_cols(rstd, c->n_heads, c->n_kv_heads), w->k_norm.gain);
-    k_copy(dev, ten_cols(dqkv, q, k), dk);
+    k_rmsnorm_back(dev, TEN_NONE, ten_cols(dqkv, 0, q), grad_of(policy, w->q_norm.param, grads), TEN_NONE,
+                   ten_cols(dturned, 0, q), ten_cols(qk, 0, q), ten_cols(rstd, 0, c->n_heads), w->q_norm.gain);
+    k_rmsnorm_back(dev, TEN_NONE, ten_cols(dqkv, q, k), grad_of(policy, w->k_norm.param, grads), TEN_NONE,
+                   ten_cols(dturned, q, k), ten_cols(qk, q, k), ten_cols(rstd, c->n_heads, c->n_kv_heads),
+                   w->k_norm.gain);
     k_copy(dev, ten_cols(dqkv, q + k, k), ten_cols(dturned, q + k, k));
 }
 
@@ -210,16 +191,15 @@ static void back_attention(Policy *policy, int layer, Ten grads, const Rows *row
                   (real)(1.0 / sqrt(c->attn_scalar)), (real)c->attn_cap, kind->window);
     k_qkv_back(dev, dturned, dq, dkv, layer, rows, turns ? policy->cos[kind->rope] : TEN_NONE,
                turns ? policy->sin[kind->rope] : TEN_NONE);
-    if (kind->qk_norm)
-        back_heads(policy, w, grads, dqkv, dturned, kept, ten_rows(back->dheads, 0, m),
-                   ten_cols(dq, 0, c->n_kv_heads * c->head_dim));
+    if (kind->qk_norm) back_heads(policy, w, grads, dqkv, dturned, kept);
     back_input(policy, &w->qkv, dnormed, dqkv, back);
-    k_rmsnorm_back(dev, dx, grad_of(policy, w->norm1.param, grads), normed, dnormed, x, rstd, w->norm1.gain);
+    k_rmsnorm_back(dev, dx, dx_low, grad_of(policy, w->norm1.param, grads), normed, dnormed, x, rstd, w->norm1.gain);
     back_weights(policy, &w->qkv, grads, dqkv, normed, work, back);
 }
 
 void backward(Policy *policy, Ten grads, const Rows *rows, Kv *kv, Kv *dkv, const Tape *tape, Work *work,
               BackWork *back, Ten dstream) {
+    k_copy(policy->dev, ten_rows(back->dx_low, 0, rows->m), dstream);
     for (int l = policy->conf.n_layers - 1; l >= 0; l--) {
         LayerTape kept = tape->layers[l];
         if (tape->recompute) {

@@ -11,14 +11,12 @@ typedef struct {
     bool fresh;         /* the caller's: gradients of matrices are stored, not added to what was there */
     Ten dx_low;         /* [M, dim] compute type: the residual stream's gradient as products take it */
     Ten dnormed;        /* [M, dim] compute type */
-    Ten dbranch;        /* [M, dim] K_REAL: before a norm behind a branch; only where there are such */
     Ten dact;           /* [M, hidden] compute type */
     Ten dgate_up;       /* [M, 2 hidden] compute type */
     Ten dout;           /* [M, heads head_dim] compute type */
     Ten dq;             /* the same in K_REAL */
     Ten dqkv;           /* [M, (heads + 2 kv_heads) head_dim] compute type */
     Ten dturned;        /* the same in K_REAL, of heads after their norms; only where they are normed */
-    Ten dheads;         /* [M, heads head_dim] K_REAL: before those norms; likewise */
     Ten dlow_sum, dlow; /* [M, R] K_REAL and compute type: between an adapter's matrices */
 } BackWork;
 

@@ -239,9 +239,8 @@ static void head_backward(const Update *u, const Batch *b) {
                    head_kept(l, b, u->groups), l->host_coef, bonus ? l->host_ent_coef : NULL,
                    ten_cols(l->lse, 0, n), bonus ? ten_cols(l->entropy, 0, n) : TEN_NONE, inv_temperature(l),
                    (real)policy->conf.final_cap, l->back.fresh);
-    k_zero(dev, dpicked);
-    k_rmsnorm_back(dev, dpicked, param_grad(l, policy->p_norm), TEN_NONE, dfinal, ten_rows(l->picked, 0, n),
-                   ten_rows(l->rstd, 0, n), policy->norm);
+    k_rmsnorm_back(dev, TEN_NONE, dpicked, param_grad(l, policy->p_norm), TEN_NONE, dfinal,
+                   ten_rows(l->picked, 0, n), ten_rows(l->rstd, 0, n), policy->norm);
     k_zero(dev, stream);
     k_scatter(dev, stream, dpicked, b->head_index);
 }

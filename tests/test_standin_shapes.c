@@ -57,7 +57,7 @@ static void rows_of_a_layer(void) {
         h = k_new(dev, M, F, K_BF16, &err);
     Ten dh = filled(M, F, K_REAL), dgu = k_new(dev, M, 2 * F, K_BF16, &err), big = k_new(dev, F, D, K_REAL, &err);
     k_rmsnorm(dev, y, rstd, x, w, TEN_NONE, 1e-5f);
-    k_rmsnorm_back(dev, dx, dw, y, dx, x, rstd, w);
+    k_rmsnorm_back(dev, dx, TEN_NONE, dw, y, dx, x, rstd, w);
     k_glu(dev, h, gu, GLU_SILU);
     k_glu_back(dev, dgu, h, dh, gu, GLU_SILU);
     k_matmul_dw(dev, big, h, y, true);

@@ -13,6 +13,9 @@ static inline Row row_at(Ten t, int r) {
 static inline Row row_skip(Row row, int cols) {
     return row.f ? (Row){row.f + cols, NULL} : (Row){NULL, row.h + cols};
 }
+static inline Row row_or_none(Ten t, int r, int cols) {
+    return ten_is(t) ? row_skip(row_at(t, r), cols) : (Row){NULL, NULL};
+}
 /* Lanes i .. i+15 of the row, those at or after n zero; and the store that leaves those alone. */
 static inline Vec row_get(Row row, int i, int n) {
     if (n - i >= 16) return row.f ? v_load(row.f + i) : v_load_bf16(row.h + i);

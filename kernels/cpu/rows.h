@@ -163,7 +163,7 @@ static void op_embed(Dev *dev, Ten x, const Mat *w, const Rows *rows) {
 /* ---- RMSNorm ---- */
 
 typedef struct {
-    Ten y, rstd, x, w, residual, dx, dw, dy;
+    Ten y, rstd, x, w, residual, dx, low, dw, dy;
     real eps;
     int per;
     Ten gains; /* backward, with dw: [items, E] each item's sum */
@@ -214,28 +214,30 @@ static void norm_pairs(const NormJob *job, int r, int at) {
     }
 }
 
-/* With n = x rstd: dx += rstd (w dy - n mean(w dy n)), gain += dy n and y = w n (where there is one). */
+/* With n = x rstd: dx += rstd (w dy - n mean(w dy n)), gain += dy n and y = w n; what there is of them. */
 static void rmsnorm_back_row(const NormJob *job, int r, Row gain) {
     int d = job->w.cols;
     Row w = row_at(job->w, 0);
     for (int at = 0; at < job->x.cols; at += d) {
-        Row x = row_skip(row_at(job->x, r), at), dy = row_skip(row_at(job->dy, r), at),
-            dx = row_skip(row_at(job->dx, r), at);
+        Row x = row_skip(row_at(job->x, r), at), dy = row_skip(row_at(job->dy, r), at);
+        Row dx = row_or_none(job->dx, r, at), low = row_or_none(job->low, r, at);
         Vec sum = v_set(0), scale = v_set(row_at(job->rstd, r).f[at / d]);
         for (int i = 0; i < d; i += 16) {
             Vec n = v_mul(row_get(x, i, d), scale), g = row_get(dy, i, d);
-            row_ahead(x, i), row_ahead(dy, i), row_ahead(dx, i);
+            row_ahead(x, i), row_ahead(dy, i);
+            if (dx.f) row_ahead(dx, i);
             sum = v_fma(v_mul(row_get(w, i, d), g), n, sum);
             if (gain.f) row_set(gain, i, d, v_fma(g, n, row_get(gain, i, d)));
         }
         Vec mean = v_set(-(v_sum(sum) / (real)d));
-        const bool again = ten_is(job->y) && job->y.type != K_BF16_PAIRS;
-        Row y = again ? row_skip(row_at(job->y, r), at) : (Row){NULL, NULL};
+        Row y = job->y.type == K_BF16_PAIRS ? (Row){NULL, NULL} : row_or_none(job->y, r, at);
         for (int i = 0; i < d; i += 16) {
             Vec n = v_mul(row_get(x, i, d), scale), gain_of = row_get(w, i, d);
             Vec g = v_fma(n, mean, v_mul(gain_of, row_get(dy, i, d)));
-            row_set(dx, i, d, v_fma(g, scale, row_get(dx, i, d)));
-            if (again) row_set(y, i, d, v_mul(gain_of, n));
+            Vec all = v_fma(g, scale, dx.f ? row_get(dx, i, d) : v_set(0));
+            if (dx.f) row_set(dx, i, d, all);
+            if (low.f || low.h) row_set(low, i, d, all);
+            if (y.f || y.h) row_set(y, i, d, v_mul(gain_of, n));
         }
         if (job->y.type == K_BF16_PAIRS && r % 2) norm_pairs(job, r - 1, at);
     }
@@ -251,8 +253,8 @@ static void rmsnorm_back_item(void *self, int item, int thread) {
     if (job->y.type == K_BF16_PAIRS) far_end();
 }
 
-static void op_rmsnorm_back(Dev *dev, Ten dx, Ten dw, Ten y, Ten dy, Ten x, Ten rstd, Ten w) {
-    NormJob job = {.y = y, .rstd = rstd, .x = x, .w = w, .dx = dx, .dw = dw, .dy = dy, .per = GAIN_ROWS};
+static void op_rmsnorm_back(Dev *dev, Ten dx, Ten low, Ten dw, Ten y, Ten dy, Ten x, Ten rstd, Ten w) {
+    NormJob job = {.y = y, .rstd = rstd, .x = x, .w = w, .dx = dx, .low = low, .dw = dw, .dy = dy, .per = GAIN_ROWS};
     int items = ceil_div(x.rows, job.per), wide = ceil_div(w.cols, 16) * 16;
     if (ten_is(dw))
         job.gains =

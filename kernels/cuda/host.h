@@ -97,7 +97,7 @@ void op_bias_back(Dev *dev, Ten db, Ten dy);
 void op_embed(Dev *dev, Ten x, const Mat *w, const Rows *rows);
 void op_embed_back(Dev *dev, Ten dw, Ten dx, const Rows *rows);
 void op_rmsnorm(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, Ten residual, real eps);
-void op_rmsnorm_back(Dev *dev, Ten dx, Ten dw, Ten y, Ten dy, Ten x, Ten rstd, Ten w);
+void op_rmsnorm_back(Dev *dev, Ten dx, Ten low, Ten dw, Ten y, Ten dy, Ten x, Ten rstd, Ten w);
 void op_glu(Dev *dev, Ten h, Ten gu, GluKind kind);
 void op_glu_back(Dev *dev, Ten dgu, Ten h, Ten dh, Ten gu, GluKind kind);
 void op_softcap(Dev *dev, Ten x, real cap);

@@ -38,7 +38,7 @@ void cu_softcap(cudaStream_t s, Ten x, float cap);
 void cu_glu(cudaStream_t s, Ten h, Ten gu, GluKind kind);
 void cu_glu_back(cudaStream_t s, Ten dgu, Ten dh, Ten gu, GluKind kind);
 void cu_rmsnorm(cudaStream_t s, Ten y, Ten rstd, Ten x, Ten w, Ten residual, float eps);
-void cu_rmsnorm_back(cudaStream_t s, Ten dx, Ten y, Ten dy, Ten x, Ten rstd, Ten w);
+void cu_rmsnorm_back(cudaStream_t s, Ten dx, Ten low, Ten y, Ten dy, Ten x, Ten rstd, Ten w);
 /* dw[1, E] += the sum over rows and runs of dy x rstd, or (x none) of dy: rows go in blocks of SUM_ROWS, whose
  * sums are one chain each, into part[rows / SUM_ROWS, E], and these are one chain on dw. */
 enum { SUM_ROWS = 32 };

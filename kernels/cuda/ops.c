@@ -40,9 +40,9 @@ void op_rmsnorm(Dev *dev, Ten y, Ten rstd, Ten x, Ten w, Ten residual, real eps)
     cu_rmsnorm(stream(dev), y, rstd, x, w, residual, eps);
 }
 
-void op_rmsnorm_back(Dev *dev, Ten dx, Ten dw, Ten y, Ten dy, Ten x, Ten rstd, Ten w) {
+void op_rmsnorm_back(Dev *dev, Ten dx, Ten low, Ten dw, Ten y, Ten dy, Ten x, Ten rstd, Ten w) {
     if (ten_is(dw)) sum_rows(dev, dw, dy, x, rstd); /* before dx, which may be dy */
-    cu_rmsnorm_back(stream(dev), dx, y, dy, x, rstd, w);
+    cu_rmsnorm_back(stream(dev), dx, low, y, dy, x, rstd, w);
 }
 
 /* ---- rows by index ---- */

@@ -159,11 +159,12 @@ extern "C" void cu_rmsnorm(cudaStream_t s, Ten y, Ten rstd, Ten x, Ten w, Ten re
     launched("rmsnorm");
 }
 
-/* With n = x rstd: dx += rstd (w dy - n mean(w dy n)), y = w n (where there is one). */
-static __global__ void __launch_bounds__(THREADS) rmsnorm_back_kernel(Ten dx, Ten y, Ten dy, Ten x, Ten rstd, Ten w) {
+/* With n = x rstd: dx += rstd (w dy - n mean(w dy n)), low = dx, y = w n; what there is of them. */
+static __global__ void __launch_bounds__(THREADS)
+    rmsnorm_back_kernel(Ten dx, Ten low, Ten y, Ten dy, Ten x, Ten rstd, Ten w) {
     __shared__ float room[32];
     const int e = w.cols, row = blockIdx.x, at = blockIdx.y * e;
-    dx = columns(dx, at, e), dy = columns(dy, at, e), x = columns(x, at, e);
+    dy = columns(dy, at, e), x = columns(x, at, e);
     float sum = 0, r = get1(rstd, row, blockIdx.y);
     for (int col = threadIdx.x * 4; col < e; col += blockDim.x * 4) {
         Four a = get4(x, row, col), d = get4(dy, row, col), g = get4(w, 0, col);
@@ -174,16 +175,18 @@ static __global__ void __launch_bounds__(THREADS) rmsnorm_back_kernel(Ten dx, Te
     }
     float mean = -(block_sum(sum, room) / (float)e);
     for (int col = threadIdx.x * 4; col < e; col += blockDim.x * 4) {
-        Four a = get4(x, row, col), d = get4(dy, row, col), g = get4(w, 0, col), out = get4(dx, row, col);
+        Four a = get4(x, row, col), d = get4(dy, row, col), g = get4(w, 0, col), out = {{0, 0, 0, 0}};
+        if (dx.p) out = get4(columns(dx, at, e), row, col);
         for (int i = 0; i < 4; i++) out.at[i] = fmaf(fmaf(a.at[i] * r, mean, g.at[i] * d.at[i]), r, out.at[i]);
-        set4(dx, row, col, out);
+        if (dx.p) set4(columns(dx, at, e), row, col, out);
+        if (low.p) set4(columns(low, at, e), row, col, out);
     }
 }
 
-extern "C" void cu_rmsnorm_back(cudaStream_t s, Ten dx, Ten y, Ten dy, Ten x, Ten rstd, Ten w) {
+extern "C" void cu_rmsnorm_back(cudaStream_t s, Ten dx, Ten low, Ten y, Ten dy, Ten x, Ten rstd, Ten w) {
     if (x.rows == 0) return;
     dim3 grid((unsigned)x.rows, (unsigned)(x.cols / w.cols));
-    rmsnorm_back_kernel<<<grid, norm_threads(w.cols), 0, s>>>(dx, y, dy, x, rstd, w);
+    rmsnorm_back_kernel<<<grid, norm_threads(w.cols), 0, s>>>(dx, low, y, dy, x, rstd, w);
     launched("rmsnorm_back");
 }
 
