@@ -42,6 +42,7 @@ typedef struct {
     Ten y;
     Ten start;        /* K_REAL: where the sums begin, may be y; TEN_NONE: at zero */
     bool by_rows;     /* the panels go by for each few rows, since the sums are to be visited in the order of y */
+    const void *after; /* NULL, or the tiles of the left operand that this thread comes to next: fetched at the end */
     const real *bias; /* [n] or NULL */
     Ten residual;     /* TEN_NONE; may be y */
     bool far;         /* y goes to memory past the caches; set by product */
@@ -606,6 +607,11 @@ static void dw_part(void *self, int item, int thread) {
         bool last = at + job->part >= job->rows;
         mine.pairs = PAIRS(least(job->part, job->rows - at));
         mine.a = left_from(job->g.a, job->g.w_type, row0, at);
+        const bool more = at + job->part < job->rows; /* else the next item's rows */
+        if (more || row0 + DW_ROWS < job->g.m)
+            mine.after = left_from(job->g.a, job->g.w_type, more ? row0 : row0 + DW_ROWS, more ? at + job->part : 0).p;
+        else
+            mine.after = NULL;
         mine.y = last ? y : sums, mine.far = last && job->g.far;
         product_block(&mine, 0, rows, 0, PANELS(n));
         mine.start = sums;

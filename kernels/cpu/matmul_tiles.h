@@ -272,10 +272,10 @@ static void tiles_sweep(const Product *g, int row0, int row1, int panel0, int pa
         plan.line0 = i * lines / passes, plan.line1 = fetch ? (i + 1) * lines / passes : plan.line0;
         plan.next_step = g->w_panel * weight_size(g);
         plan.next = (const char *)g->w + (size_t)(p + wide) * plan.next_step;
-        if (by_rows && g->a.tiled && i + 1 < passes) {
+        if (by_rows && g->a.tiled && (i + 1 < passes || g->after)) {
             plan.line0 = at * lines / steps, plan.line1 = (at + 1) * lines / steps;
             const TileRows below = tile_rows(g, r + TILES_ROWS);
-            plan.next = below.p, plan.next_step = below.below;
+            plan.next = i + 1 < passes ? below.p : g->after, plan.next_step = below.below;
         }
         void (*step)(const Product *, int, int, int, const TilePlan *, real *, TilesOut *) =
             few                               ? one ? tiles_1x1 : tiles_1x4
