@@ -561,7 +561,7 @@ static Right right_of(Dev *dev, Ten x, int r0, int n, DType type) {
 }
 
 /* Rows of dw that are made at once; and panels, whose part of x stays in the second cache. */
-enum { DW_ROWS = 64, DW_PANELS = 18 };
+enum { DW_ROWS = 128, DW_PANELS = 12 };
 
 typedef struct {
     LeftJob dy; /* to: its columns as rows */
