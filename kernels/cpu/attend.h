@@ -515,7 +515,8 @@ static inline void chains_probable(const AttendJob *job, Chains *s, int c0, int 
     v_store(down, scale);
     for (int i = 0; i < n; i++) {
         real *p = s->p + (c0 + i) * KV_PAGE, *out = s->out + (size_t)(c0 + i) * wide;
-        for (size_t e = 0; down[i] != 1 && e < wide; e += 16) v_store(out + e, v_mul(v_load(out + e), v_set(down[i])));
+        for (size_t e = 0; down[i] != 1 && e < wide; e += 16)
+            v_store(out + e, v_mul(v_load(out + e), v_set(down[i])));
         const Vec shift = v_set(s->max[c0 + i]);
         Vec p0 = v_exp(v_sub(v_load(p), shift)), p1 = v_exp(v_sub(v_load(p + 16), shift));
         chain_keep(s, c0 + i, 0, p0, bf16);

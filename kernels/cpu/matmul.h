@@ -607,11 +607,8 @@ static void dw_part(void *self, int item, int thread) {
         bool last = at + job->part >= job->rows;
         mine.pairs = PAIRS(least(job->part, job->rows - at));
         mine.a = left_from(job->g.a, job->g.w_type, row0, at);
-        const bool more = at + job->part < job->rows; /* else the next item's rows */
-        if (more || row0 + DW_ROWS < job->g.m)
-            mine.after = left_from(job->g.a, job->g.w_type, more ? row0 : row0 + DW_ROWS, more ? at + job->part : 0).p;
-        else
-            mine.after = NULL;
+        const int next = last ? row0 + DW_ROWS : row0; /* the item's next part, or the next item's first one */
+        mine.after = next < job->g.m ? left_from(job->g.a, job->g.w_type, next, last ? 0 : at + job->part).p : NULL;
         mine.y = last ? y : sums, mine.far = last && job->g.far;
         product_block(&mine, 0, rows, 0, PANELS(n));
         mine.start = sums;

@@ -343,7 +343,8 @@ static void glu_back_item(void *self, int item, int thread) {
 }
 
 static void op_glu_back(Dev *dev, Ten dgu, Ten h, Ten dh, Ten gu, GluKind kind) {
-    GluJob job = {.h = h, .gu = gu, .dgu = dgu, .dh = dh, .kind = kind, .per = ceil_div(rows_of_item(2 * dh.cols), 2) * 2};
+    GluJob job = {.h = h, .gu = gu, .dgu = dgu, .dh = dh, .kind = kind};
+    job.per = ceil_div(rows_of_item(2 * dh.cols), 2) * 2;
     pool_run(dev->pool, ceil_div(dh.rows, job.per), glu_back_item, &job);
 }
 
