@@ -195,9 +195,6 @@ static void kv_zero(Dev *dev, Kv *kv, int page) {
 
 /* ---- what the ops take beside the tensors: see WS_* in host.h ---- */
 
-static size_t most_of(size_t a, size_t b) { return a > b ? a : b; }
-static size_t least_of(size_t a, size_t b) { return a < b ? a : b; }
-
 /* What lt.c holds while it chooses the algorithm of a product of n outputs of k numbers and of its gradient's. */
 static size_t choosing(size_t n, size_t k) {
     size_t some = least_of(n, PRODUCT_COLS), forth = some * (k + 8) + CHECK_ROWS * (k + 2 * some + 24);

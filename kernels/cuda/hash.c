@@ -66,8 +66,6 @@ static void blocks_add(Stream *s, const char *from, size_t blocks) {
     }
 }
 
-static size_t least_of(size_t a, size_t b) { return a < b ? a : b; }
-
 static void stream_add(Stream *s, const char *from, size_t n) {
     s->total += n;
     for (size_t take; n; from += take, n -= take) {

@@ -6,6 +6,9 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/launch.h"
 
+static inline size_t most_of(size_t a, size_t b) { return a > b ? a : b; }
+static inline size_t least_of(size_t a, size_t b) { return a < b ? a : b; }
+
 typedef struct Lt Lt;
 enum { UPLOADS = 8 };
 
