@@ -427,17 +427,16 @@ static inline void fetch_across(Ten x, int r, int c0, int c1) {
 /* Pairs of rows r, r + 1 of x's columns c0 .. c0+15, as bf16: sixteen words of the even row's number and the odd
  * row's above it. What lies outside of x is zero. */
 static inline void pairs_at(uint32_t to[16], Ten x, int r, int c0) {
-    _Alignas(32) uint16_t h[2][16];
+    Vec row[2];
     int wide = x.cols - c0;
     if (wide >= 16 && x.type == K_BF16 && r + 1 < x.rows) {
         v_zip_bf16(to, row_at(x, r).h + c0, row_at(x, r + 1).h + c0);
         return;
     }
     for (int odd = 0; odd < 2; odd++)
-        row_set((Row){NULL, h[odd]}, 0, 16,
-                wide > 0 && r + odd < x.rows ? row_get(row_skip(row_at(x, r + odd), c0), 0, least(wide, 16))
-                                             : v_set(0));
-    v_zip_bf16(to, h[0], h[1]);
+        row[odd] = wide > 0 && r + odd < x.rows ? row_get(row_skip(row_at(x, r + odd), c0), 0, least(wide, 16))
+                                                : v_set(0);
+    v_pair_bf16(to, row[0], row[1]);
 }
 
 /* Rows r0 .. r0+31 of x's columns c0 .. c0+15 as rows of `to`, `stride` numbers apart; with TILES as a tile. */
